@@ -1,0 +1,60 @@
+"""A trained classifier's weights go into an inverter's representation."""
+
+from pathlib import Path
+
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+
+from inverters.checkpoints import check_fit, load_checkpoint
+from inverters.representation import Representation, architecture
+
+
+class FreezeClassifier(Callback):
+    """Loads a classifier checkpoint into the inverter before a new run starts, never on resume.
+
+    Representation keeps the weights frozen; afterwards the inverter's own checkpoint holds them.
+
+    Args:
+        checkpoint: Of the classifier; None where the representation has no weights (an unconditional model, an exact
+            world).
+    """
+
+    def __init__(self, checkpoint: Path | None) -> None:
+        self.checkpoint = checkpoint
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.ckpt_path is not None:
+            return
+        representation = pl_module.representation
+        assert isinstance(representation, Representation)
+        if self.checkpoint is not None:
+            load_classifier(representation, self.checkpoint, trainer.datamodule)  # type: ignore[attr-defined]
+        elif next(representation.parameters(), None) is not None:
+            raise ValueError(
+                "the representation has weights but no classifier is named; set --classifier to the name of a "
+                "classifier's config or to the path of its checkpoint"
+            )
+
+
+def load_classifier(representation: Representation, path: Path, data: LightningDataModule) -> None:
+    """Load a classifier's weights.
+
+    Raises:
+        FileNotFoundError: There is no such checkpoint.
+        ValueError: The checkpoint is none, or of another architecture or data set.
+    """
+    checkpoint = load_checkpoint(path)
+    if "architecture" not in checkpoint:
+        raise ValueError(f"{path} is not the checkpoint of a classifier")
+    trained_on = [value["dataset"] for key, value in checkpoint.items() if key.endswith("DataModule")]
+    if trained_on != [data.name]:
+        raise ValueError(f"the classifier {path} was trained on {', '.join(trained_on)}, not on {data.name}")
+    prefix = "network."
+    weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    check_fit(representation.network, weights, path)
+    ours = architecture(representation.network)
+    if checkpoint["architecture"] != ours:
+        theirs, wanted = next(
+            pair for pair in zip(checkpoint["architecture"].splitlines(), ours.splitlines()) if pair[0] != pair[1]
+        )
+        raise ValueError(f"the classifier {path} has {theirs.strip()} where this config has {wanted.strip()}")
+    representation.network.load_state_dict(weights)

@@ -1,0 +1,33 @@
+"""What an inverter takes from the training images before its first step."""
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class InitialiseFromData(Callback):
+    """Statistics of h over the training set, and the density's data-dependent initialisation from one fixed batch.
+
+    Both are functions of the data and the seed, so every process computes the same. A resumed run has them in its
+    checkpoint.
+
+    Args:
+        num_images: In the fixed batch.
+        max_images: At most so many training images for the statistics; a world draws new ones without end.
+        batch_size: For the statistics.
+    """
+
+    def __init__(self, num_images: int = 64, max_images: int = 50_000, batch_size: int = 500) -> None:
+        self.num_images, self.max_images, self.batch_size = num_images, max_images, batch_size
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if pl_module.initialised:
+            return
+        dataset = trainer.datamodule.datasets["train"]  # type: ignore[attr-defined]
+        size = min(len(dataset), self.max_images)
+        batches = (
+            dataset.__getitems__(range(first, min(first + self.batch_size, size)))["image"].to(pl_module.device)
+            for first in range(0, size, self.batch_size)
+        )
+        first = dataset.__getitems__(range(min(self.num_images, size)))["image"].to(pl_module.device)
+        with torch.random.fork_rng(devices=[]):
+            pl_module.initialise(batches, first)  # type: ignore[operator]

@@ -1,0 +1,56 @@
+"""What does the layer keep? Inputs beside draws from p(x | h)."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import WandbLogger
+
+from evaluations.figures import sample_grid
+
+
+class SampleGrid(Callback):
+    """Draws for the first images of the split, as PNG in the run's folder and in W&B.
+
+    A grid is made at the first validation after every `every_n_steps` steps, with the averaged weights, and at the
+    end of the test. The noise is a function of (image, draw), so grids of one run or of several layers differ only in
+    what the models know. The global random state is not touched.
+
+    Args:
+        every_n_steps: Steps between grids.
+        num_images: Rows.
+        num_draws: Draws a row.
+    """
+
+    def __init__(self, every_n_steps: int = 5000, num_images: int = 8, num_draws: int = 4) -> None:
+        self.every_n_steps, self.num_images, self.num_draws = every_n_steps, num_images, num_draws
+        self.next_step = every_n_steps
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.next_step = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
+
+    # The hook of the batch, because averaged weights are swapped out again before the callbacks' end of the epoch.
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step >= self.next_step:
+            self.next_step = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
+            self._draw(trainer, pl_module, "val", f"samples_step{trainer.global_step:06d}")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._draw(trainer, pl_module, "test", "samples")
+
+    def _draw(self, trainer: Trainer, pl_module: Any, split: str, name: str) -> None:
+        if not trainer.is_global_zero or not self.num_images:
+            return
+        dataset = trainer.datamodule.datasets[split]  # type: ignore[attr-defined]
+        batch = dataset.__getitems__(range(min(self.num_images, len(dataset))))
+        images = batch["image"].to(pl_module.device)
+        with torch.random.fork_rng(devices=[]):
+            draws = pl_module.draws(images, batch["index"].tolist(), self.num_draws)
+        figure = sample_grid(batch["image"], draws.cpu(), pl_module.representation.layer)
+        figure.savefig(Path(trainer.default_root_dir) / f"{name}.png", dpi=150)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"{split}/samples", [figure])
+        plt.close(figure)

@@ -1,0 +1,67 @@
+"""How far is it, and how long will it take?"""
+
+import sys
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from tqdm import tqdm
+
+
+class StepProgress(ProgressBar):
+    """One bar over all steps of a run, with the time left and the latest metrics; one bar for a test or prediction.
+
+    Lightning's own bars count the batches of one epoch, of which a run here has many.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled = True
+        self.bar: tqdm[Any] | None = None
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def _open(self, description: str, total: float, initial: int = 0) -> None:
+        # Off a terminal a line every half minute is enough.
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self.bar = tqdm(
+            desc=description, total=int(total), initial=initial, disable=not self.enabled, mininterval=interval,
+            dynamic_ncols=True, file=sys.stderr,
+        )  # fmt: skip
+
+    def _close(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open("fit", trainer.estimated_stepping_batches, trainer.global_step)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert self.bar is not None
+        if trainer.global_step % 10 == 0:
+            metrics = {k: v for k, v in trainer.progress_bar_metrics.items() if isinstance(v, int | float)}
+            self.bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()}, refresh=False)
+        self.bar.update(trainer.global_step - self.bar.n)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open("test", sum(trainer.num_test_batches))
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._open("predict", sum(trainer.num_predict_batches))
+
+    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
+        assert self.bar is not None
+        self.bar.update()
+
+    on_predict_batch_end = on_test_batch_end
+    on_train_end = on_test_end = on_predict_end = _close
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close(trainer, pl_module)

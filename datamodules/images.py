@@ -1,0 +1,145 @@
+"""What every data set has in common: uint8 images in memory, three splits, batches as dictionaries."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningDataModule
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+Batch = dict[str, Tensor]
+
+
+class ImageDataset(Dataset[Batch]):
+    """Images with their labels and their indices in the data set that they come from.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: int64 [N].
+        index: int64 [N].
+        with_other: Give with every image its `position` in this split, and the next image, cyclically, as
+            `other_image`: to score representations that belong to another image.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, index: Tensor, with_other: bool = False) -> None:
+        assert images.dtype == torch.uint8 and len(images) == len(labels) == len(index)
+        self.images, self.labels, self.index = images, labels, index
+        self.with_other = with_other
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, i: int) -> Batch:
+        return {name: value[0] for name, value in self.__getitems__([i]).items()}
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """A whole batch by one indexing operation; the data loader prefers this where it exists."""
+        chosen = torch.as_tensor(positions)
+        batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
+        if self.with_other:
+            batch["position"] = chosen
+            batch["other_image"] = self.images[(chosen + 1) % len(self)]
+        return batch
+
+
+def _as_is(batch: Batch) -> Batch:
+    """The collate function: `__getitems__` has already made the batch."""
+    return batch
+
+
+class ImageDataModule(LightningDataModule):
+    """Three splits of one image data set.
+
+    The constructors keep the arguments of lightning-bolts' VisionDataModule where they make sense here.
+
+    Args:
+        batch_size: The global batch; every process takes its share.
+        eval_batch_size: A process's batch without gradients.
+        seed: Of splits and of the order of the images, which is a function of (seed, epoch).
+        num_workers: Loader processes. The images are in memory, so none is fastest.
+        pin_memory: For the copy to a GPU.
+
+    Attributes:
+        name: Of the data set, as results give it.
+        image_shape: (C, H, W).
+        num_classes: K.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+    def __init__(
+        self,
+        batch_size: int = 128,
+        eval_batch_size: int = 250,
+        seed: int = 0,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__()
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.seed = seed
+        self.num_workers, self.pin_memory = num_workers, pin_memory
+        self.datasets: dict[str, Dataset[Batch]] = {}
+
+    @abstractmethod
+    def load(self) -> dict[str, Dataset[Batch]]:
+        """The splits "train", "val" and "test"; the last in a seeded random order and with `other_image`."""
+
+    def setup(self, stage: str) -> None:
+        if not self.datasets:
+            self.datasets = self.load()
+
+    def generator(self) -> torch.Generator:
+        """For the splits, a function of the seed."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def _replicas(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+    def _loader(self, dataset: Dataset[Batch], sampler: Any, batch_size: int) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=batch_size,
+            sampler=sampler,
+            collate_fn=_as_is,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Raises ValueError where the global batch does not divide among the processes."""
+        world, rank = self._replicas()
+        if self.batch_size % world:
+            raise ValueError(
+                f"data.batch_size {self.batch_size} does not divide among {world} processes; choose a multiple"
+            )
+        sampler = DistributedSampler(self.datasets["train"], world, rank, shuffle=True, seed=self.seed)
+        return self._loader(self.datasets["train"], sampler, self.batch_size // world)
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        sampler = UnrepeatedDistributedSampler(self.datasets[split], *self._replicas(), shuffle=False)
+        return self._loader(self.datasets[split], sampler, self.eval_batch_size)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self._eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which data a checkpoint saw."""
+        return {"dataset": self.name, "seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Raises ValueError for the checkpoint of another data set."""
+        if state_dict["dataset"] != self.name:
+            raise ValueError(f"the checkpoint was trained on {state_dict['dataset']}, not on {self.name}")

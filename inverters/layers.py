@@ -1,0 +1,187 @@
+"""The layers of PixelCNN++ (Salimans et al. 2017): shifted convolutions, their activation and the gated residual layer."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """ELU of x and of -x, [B, C, H, W] -> [B, 2C, H, W].
+
+    In place on the concatenation, so that its output is the only thing kept for the backward pass.
+    """
+    return F.elu(torch.cat((x, -x), dim=1), inplace=True)
+
+
+def down_shift(x: Tensor) -> Tensor:
+    """Row r of the output is row r - 1 of x; row 0 is zero."""
+    return F.pad(x[:, :, :-1], (0, 0, 1, 0))
+
+
+def right_shift(x: Tensor) -> Tensor:
+    """Column c of the output is column c - 1 of x; column 0 is zero."""
+    return F.pad(x[:, :, :, :-1], (1, 0))
+
+
+class ShiftedConv2d(nn.Conv2d):
+    """A convolution that looks up, and to both sides (vertical stream) or up and left (horizontal stream).
+
+    The convolution pads on all sides by itself and the surplus at the bottom and right is cropped: a padded copy of
+    the input would cost more. `init_scale` is the standard deviation that data-dependent initialisation gives the
+    output.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        padding: tuple[int, int],
+        stride: int = 1,
+        init_scale: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+        self.init_scale = init_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2] // self.stride[0], x.shape[3] // self.stride[1]
+        return super().forward(x)[:, :, :height, :width]
+
+
+class ShiftedConvTranspose2d(nn.ConvTranspose2d):
+    """Up-sampling by two, output cell (2r + a, 2c + b) from input cells in row r; `init_scale` as above."""
+
+    init_scale = 1.0
+
+
+ConvLayer = TypeVar("ConvLayer", ShiftedConv2d, ShiftedConvTranspose2d)
+
+
+def _weight_normalised(layer: ConvLayer) -> ConvLayer:
+    """w = g v / ||v|| per output channel (Salimans and Kingma 2016), v drawn from N(0, 0.05^2) as in the original."""
+    nn.init.normal_(layer.weight, std=0.05)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    # The output channels of a transposed convolution are the second axis of its weight.
+    return weight_norm(layer, dim=1 if isinstance(layer, nn.ConvTranspose2d) else 0)
+
+
+def down_shifted_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int] = (2, 3),
+    stride: int = 1,
+    init_scale: float = 1.0,
+) -> ShiftedConv2d:
+    """The vertical stream's convolution: this row and those above, columns on both sides."""
+    padding = (kernel_size[0] - 1, (kernel_size[1] - 1) // 2)
+    return _weight_normalised(
+        ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale)
+    )
+
+
+def down_right_shifted_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int] = (2, 2),
+    stride: int = 1,
+    init_scale: float = 1.0,
+) -> ShiftedConv2d:
+    """The horizontal stream's convolution: this cell, those to the left, and the same on the rows above."""
+    padding = (kernel_size[0] - 1, kernel_size[1] - 1)
+    return _weight_normalised(
+        ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale)
+    )
+
+
+def down_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedConvTranspose2d:
+    """The vertical stream's up-sampling, [B, C, H, W] -> [B, C', 2H, 2W]."""
+    return _weight_normalised(
+        ShiftedConvTranspose2d(in_channels, out_channels, (2, 3), stride=2, padding=(0, 1), output_padding=(0, 1))
+    )
+
+
+def down_right_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedConvTranspose2d:
+    """The horizontal stream's up-sampling, [B, C, H, W] -> [B, C', 2H, 2W]."""
+    return _weight_normalised(ShiftedConvTranspose2d(in_channels, out_channels, (2, 2), stride=2))
+
+
+def network_in_network(in_channels: int, out_channels: int) -> ShiftedConv2d:
+    """A 1x1 convolution, weight-normalised like the others."""
+    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, (1, 1), (0, 0)))
+
+
+class ContextBias(nn.Module):
+    """A linear map from the representation h to biases, without weight normalisation as in the original.
+
+    A vector h [B, K] gives one bias a channel, [B, C, 1, 1]. A map h [B, K, H', W'] gives a 1x1 convolution, then a
+    bilinear resize to the feature map's size: the same numbers as the paper's other order, and cheaper. An empty h
+    [B, 0] gives zeros: the unconditional model.
+
+    Args:
+        context_shape: The shape of h without its batch axis.
+        out_channels: C, the number of biases.
+        dropout: Dropout rate on the biases (the paper's appendix A: 0.2 for CIFAR FC3).
+    """
+
+    def __init__(self, context_shape: tuple[int, ...], out_channels: int, dropout: float) -> None:
+        super().__init__()
+        num_inputs = context_shape[0]
+        # differs: std 0.05 in the original, for one-hot classes; scaled here by the number of standardised inputs, so
+        # that all contexts together start at the 0.1 of the convolution that they are added to.
+        self.weight = nn.Parameter(torch.randn(out_channels, num_inputs) * 0.1 / max(num_inputs, 1) ** 0.5)
+        self.dropout = dropout
+
+    def forward(self, context: Tensor, size: tuple[int, int]) -> Tensor:
+        if context.ndim == 2:
+            bias = F.linear(context, self.weight)[:, :, None, None]  # [B, C, 1, 1]
+        else:
+            bias = F.conv2d(context, self.weight[:, :, None, None])  # [B, C, H', W']
+            if bias.shape[2:] != size:
+                bias = F.interpolate(bias, size=size, mode="bilinear", align_corners=False)  # [B, C, H, W]
+        return F.dropout(bias, self.dropout, self.training)
+
+
+class GatedResidualLayer(nn.Module):
+    """x + a * sigmoid(b), where (a, b) is a function of x, of a skip connection and of the context.
+
+    Args:
+        conv: The stream's convolution.
+        num_filters: Channels of x.
+        num_skip: Channels of the skip connection before its activation; 0 for none.
+        context_shape: The shape of h without its batch axis.
+        dropout: Rate of the one dropout layer.
+        context_dropout: Rate on the context's biases.
+    """
+
+    def __init__(
+        self,
+        conv: Callable[..., ShiftedConv2d],
+        num_filters: int,
+        num_skip: int,
+        context_shape: tuple[int, ...],
+        dropout: float,
+        context_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.conv_in = conv(2 * num_filters, num_filters)
+        self.skip = network_in_network(2 * num_skip, num_filters) if num_skip else None
+        self.conv_out = conv(2 * num_filters, 2 * num_filters, init_scale=0.1)
+        self.context = ContextBias(context_shape, 2 * num_filters, context_dropout)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, activated: Tensor, skip: Tensor | None, context: Tensor) -> Tensor:
+        """Of x [B, F, H, W], its concat_elu and that of the skip connection: [B, F, H, W].
+
+        The activations are arguments because each has two or three users.
+        """
+        hidden = self.conv_in(activated)  # [B, F, H, W]
+        if self.skip is not None:
+            hidden = hidden + self.skip(skip)
+        hidden = F.dropout(concat_elu(hidden), self.dropout, self.training)  # [B, 2F, H, W]
+        gated = self.conv_out(hidden) + self.context(context, hidden.shape[2:])  # [B, 2F, H, W]
+        return x + F.glu(gated, dim=1)

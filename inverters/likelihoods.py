@@ -1,0 +1,159 @@
+"""The likelihoods of one pixel: a 256-way softmax, or a mixture of discretised logistics."""
+
+from abc import ABC, abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Likelihood(ABC):
+    """p(pixel | parameters), over the channels of one pixel together. All arithmetic is in float32 or wider."""
+
+    @abstractmethod
+    def num_parameters(self, channels: int) -> int:
+        """P, the parameters that a pixel of this many channels takes. ValueError if it cannot model them."""
+
+    @abstractmethod
+    def num_uniforms(self, channels: int) -> int:
+        """U, the uniform random numbers that one draw of a pixel takes."""
+
+    @abstractmethod
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """Of uint8 x [B, C, H, W] under params [B, P, H, W]: [B, H, W] nats."""
+
+    @abstractmethod
+    def noise(self, uniforms: Tensor) -> Tensor:
+        """Uniforms in (0, 1), [B, U, H, W], as `sample` takes them: same shape."""
+
+    @abstractmethod
+    def sample(self, params: Tensor, noise: Tensor, channels: int) -> Tensor:
+        """Draw uint8 [B, C, H, W] on the 8-bit grid, from params [B, P, H, W] and noise [B, U, H, W]."""
+
+
+def _gumbel(uniforms: Tensor) -> Tensor:
+    """argmax(logits + gumbel) is a draw from softmax(logits)."""
+    return -torch.log(-torch.log(uniforms))
+
+
+def _wide(params: Tensor) -> Tensor:
+    """float32 at least: in bfloat16 level 255 rounds away."""
+    return params if params.dtype == torch.float64 else params.float()
+
+
+class Categorical(Likelihood):
+    """A softmax over the values of a one-channel pixel (van den Oord et al. 2016).
+
+    Args:
+        num_levels: L. The values are 0, s, 2s, ... with s = 256 / L; any other value has probability zero.
+    """
+
+    def __init__(self, num_levels: int = 256) -> None:
+        if num_levels < 2 or 256 % num_levels:
+            raise ValueError(f"num_levels {num_levels} does not divide 256; use 2, 4, 8, ... or 256")
+        self.num_levels = num_levels
+        self.step = 256 // num_levels
+
+    def num_parameters(self, channels: int) -> int:
+        if channels != 1:
+            raise ValueError(f"Categorical models one channel, not {channels}; use LogisticMixture")
+        return self.num_levels
+
+    def num_uniforms(self, channels: int) -> int:
+        return self.num_levels
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        level = x[:, 0].long()
+        log_prob = -F.cross_entropy(_wide(params), level // self.step, reduction="none")
+        if self.step == 1:
+            return log_prob
+        return torch.where(level % self.step == 0, log_prob, -torch.inf)
+
+    def noise(self, uniforms: Tensor) -> Tensor:
+        return _gumbel(uniforms)
+
+    def sample(self, params: Tensor, noise: Tensor, channels: int) -> Tensor:
+        level = (_wide(params) + noise).argmax(dim=1, keepdim=True)  # [B, 1, H, W]
+        return (level * self.step).to(torch.uint8)
+
+
+class LogisticMixture(Likelihood):
+    """A mixture of discretised logistics (Salimans et al. 2017, eq. 1-3), channels coupled linearly.
+
+    The mean of a channel is shifted by multiples, in (-1, 1), of the true values of the channels before it (red,
+    green, blue). Values lie on [-1, 1]. A pixel's parameters are, K of each: mixture logits; then for each channel
+    means; for each channel log-scales; for each pair of channels (green on red, blue on red, blue on green)
+    coefficients before their tanh.
+
+    Args:
+        num_components: K.
+        log_scale_floor: The smallest log-scale. At -7 no interior value can exceed p = 0.973.
+    """
+
+    def __init__(self, num_components: int = 10, log_scale_floor: float = -7.0) -> None:
+        self.num_components = num_components
+        self.log_scale_floor = log_scale_floor
+
+    def num_parameters(self, channels: int) -> int:
+        return self.num_components * (1 + 2 * channels + channels * (channels - 1) // 2)
+
+    def num_uniforms(self, channels: int) -> int:
+        return self.num_components + channels
+
+    def _split(self, params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Mixture logits [B, K, H, W]; means and log-scales [B, C, K, H, W]; coefficients [B, pairs, K, H, W]."""
+        params = _wide(params).unflatten(1, (-1, self.num_components))  # [B, groups, K, H, W]
+        pairs = channels * (channels - 1) // 2
+        logits, means, log_scales, coefficients = params.split((1, channels, channels, pairs), dim=1)
+        return logits[:, 0], means, log_scales.clamp(min=self.log_scale_floor), coefficients.tanh()
+
+    @staticmethod
+    def _mean(channel: int, means: Tensor, coefficients: Tensor, value: list[Tensor]) -> Tensor:
+        """The mean of one channel given the values of those before it, [B, K, H, W]."""
+        mean = means[:, channel]
+        first = channel * (channel - 1) // 2
+        for i in range(channel):
+            mean = mean + coefficients[:, first + i] * value[i]
+        return mean
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        channels = x.shape[1]
+        logits, means, log_scales, coefficients = self._split(params, channels)
+        value = [x[:, c, None].to(means.dtype) / 127.5 - 1 for c in range(channels)]  # each [B, 1, H, W]
+        log_prob = logits.log_softmax(dim=1)  # [B, K, H, W]
+        for c in range(channels):
+            inverse_scale = torch.exp(-log_scales[:, c])
+            centred = value[c] - self._mean(c, means, coefficients, value)
+            upper = (centred + 1 / 255) * inverse_scale
+            lower = (centred - 1 / 255) * inverse_scale
+            width = 2 / 255 * inverse_scale  # upper - lower, without cancellation
+            # log(sigma(u) - sigma(l)) = log sigma(u) + log sigma(-l) + log(1 - exp(l - u)): exact, no clamp. Both
+            # outer branches are finite too, or torch.where would give NaN gradients.
+            log_upper = F.logsigmoid(upper)
+            log_lower = F.logsigmoid(-lower)
+            interior = log_upper + log_lower + torch.log(-torch.expm1(-width))
+            level = x[:, c, None]
+            log_prob = log_prob + torch.where(
+                level == 0, log_upper, torch.where(level == 255, log_lower, interior)
+            )
+        return log_prob.logsumexp(dim=1)
+
+    def noise(self, uniforms: Tensor) -> Tensor:
+        first, second = uniforms.split((self.num_components, uniforms.shape[1] - self.num_components), dim=1)
+        return torch.cat((_gumbel(first), torch.logit(second)), dim=1)  # Gumbel, then logistic
+
+    def sample(self, params: Tensor, noise: Tensor, channels: int) -> Tensor:
+        logits, means, log_scales, coefficients = self._split(params, channels)
+        gumbel, logistic = noise.split((self.num_components, channels), dim=1)
+        chosen = (logits + gumbel).argmax(dim=1, keepdim=True)  # [B, 1, H, W]
+        levels: list[Tensor] = []
+        value: list[Tensor] = []
+        for c in range(channels):
+            mean = self._mean(c, means, coefficients, value).gather(1, chosen)
+            scale = log_scales[:, c].gather(1, chosen).exp()
+            drawn = mean + scale * logistic[:, c, None]
+            # A level's cell is half a level to each side; the tails belong to 0 and 255.
+            level = ((drawn + 1) * 127.5).round().clamp(0, 255)
+            levels.append(level)
+            value.append(level / 127.5 - 1)
+        return torch.cat(levels, dim=1).to(torch.uint8)

@@ -1,0 +1,187 @@
+"""PixelCNN++ (Salimans et al. 2017), conditional on a representation as in Nash et al. (2019), appendix A."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from inverters.densities import ConditionalDensity, ImageShape
+from inverters.layers import (
+    GatedResidualLayer,
+    ShiftedConv2d,
+    ShiftedConvTranspose2d,
+    concat_elu,
+    down_right_shifted_conv,
+    down_right_shifted_deconv,
+    down_shift,
+    down_shifted_conv,
+    down_shifted_deconv,
+    network_in_network,
+    right_shift,
+)
+from inverters.likelihoods import Categorical, Likelihood
+from inverters.incremental import incremental_sample
+
+
+class Block(nn.ModuleList):
+    """Pairs of gated residual layers at one resolution, vertical and horizontal.
+
+    The horizontal stream takes the vertical one as its skip connection; in the decoder both take the encoder's too.
+    """
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_filters: int,
+        context_shape: tuple[int, ...],
+        dropout: float,
+        context_dropout: float,
+        *,
+        decoder: bool,
+    ) -> None:
+        skips = (num_filters, 2 * num_filters) if decoder else (0, num_filters)
+        shared = (context_shape, dropout, context_dropout)
+        super().__init__(
+            nn.ModuleList(
+                (
+                    GatedResidualLayer(down_shifted_conv, num_filters, skips[0], *shared),
+                    GatedResidualLayer(down_right_shifted_conv, num_filters, skips[1], *shared),
+                )
+            )
+            for _ in range(num_layers)
+        )
+
+
+class PixelCNN(ConditionalDensity):
+    """Six blocks at three resolutions, two streams: the vertical one sees all rows above, the horizontal one also the
+    pixels to the left on the same row.
+
+    Args:
+        image_shape: (C, H, W); H and W multiples of 4.
+        context_shape: The shape of h without its batch axis: (K,) a vector, (K, H', W') a map, (0,) unconditional.
+        likelihood: Of one pixel.
+        num_filters: Channels of every feature map (the paper: 64 for MNIST, 196 for SVHN and CIFAR).
+        num_layers: n, residual layers a block; the blocks have n, n, n, n, n + 1, n + 1 in each stream.
+        dropout: Inside every residual layer.
+        context_dropout: On the context's biases.
+
+    Raises:
+        ValueError: A side is not a multiple of 4, or the likelihood cannot model C channels.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        context_shape: tuple[int, ...],
+        likelihood: Likelihood = Categorical(),  # noqa: B008 - immutable
+        num_filters: int = 64,
+        num_layers: int = 3,
+        dropout: float = 0.5,
+        context_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        if height % 4 or width % 4:
+            raise ValueError(
+                f"PixelCNN halves the image twice, so its sides must be multiples of 4, not {height}x{width}; "
+                f"resize or crop the images"
+            )
+        self.image_shape = image_shape
+        self.context_shape = context_shape
+        self.likelihood = likelihood
+
+        # A channel of ones beside the image tells it from its padding.
+        self.first_vertical = down_shifted_conv(channels + 1, num_filters, (2, 3))
+        self.first_above = down_shifted_conv(channels + 1, num_filters, (1, 3))
+        self.first_left = down_right_shifted_conv(channels + 1, num_filters, (2, 1))
+
+        shared = (num_filters, context_shape, dropout, context_dropout)
+        self.encoder = nn.ModuleList(Block(num_layers, *shared, decoder=False) for _ in range(3))
+        self.decoder = nn.ModuleList(Block(num_layers + (i > 0), *shared, decoder=True) for i in range(3))
+        self.down = nn.ModuleList(
+            nn.ModuleList((down_shifted_conv(num_filters, num_filters, stride=2),
+                           down_right_shifted_conv(num_filters, num_filters, stride=2)))
+            for _ in range(2)
+        )  # fmt: skip
+        self.up = nn.ModuleList(
+            nn.ModuleList((down_shifted_deconv(num_filters, num_filters),
+                           down_right_shifted_deconv(num_filters, num_filters)))
+            for _ in range(2)
+        )  # fmt: skip
+        self.head = network_in_network(num_filters, likelihood.num_parameters(channels))
+
+    def forward(self, image: Tensor, context: Tensor) -> Tensor:
+        """The likelihood's parameters for every pixel, [B, P, H, W], from uint8 images [B, C, H, W] and h [B, ...].
+
+        Those of a pixel are a function of the pixels before it in raster order, and of h.
+        """
+        x = image.to(self.first_above.bias.dtype) / 127.5 - 1
+        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # [B, C + 1, H, W]
+        # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
+        vertical = down_shift(self.first_vertical(x))  # [B, F, H, W], as all below at their resolution
+        horizontal = down_shift(self.first_above(x)) + right_shift(self.first_left(x))
+        vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
+
+        skips = [(vertical_act, horizontal_act)]
+        for i, block in enumerate(self.encoder):
+            for vertical_layer, horizontal_layer in block:
+                vertical = vertical_layer(vertical, vertical_act, None, context)
+                vertical_act = concat_elu(vertical)
+                horizontal = horizontal_layer(horizontal, horizontal_act, vertical_act, context)
+                horizontal_act = concat_elu(horizontal)
+                skips.append((vertical_act, horizontal_act))
+            if i < 2:
+                vertical, horizontal = self.down[i][0](vertical), self.down[i][1](horizontal)
+                vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
+                skips.append((vertical_act, horizontal_act))
+
+        skips.pop()  # the decoder starts from it
+        for i, block in enumerate(self.decoder):
+            for vertical_layer, horizontal_layer in block:
+                vertical_skip, horizontal_skip = skips.pop()
+                vertical = vertical_layer(vertical, vertical_act, vertical_skip, context)
+                vertical_act = concat_elu(vertical)
+                horizontal_skip = torch.cat((vertical_act, horizontal_skip), dim=1)
+                horizontal = horizontal_layer(horizontal, horizontal_act, horizontal_skip, context)
+                horizontal_act = concat_elu(horizontal)
+            if i < 2:
+                vertical, horizontal = self.up[i][0](vertical), self.up[i][1](horizontal)
+                vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
+        return self.head(F.elu(horizontal))
+
+    def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:
+        return self.likelihood.log_prob(self(image, context), image)
+
+    def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        return incremental_sample(self, context, generators)
+
+    @torch.no_grad()
+    def initialise(self, image: Tensor, context: Tensor) -> None:
+        """Data-dependent initialisation (Salimans and Kingma 2016, eq. 4-6), in one pass.
+
+        Afterwards every channel of every weight-normalised convolution has, on this batch, mean 0 and the standard
+        deviation `init_scale` of its layer.
+        """
+
+        def normalise(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            assert isinstance(layer, ShiftedConv2d | ShiftedConvTranspose2d) and layer.bias is not None
+            mean = output.mean(dim=(0, 2, 3))
+            # A channel that is constant on this batch keeps its scale.
+            std = output.std(dim=(0, 2, 3), correction=0)
+            factor = torch.where(std > 1e-6, layer.init_scale / std, 1.0)
+            layer.bias.copy_((layer.bias - mean) * factor)
+            gain = layer.parametrizations.weight.original0  # type: ignore[union-attr, index]
+            gain.mul_(factor.view(gain.shape))
+            return (output - mean[:, None, None]) * factor[:, None, None]
+
+        layers = [m for m in self.modules() if isinstance(m, ShiftedConv2d | ShiftedConvTranspose2d)]
+        hooks = [layer.register_forward_hook(normalise) for layer in layers]
+        training = self.training
+        self.eval()  # dropout off, so that the statistics are those of the batch
+        try:
+            self(image, context)
+        finally:
+            self.train(training)
+            for hook in hooks:
+                hook.remove()

@@ -1,0 +1,59 @@
+"""A frozen network up to one layer."""
+
+import torch
+from torch import Tensor, nn
+
+
+def unit_interval(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 images as a classifier takes them, in [0, 1]."""
+    return image.to(dtype) / 255
+
+
+def architecture(network: nn.Sequential) -> str:
+    """The network's layers as text, dropout left out: what must agree for one's weights to fit the other."""
+    return "\n".join(line.rstrip() for line in repr(network).splitlines() if "Dropout" not in line)
+
+
+class Representation(nn.Module):
+    """h(x), the output of one stage of a network, in eval mode and without gradient, always.
+
+    Args:
+        network: Named stages. All of them are kept, so that `class_probabilities` can be asked too.
+        layer: The name of a stage; None for the empty representation of an unconditional model.
+
+    Raises:
+        ValueError: The network has no stage of that name; the message lists them.
+    """
+
+    def __init__(self, network: nn.Sequential, layer: str | None) -> None:
+        super().__init__()
+        stages = [name for name, _ in network.named_children()]
+        if layer is not None and layer not in stages:
+            raise ValueError(f"no layer {layer!r}; this network has {', '.join(stages)}")
+        self.network = network.requires_grad_(False).eval()
+        self.layer = layer
+
+    def train(self, mode: bool = True) -> "Representation":
+        """Stays in eval mode: no dropout, no drift of batch statistics."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Tensor:
+        """h of uint8 images [B, C, H, W]: [B, ...] as the layer gives it; [B, 0] if the layer is None."""
+        h = unit_interval(image)
+        if self.layer is None:
+            return h.new_empty(len(h), 0)
+        for name, stage in self.network.named_children():
+            h = stage(h)
+            if name == self.layer:
+                break
+        return h
+
+    @torch.no_grad()
+    def class_probabilities(self, image: Tensor) -> Tensor:
+        """What the whole network predicts for uint8 images [B, C, H, W]: [B, K]."""
+        return self.network(unit_interval(image)).softmax(dim=1)
+
+    def shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """The shape of h, without its batch axis, for images of a shape."""
+        return tuple(self(torch.zeros(1, *image_shape, dtype=torch.uint8)).shape[1:])
