@@ -1,5 +1,6 @@
 """A trained classifier's weights go into an inverter's representation."""
 
+from itertools import zip_longest
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
@@ -53,8 +54,7 @@ def load_classifier(representation: Representation, path: Path, data: LightningD
     check_fit(representation.network, weights, path)
     ours = architecture(representation.network)
     if checkpoint["architecture"] != ours:
-        theirs, wanted = next(
-            pair for pair in zip(checkpoint["architecture"].splitlines(), ours.splitlines()) if pair[0] != pair[1]
-        )
+        lines = zip_longest(checkpoint["architecture"].splitlines(), ours.splitlines(), fillvalue="nothing")
+        theirs, wanted = next(pair for pair in lines if pair[0] != pair[1])
         raise ValueError(f"the classifier {path} has {theirs.strip()} where this config has {wanted.strip()}")
     representation.network.load_state_dict(weights)

@@ -21,6 +21,28 @@ def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
 
 
+def summary(row: dict[str, Any]) -> str:
+    """A row of results in a few lines for people."""
+    lines = [f"{row['name']}, {row['num_images']} test images"]
+    if "accuracy" in row:
+        lines += [f"accuracy        {row['accuracy']:.2%} (standard error {row['accuracy_se']:.2%})"]
+    else:
+        lines += [
+            f"NCE             {row['nce_nats']:.2f} nats an image (standard error {row['nce_nats_se']:.2f})",
+            f"bits/dim        {row['bits_per_dim']:.3f}",
+        ]
+    if row.get("shuffled_nce_nats") is not None:
+        worse = row["nce_nats"] - row["shuffled_nce_nats"]
+        lines += [f"shuffled        {row['shuffled_nce_nats']:.2f} nats with the h of other images, {worse:.2f} worse"]
+    if row.get("class_agreement") is not None:
+        lines += [
+            f"class agreement {row['class_agreement']:.1%} of {row['num_samples']} samples get the class predicted for "
+            f"their input (standard error {row['class_agreement_se']:.1%})"
+        ]
+    lines += [f"checkpoint      {row['checkpoint']}"]
+    return "\n  ".join(lines)
+
+
 def _gathered(trainer: Trainer, values: list[Tensor]) -> Tensor:
     """The values of all processes, which may hold different numbers of them."""
     mine = torch.cat(values)
@@ -86,9 +108,7 @@ class ClassifierResults(_Results):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         values = self._gather(trainer)
         accuracy, error = mean_and_standard_error(values["correct"])
-        self._write(
-            trainer, {"num_images": len(values["correct"]), "accuracy": accuracy, "accuracy_se": error}, {}
-        )
+        self._write(trainer, {"num_images": len(values["correct"]), "accuracy": accuracy, "accuracy_se": error}, {})
 
 
 class InverterResults(_Results):
@@ -107,9 +127,7 @@ class InverterResults(_Results):
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         shuffled = pl_module.log_prob({"image": batch["image"], "context_image": batch["other_image"]})
-        self._collect(
-            log_prob=outputs["log_prob"], shuffled=shuffled, index=batch["index"], position=batch["position"]
-        )
+        self._collect(log_prob=outputs["log_prob"], shuffled=shuffled, index=batch["index"], position=batch["position"])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = self._gather(trainer)

@@ -25,7 +25,8 @@ class ImageDataset(Dataset[Batch]):
     """
 
     def __init__(self, images: Tensor, labels: Tensor, index: Tensor, with_other: bool = False) -> None:
-        assert images.dtype == torch.uint8 and len(images) == len(labels) == len(index)
+        assert images.dtype == torch.uint8
+        assert len(images) == len(labels) == len(index)
         self.images, self.labels, self.index = images, labels, index
         self.with_other = with_other
 
@@ -45,7 +46,7 @@ class ImageDataset(Dataset[Batch]):
         return batch
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Batch:
     """The collate function: `__getitems__` has already made the batch."""
     return batch
 
@@ -119,7 +120,9 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(
                 f"data.batch_size {self.batch_size} does not divide among {world} processes; choose a multiple"
             )
-        sampler = DistributedSampler(self.datasets["train"], world, rank, shuffle=True, seed=self.seed)
+        sampler: DistributedSampler[Batch] = DistributedSampler(
+            self.datasets["train"], world, rank, shuffle=True, seed=self.seed
+        )
         return self._loader(self.datasets["train"], sampler, self.batch_size // world)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:

@@ -55,13 +55,12 @@ class MNISTDataModule(ImageDataModule):
             files = ", ".join(f"{name} (md5 {md5})" for name, md5 in MNIST.resources)
             raise OSError(
                 f"cannot read or download MNIST in {folder} ({type(error).__name__}: {error}); put {files} there, "
-                f"unpacked or not, or give the folder above MNIST/raw as --data.data_dir"
+                f"packed or not, or give the folder above MNIST/raw as --data.data_dir"
             ) from error
-        expected = 60_000 if train else 10_000
-        if digits.data.shape != (expected, 28, 28) or len(digits.targets) != expected:
+        if digits.data.shape[1:] != (28, 28) or len(digits.data) != len(digits.targets):
             raise OSError(
-                f"MNIST in {folder} has {len(digits.data)} images and {len(digits.targets)} labels where "
-                f"{expected} are expected; delete the files and they are downloaded again"
+                f"MNIST in {folder} has {len(digits.data)} images and {len(digits.targets)} labels, the images of "
+                f"{list(digits.data.shape[1:])} pixels; delete the files and they are downloaded again"
             )
         return digits.data[:, None], digits.targets
 

@@ -91,7 +91,5 @@ class BitDropDataModule(ImageDataModule):
         for k, split in enumerate(("val", "test"), start=1):
             held_out = FreshBits(self.num_test, self.image_shape, self.num_bits, 3 * self.seed + k)
             batch = held_out.__getitems__(range(self.num_test))
-            datasets[split] = ImageDataset(
-                batch["image"], batch["label"], batch["index"], with_other=split == "test"
-            )
+            datasets[split] = ImageDataset(batch["image"], batch["label"], batch["index"], with_other=split == "test")
         return datasets

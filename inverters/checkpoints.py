@@ -46,4 +46,4 @@ def check_fit(module: nn.Module, state_dict: dict[str, Tensor], source: str | Pa
         if surplus:
             problem = f"it has {surplus[0]}, which this model lacks"
     if problem:
-        raise ValueError(f"{source} is the checkpoint of another model: {problem}; give the config that it was made with")
+        raise ValueError(f"{source} is the checkpoint of another model: {problem}; give that model's config")

@@ -44,7 +44,7 @@ class ConditionalDensity(ConditionalGenerator):
         """log p(x | h), the sum over pixels of `log_prob_per_pixel`: [B] nats."""
         return self.log_prob_per_pixel(image, context).sum(dim=(1, 2))
 
-    def initialise(self, image: Tensor, context: Tensor) -> None:  # noqa: B027 - most densities need nothing
+    def initialise(self, image: Tensor, context: Tensor) -> None:
         """Set parameters from one batch of images [B, C, H, W] and representations, before training."""
 
 

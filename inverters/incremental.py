@@ -1,7 +1,7 @@
 """Exact sampling from PixelCNN++ without full passes: every layer keeps the one row of its past that it needs.
 
-At each image row the vertical stream runs once, over the whole row. The horizontal stream then runs pixel by pixel; what
-it takes from the row above, from the vertical stream and from the context is computed for the whole row beforehand.
+At each image row the vertical stream runs once, over the whole row. The horizontal stream then runs pixel by pixel;
+what it takes from the row above, the vertical stream and the context is computed for the whole row beforehand.
 A lower resolution has a new row only at every second row, and a new cell only at every second column, of the one above.
 Rows are [B, C, 1, W] in the vertical stream and [B, W, C] in the horizontal one; cells are [B, C].
 """
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inverters.layers import ContextBias, GatedResidualLayer, ShiftedConv2d, concat_elu
+from inverters.layers import ContextBias, GatedResidualLayer, ShiftedConv2d, both_streams, concat_elu
 from inverters.sampling import pixel_noise
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class _HorizontalConv:
         self.pairs = [flat[:, c * size : (c + 2) * size] for c in range(width)]
 
     def start_row(self, extra: Tensor) -> None:
-        """The row's outputs so far: bias, the row above, and `extra` [B, W or 1, O]. The inputs are still those above."""
+        """The outputs so far: bias, the row above, whose inputs are still here, and `extra` [B, W or 1, O]."""
         rows = torch.cat((self.inputs[:, :-1], self.inputs[:, 1:]), dim=2)  # [B, W, 2I]
         self.outputs[:, :-1] = rows @ self.above + (extra + self.bias)
 
@@ -165,18 +165,18 @@ class _Level:
         batch = len(context)
 
         def pairs(block: nn.Module) -> list[tuple[_VerticalLayer, _HorizontalLayer]]:
-            return [(_VerticalLayer(v, context, size), _HorizontalLayer(h, context, size)) for v, h in block]  # type: ignore[attr-defined]
+            streams = map(both_streams, block.children())
+            return [(_VerticalLayer(v, context, size), _HorizontalLayer(h, context, size)) for v, h in streams]
 
         self.encoder, self.decoder = pairs(density.encoder[level]), pairs(density.decoder[2 - level])
         self.lowest = level == 2
         if not self.lowest:
-            vertical, horizontal = density.down[level]  # type: ignore[misc]
-            self.vertical_down = _VerticalConv(vertical, batch, size[1])
-            self.horizontal_down = _HorizontalDown(horizontal, batch, size[1])
-            vertical, horizontal = density.up[1 - level]  # type: ignore[misc]
-            self.vertical_up = vertical
-            self.up_weight, self.up_bias = vertical.weight.detach(), _bias(vertical)
-            self.horizontal_up = _HorizontalUp(horizontal, batch, size[1])
+            vertical_down, horizontal_down = both_streams(density.down[level])
+            self.vertical_down = _VerticalConv(vertical_down, batch, size[1])
+            self.horizontal_down = _HorizontalDown(horizontal_down, batch, size[1])
+            vertical_up, horizontal_up = both_streams(density.up[1 - level])
+            self.up_weight, self.up_bias = vertical_up.weight.detach(), _bias(vertical_up)
+            self.horizontal_up = _HorizontalUp(horizontal_up, batch, size[1])
             self.up_rows = torch.empty(0)
 
 

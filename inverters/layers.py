@@ -1,7 +1,7 @@
-"""The layers of PixelCNN++ (Salimans et al. 2017): shifted convolutions, their activation and the gated residual layer."""
+"""The layers of PixelCNN++ (Salimans et al. 2017)."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -79,9 +79,7 @@ def down_shifted_conv(
 ) -> ShiftedConv2d:
     """The vertical stream's convolution: this row and those above, columns on both sides."""
     padding = (kernel_size[0] - 1, (kernel_size[1] - 1) // 2)
-    return _weight_normalised(
-        ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale)
-    )
+    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
 
 
 def down_right_shifted_conv(
@@ -93,9 +91,7 @@ def down_right_shifted_conv(
 ) -> ShiftedConv2d:
     """The horizontal stream's convolution: this cell, those to the left, and the same on the rows above."""
     padding = (kernel_size[0] - 1, kernel_size[1] - 1)
-    return _weight_normalised(
-        ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale)
-    )
+    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
 
 
 def down_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedConvTranspose2d:
@@ -113,6 +109,12 @@ def down_right_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedCon
 def network_in_network(in_channels: int, out_channels: int) -> ShiftedConv2d:
     """A 1x1 convolution, weight-normalised like the others."""
     return _weight_normalised(ShiftedConv2d(in_channels, out_channels, (1, 1), (0, 0)))
+
+
+def both_streams(pair: nn.Module) -> tuple[Any, Any]:
+    """The module of the vertical and that of the horizontal stream, from a list of the two."""
+    vertical, horizontal = pair.children()
+    return vertical, horizontal
 
 
 class ContextBias(nn.Module):

@@ -133,9 +133,7 @@ class LogisticMixture(Likelihood):
             log_lower = F.logsigmoid(-lower)
             interior = log_upper + log_lower + torch.log(-torch.expm1(-width))
             level = x[:, c, None]
-            log_prob = log_prob + torch.where(
-                level == 0, log_upper, torch.where(level == 255, log_lower, interior)
-            )
+            log_prob = log_prob + torch.where(level == 0, log_upper, torch.where(level == 255, log_lower, interior))
         return log_prob.logsumexp(dim=1)
 
     def noise(self, uniforms: Tensor) -> Tensor:

@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from inverters.densities import ConditionalDensity, ImageShape
+from inverters.incremental import incremental_sample
 from inverters.layers import (
     GatedResidualLayer,
     ShiftedConv2d,
     ShiftedConvTranspose2d,
+    both_streams,
     concat_elu,
     down_right_shifted_conv,
     down_right_shifted_deconv,
@@ -21,7 +23,6 @@ from inverters.layers import (
     right_shift,
 )
 from inverters.likelihoods import Categorical, Likelihood
-from inverters.incremental import incremental_sample
 
 
 class Block(nn.ModuleList):
@@ -116,7 +117,10 @@ class PixelCNN(ConditionalDensity):
 
         Those of a pixel are a function of the pixels before it in raster order, and of h.
         """
-        x = image.to(self.first_above.bias.dtype) / 127.5 - 1
+        return self.parameters_of(image.to(self.head.weight.dtype) / 127.5 - 1, context)
+
+    def parameters_of(self, x: Tensor, context: Tensor) -> Tensor:
+        """The same from images x in [-1, 1]."""
         x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # [B, C + 1, H, W]
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = down_shift(self.first_vertical(x))  # [B, F, H, W], as all below at their resolution
@@ -125,20 +129,21 @@ class PixelCNN(ConditionalDensity):
 
         skips = [(vertical_act, horizontal_act)]
         for i, block in enumerate(self.encoder):
-            for vertical_layer, horizontal_layer in block:
+            for vertical_layer, horizontal_layer in map(both_streams, block.children()):
                 vertical = vertical_layer(vertical, vertical_act, None, context)
                 vertical_act = concat_elu(vertical)
                 horizontal = horizontal_layer(horizontal, horizontal_act, vertical_act, context)
                 horizontal_act = concat_elu(horizontal)
                 skips.append((vertical_act, horizontal_act))
             if i < 2:
-                vertical, horizontal = self.down[i][0](vertical), self.down[i][1](horizontal)
+                for_vertical, for_horizontal = both_streams(self.down[i])
+                vertical, horizontal = for_vertical(vertical), for_horizontal(horizontal)
                 vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
                 skips.append((vertical_act, horizontal_act))
 
         skips.pop()  # the decoder starts from it
         for i, block in enumerate(self.decoder):
-            for vertical_layer, horizontal_layer in block:
+            for vertical_layer, horizontal_layer in map(both_streams, block.children()):
                 vertical_skip, horizontal_skip = skips.pop()
                 vertical = vertical_layer(vertical, vertical_act, vertical_skip, context)
                 vertical_act = concat_elu(vertical)
@@ -146,7 +151,8 @@ class PixelCNN(ConditionalDensity):
                 horizontal = horizontal_layer(horizontal, horizontal_act, horizontal_skip, context)
                 horizontal_act = concat_elu(horizontal)
             if i < 2:
-                vertical, horizontal = self.up[i][0](vertical), self.up[i][1](horizontal)
+                for_vertical, for_horizontal = both_streams(self.up[i])
+                vertical, horizontal = for_vertical(vertical), for_horizontal(horizontal)
                 vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
         return self.head(F.elu(horizontal))
 
@@ -165,13 +171,14 @@ class PixelCNN(ConditionalDensity):
         """
 
         def normalise(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            assert isinstance(layer, ShiftedConv2d | ShiftedConvTranspose2d) and layer.bias is not None
+            assert isinstance(layer, ShiftedConv2d | ShiftedConvTranspose2d)
+            assert layer.bias is not None
             mean = output.mean(dim=(0, 2, 3))
             # A channel that is constant on this batch keeps its scale.
             std = output.std(dim=(0, 2, 3), correction=0)
             factor = torch.where(std > 1e-6, layer.init_scale / std, 1.0)
             layer.bias.copy_((layer.bias - mean) * factor)
-            gain = layer.parametrizations.weight.original0  # type: ignore[union-attr, index]
+            gain: Tensor = layer.parametrizations.weight.original0  # type: ignore[union-attr, assignment]
             gain.mul_(factor.view(gain.shape))
             return (output - mean[:, None, None]) * factor[:, None, None]
 

@@ -1,0 +1,111 @@
+"""Lightning's Trainer with the two verbs that ask a trained inverter: sample and score."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from callbacks.atomic import replacing
+from evaluations.figures import sample_grid
+from inverters.checkpoints import load_checkpoint
+from inverters.inverter import Inverter
+
+
+class Trainer(pl.Trainer):
+    """Lightning's, with two more verbs."""
+
+    def _restored(self, model: pl.LightningModule, ckpt_path: str) -> Inverter:
+        if not isinstance(model, Inverter):
+            raise ValueError(f"this needs an inverter's config; {type(model).__name__} has no p(x | h)")
+        model.load_state_dict(load_checkpoint(ckpt_path)["state_dict"])
+        return model.to(self.strategy.root_device).eval()
+
+    def sample(
+        self,
+        model: pl.LightningModule,
+        datamodule: Any,
+        ckpt_path: str | None = None,
+        num_images: int = 8,
+        num_draws: int = 4,
+        seed: int = 0,
+    ) -> None:
+        """Draw from p(x | h) for the first test images.
+
+        Args:
+            model: The inverter.
+            datamodule: Its data.
+            ckpt_path: A file, or best or last of the newest run; best by default.
+            num_images: Rows of the grid.
+            num_draws: Draws a row.
+            seed: Of the noise, which is a function of (seed, image, draw).
+        """
+        inverter = self._restored(model, str(ckpt_path))
+        datamodule.prepare_data()
+        datamodule.setup("test")
+        dataset = datamodule.datasets["test"]
+        batch = dataset.__getitems__(range(min(num_images, len(dataset))))
+        draws = inverter.draws(batch["image"].to(inverter.device), batch["index"].tolist(), num_draws, seed).cpu()
+        folder = Path(self.default_root_dir)
+        with replacing(folder / "draws.npy") as file:
+            np.save(file, draws.numpy())
+        with replacing(folder / "inputs.npy") as file:
+            np.save(file, batch["image"].numpy())
+        with replacing(folder / "draws.png") as file:
+            sample_grid(batch["image"], draws, inverter.representation.layer).savefig(file, dpi=150)
+        print(f"{len(draws)} images, {num_draws} draws each: {folder / 'draws.png'}; as arrays draws.npy, inputs.npy")
+
+    def score(
+        self,
+        model: pl.LightningModule,
+        datamodule: Any,
+        images: list[str],
+        contexts: list[str] | None = None,
+        ckpt_path: str | None = None,
+    ) -> None:
+        """Print log p(x_i | h_j) in nats, for image files i and the representations of image files j.
+
+        Args:
+            model: The inverter.
+            datamodule: Gives the shape of the images.
+            images: Files of the size that the inverter knows.
+            contexts: Likewise; without them each image is scored under its own representation.
+            ckpt_path: A file, or best or last of the newest run; best by default.
+        """
+        inverter = self._restored(model, str(ckpt_path))
+        x = load_images(images, datamodule.image_shape).to(inverter.device)
+        h = load_images(contexts, datamodule.image_shape).to(inverter.device) if contexts else x
+        with torch.no_grad():
+            if contexts:
+                columns = [inverter.log_prob({"image": x, "context_image": row.expand_as(x)}) for row in h]
+                matrix = torch.stack(columns, dim=1)  # [N, M]
+            else:
+                matrix = inverter.log_prob({"image": x})[:, None]
+        header = ["image", *(f"log p(x | h of {name}), nats" for name in contexts or ["itself"])]
+        rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(images, matrix.tolist(), strict=True)]
+        path = Path(self.default_root_dir) / "scores.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+        for row in [header, *rows]:
+            print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+        print(f"as CSV: {path}")
+
+
+def load_images(paths: list[str], image_shape: tuple[int, int, int]) -> Tensor:
+    """Image files as uint8 [N, C, H, W]. Raises OSError or ValueError naming the file that cannot be used."""
+    channels, height, width = image_shape
+    images = []
+    for path in paths:
+        try:
+            picture = Image.open(path).convert("L" if channels == 1 else "RGB")
+        except OSError as error:
+            raise OSError(f"cannot read {path} as an image: {error}") from error
+        if picture.size != (width, height):
+            raise ValueError(f"{path} is {picture.width}x{picture.height} pixels; this inverter takes {width}x{height}")
+        images.append(torch.from_numpy(np.array(picture)).view(height, width, channels).permute(2, 0, 1))
+    return torch.stack(images)

@@ -1,0 +1,88 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from inverters.densities import bits_per_dim
+from inverters.inverter import Inverter, channel_statistics
+from inverters.pixelcnn import PixelCNN
+
+SHAPE = (1, 28, 28)
+
+
+def small_density(image_shape, context_shape):
+    return PixelCNN(image_shape, context_shape, num_filters=2, num_layers=1)
+
+
+@pytest.mark.parametrize("shape", [(40, 3), (40, 3, 5, 6)])
+def test_statistics_are_numpys_whatever_the_batches(shape):
+    h = torch.randn(*shape) * torch.tensor([1.0, 1e-4, 50]).view(1, 3, *[1] * (len(shape) - 2)) + 7
+    axes = tuple(axis for axis in range(len(shape)) if axis != 1)
+    mean, scale = channel_statistics(h.split([7, 30, 3]))
+    wide = h.double().numpy()
+    np.testing.assert_allclose(mean.flatten(), wide.mean(axes), rtol=1e-6)
+    np.testing.assert_allclose(scale.flatten(), np.maximum(wide.std(axes), 1e-2 * wide.std()), rtol=1e-5)
+
+
+def test_a_constant_layer_is_divided_by_one():
+    mean, scale = channel_statistics([torch.zeros(10, 4), torch.zeros(3, 4)])
+    assert torch.equal(mean, torch.zeros(4))
+    assert torch.equal(scale, torch.ones(4))
+
+
+def test_initialised_contexts_are_standardised():
+    inverter = Inverter("fc3", SHAPE, 10, density=small_density)
+    images = torch.randint(256, (60, *SHAPE), dtype=torch.uint8)
+    assert not inverter.initialised
+    inverter.initialise(images.split(25), images[:8])
+    assert inverter.initialised
+    context = inverter.context(images)
+    live = inverter.representation(images).std(dim=0) > 0.05
+    torch.testing.assert_close(context.mean(dim=0), torch.zeros(256), atol=1e-4, rtol=0)
+    torch.testing.assert_close(context.std(dim=0, correction=0)[live], torch.ones(int(live.sum())), atol=1e-3, rtol=0)
+
+
+def test_log_prob_takes_the_context_of_another_image_where_one_is_given():
+    inverter = Inverter("conv2", SHAPE, 10, density=small_density).eval()
+    with torch.no_grad():
+        for parameter in inverter.density.parameters():
+            parameter.add_(0.5 * torch.randn_like(parameter))
+    image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    own = inverter.log_prob({"image": image})
+    other = inverter.log_prob({"image": image, "context_image": image.flip(0)})
+    explicit = inverter.density.log_prob(image, inverter.context(image.flip(0)))
+    torch.testing.assert_close(other, explicit)
+    assert (own - other).abs().min() > 1e-3
+
+
+def test_steps_return_what_the_callbacks_need():
+    inverter = Inverter(None, SHAPE, 10, density=small_density).eval()
+    batch = {"image": torch.randint(256, (3, *SHAPE), dtype=torch.uint8)}
+    step = inverter.training_step(batch, 0)
+    assert step["log_prob"].shape == (3,)
+    assert not step["log_prob"].requires_grad
+    torch.testing.assert_close(step["loss"].detach(), -step["log_prob"].mean())
+    assert inverter.validation_step(batch, 0).keys() == {"log_prob"}
+
+
+def test_draws_are_reproducible_and_do_not_depend_on_the_batch():
+    inverter = Inverter("logits", SHAPE, 10, density=small_density).eval()
+    image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    both = inverter.draws(image, [7, 9], num_draws=2)
+    assert both.shape == (2, 2, *SHAPE)
+    assert torch.equal(inverter.draws(image[1:], [9], num_draws=2)[0], both[1])
+    assert not torch.equal(both[0, 0], both[0, 1])
+
+
+def test_learning_rate_decays_every_step():
+    inverter = Inverter(None, SHAPE, 10, density=small_density, lr=0.1, lr_decay=0.5)
+    configured = inverter.configure_optimizers()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    configured["optimizer"].step()
+    configured["lr_scheduler"]["scheduler"].step()
+    assert configured["optimizer"].param_groups[0]["lr"] == 0.05
+
+
+def test_a_uniform_model_has_eight_bits_a_dimension():
+    assert bits_per_dim(torch.tensor(-784 * math.log(256), dtype=torch.float64), 784).item() == pytest.approx(8)

@@ -1,0 +1,133 @@
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from inverters.likelihoods import Categorical, LogisticMixture
+
+ALL_LEVELS = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1)
+
+
+def enumerate_channels(channels: int) -> torch.Tensor:
+    """Every value of a pixel of so many channels, [256^channels, channels, 1, 1]."""
+    grids = torch.meshgrid(*[torch.arange(256)] * channels, indexing="ij")
+    return torch.stack([g.flatten() for g in grids], dim=1).to(torch.uint8)[:, :, None, None]
+
+
+@pytest.mark.parametrize("num_levels", [2, 16, 256])
+def test_categorical_masses_of_all_values_sum_to_one(num_levels):
+    likelihood = Categorical(num_levels)
+    params = 5 * torch.randn(1, num_levels, 1, 1, dtype=torch.float64)
+    log_prob = likelihood.log_prob(params.expand(256, -1, 1, 1), ALL_LEVELS)
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    assert torch.isfinite(log_prob).sum() == num_levels
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])  # up to means far off the grid and scales at the floor
+@pytest.mark.parametrize("channels", [1, 2])
+def test_mixture_masses_of_all_values_sum_to_one(channels, scale):
+    likelihood = LogisticMixture(num_components=3)
+    params = scale * torch.randn(1, likelihood.num_parameters(channels), 1, 1, dtype=torch.float64)
+    x = enumerate_channels(channels)
+    log_prob = likelihood.log_prob(params.expand(len(x), -1, 1, 1), x)
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_mixture_equals_differences_of_scipys_logistic_distribution():
+    likelihood = LogisticMixture(num_components=2)
+    logits, means, log_scales = [0.3, -0.4], [-0.2, 0.5], [-2.0, -3.0]
+    params = torch.tensor(logits + means + log_scales, dtype=torch.float64).view(1, -1, 1, 1)
+    edges = (np.arange(257) - 0.5) / 127.5 - 1
+    edges[0], edges[-1] = -np.inf, np.inf
+    weights = np.exp(logits) / np.exp(logits).sum()
+    mass = sum(
+        w * np.diff(scipy.stats.logistic(m, math.exp(s)).cdf(edges))
+        for w, m, s in zip(weights, means, log_scales, strict=True)
+    )
+    ours = likelihood.log_prob(params.expand(256, -1, 1, 1), ALL_LEVELS).exp().flatten()
+    np.testing.assert_allclose(ours, mass, rtol=1e-9, atol=1e-15)
+
+
+def test_blue_and_green_do_not_change_the_channels_before_them():
+    """Summed over blue, the mass of (r, g, b) is that of (r, g) in the model without blue; likewise green."""
+    likelihood = LogisticMixture(num_components=2)
+    logits, means, scales, coupling = torch.randn(1, 20, 1, 1, dtype=torch.float64).split((2, 6, 6, 6), dim=1)
+    three = torch.cat((logits, means, scales, coupling), dim=1)
+    two = torch.cat((logits, means[:, :4], scales[:, :4], coupling[:, :2]), dim=1)
+    red_green = torch.tensor([[10, 200], [255, 0], [128, 127]], dtype=torch.uint8)
+    x = torch.cat((red_green.repeat_interleave(256, 0)[:, :, None, None], ALL_LEVELS.repeat(3, 1, 1, 1)), dim=1)
+    summed = likelihood.log_prob(three.expand(len(x), -1, 1, 1), x).exp().view(3, 256).sum(1)
+    directly = likelihood.log_prob(two.expand(3, -1, 1, 1), red_green[:, :, None, None]).exp().flatten()
+    torch.testing.assert_close(summed, directly, rtol=1e-9, atol=0)
+
+
+def channel_masses(likelihood, params, before, channel, channels):
+    """p(channel = v | the channels before it) for all 256 v, by summing out nothing: later channels are uncoupled."""
+    x = torch.zeros(256, channels, 1, 1, dtype=torch.uint8)
+    x[:, :channel] = torch.tensor(before, dtype=torch.uint8)[None, :, None, None]
+    x[:, channel] = ALL_LEVELS[:, 0]
+    return likelihood.log_prob(params.expand(256, -1, 1, 1), x).flatten().softmax(dim=0)
+
+
+@pytest.mark.parametrize(("pair", "channel", "source"), [(0, 1, 0), (1, 2, 0), (2, 2, 1)])
+def test_each_coefficient_couples_its_pair_and_no_other(pair, channel, source):
+    likelihood = LogisticMixture(num_components=1)
+    # One component: its logit, three means, three log-scales, then green on red, blue on red, blue on green.
+    params = torch.tensor([0.0, 0, 0, 0, -1, -1, -1, 0, 0, 0], dtype=torch.float64)
+    params[7 + pair] = 1.0
+    params = params.view(1, 10, 1, 1)
+    for other in range(channel):
+        low, high = [128] * channel, [128] * channel
+        low[other], high[other] = 40, 220
+        difference = channel_masses(likelihood, params, low, channel, 3) - channel_masses(
+            likelihood, params, high, channel, 3
+        )
+        assert (difference.abs().max() > 1e-4) == (other == source)
+
+
+def test_at_the_floor_no_interior_value_exceeds_its_bound():
+    likelihood = LogisticMixture(num_components=1)
+    params = torch.tensor([0.0, 0.0, -50.0], dtype=torch.float64).view(1, 3, 1, 1)
+    params[:, 1] = 128 / 127.5 - 1
+    log_prob = likelihood.log_prob(params, torch.full((1, 1, 1, 1), 128, dtype=torch.uint8))
+    assert -log_prob.item() == pytest.approx(0.0271, abs=5e-4)
+
+
+def test_gradients_are_finite_far_from_the_mean():
+    likelihood = LogisticMixture(num_components=2)
+    scales = torch.tensor([1.0, 1, 1e4, 1e4, 2, 2]).view(1, 6, 1, 1)  # of logits, means, log-scales
+    params = (scales * torch.randn(256, 6, 1, 1)).requires_grad_()
+    likelihood.log_prob(params, ALL_LEVELS).sum().backward()
+    assert torch.isfinite(params.grad).all()
+    # Of every value between the ends, the means still know where to go.
+    assert (params.grad[1:-1, 2:4].abs().amax(dim=1) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "channels"), [(Categorical(8), 1), (LogisticMixture(3), 1), (LogisticMixture(2), 2)]
+)
+def test_draws_have_the_frequencies_of_log_prob(likelihood, channels):
+    n = 100_000
+    params = torch.randn(1, likelihood.num_parameters(channels), 1, 1)
+    if isinstance(likelihood, LogisticMixture):
+        params[:, :] -= 1.0  # narrower
+    uniforms = torch.rand(n, likelihood.num_uniforms(channels), 1, 1).clamp(1e-7, 1 - 1e-7)
+    draws = likelihood.sample(params.expand(n, -1, 1, 1), likelihood.noise(uniforms), channels)
+    assert draws.dtype == torch.uint8
+    x = enumerate_channels(channels)
+    mass = likelihood.log_prob(params.double().expand(len(x), -1, 1, 1), x).exp().flatten().numpy()
+    code = (draws[:, 0].long() * 256 ** (channels - 1) + (draws[:, 1].long() if channels > 1 else 0)).flatten()
+    counts = np.bincount(code, minlength=len(x))
+    # Cells of 16 levels a channel, so that the expected counts suffice for a chi-square test.
+    cells = np.ravel_multi_index([v.numpy().astype(int) // 16 for v in x[:, :, 0, 0].T], (16,) * channels)
+    observed, expected = np.bincount(cells, counts), np.bincount(cells, mass) * n
+    large = expected > 5
+    statistic = ((observed - expected)[large] ** 2 / expected[large]).sum()
+    assert scipy.stats.chi2.sf(statistic, large.sum() - 1) > 1e-4
+
+
+def test_categorical_refuses_colour():
+    with pytest.raises(ValueError, match="LogisticMixture"):
+        Categorical().num_parameters(3)

@@ -1,0 +1,90 @@
+import pytest
+import torch
+from torch import nn
+
+from inverters.inverter import Inverter
+from inverters.networks import ConvNet, TopBits
+from inverters.pixelcnn import PixelCNN
+from inverters.representation import Representation
+
+SHAPE = (1, 28, 28)
+
+
+def small_density(image_shape, context_shape):
+    return PixelCNN(image_shape, context_shape, num_filters=2, num_layers=1)
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "filters", "shapes"),
+    [
+        ((1, 28, 28), (32, 32), {"conv1": (32, 12, 12), "conv2": (32, 4, 4), "fc3": (256,), "logits": (10,)}),
+        ((3, 32, 32), (64, 128), {"conv1": (64, 14, 14), "conv2": (128, 5, 5), "fc3": (256,), "logits": (10,)}),
+        ((1, 40, 40), (32, 32), {"conv1": (32, 18, 18), "conv2": (32, 7, 7)}),
+    ],
+)
+def test_layers_have_the_shapes_of_the_paper(image_shape, filters, shapes):
+    for layer, shape in shapes.items():
+        assert Representation(ConvNet(image_shape, 10, filters), layer).shape(image_shape) == shape
+
+
+def test_representation_is_the_network_up_to_the_layer():
+    network = ConvNet(SHAPE, 10).eval()
+    image = torch.randint(256, (5, *SHAPE), dtype=torch.uint8)
+    x = image.float() / 255
+    expected = network.conv2(network.conv1(x))
+    torch.testing.assert_close(Representation(network, "conv2")(image), expected.detach())
+    torch.testing.assert_close(
+        Representation(network, "fc3").class_probabilities(image), network(x).softmax(1).detach()
+    )
+
+
+def test_no_layer_is_an_empty_representation():
+    assert Representation(nn.Sequential(), None)(torch.zeros(3, *SHAPE, dtype=torch.uint8)).shape == (3, 0)
+
+
+def test_unknown_layer_is_refused_with_the_valid_ones():
+    with pytest.raises(ValueError, match="no layer 'fc4'; this network has conv1, conv2, fc3, logits"):
+        Representation(ConvNet(SHAPE, 10), "fc4")
+
+
+def test_too_small_images_are_refused():
+    with pytest.raises(ValueError, match="at least 16x16"):
+        ConvNet((1, 12, 12), 10)
+
+
+class BatchNormNet(nn.Sequential):
+    """A network whose statistics would drift, and whose dropout would show, if it ever left eval mode."""
+
+    def __init__(self, image_shape, num_classes):
+        super().__init__()
+        self.norm = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5))
+        self.logits = nn.Sequential(nn.Flatten(), nn.Linear(784, num_classes))
+
+
+def test_frozen_means_no_gradient_no_optimiser_entry_no_drift():
+    inverter = Inverter("norm", SHAPE, 10, network=BatchNormNet, density=small_density)
+    before = {k: v.clone() for k, v in inverter.representation.state_dict().items()}
+    batch = {"image": torch.randint(256, (4, *SHAPE), dtype=torch.uint8)}
+    inverter.train()
+    assert inverter.density.training
+    optimizer = inverter.configure_optimizers()["optimizer"]
+    first, second = inverter.representation(batch["image"]), inverter.representation(batch["image"])
+    assert torch.equal(first, second)
+    assert not first.requires_grad
+    for _ in range(3):
+        optimizer.zero_grad()
+        inverter.training_step(batch, 0)["loss"].backward()
+        optimizer.step()
+    frozen = set(inverter.representation.parameters())
+    assert not frozen & {p for group in optimizer.param_groups for p in group["params"]}
+    assert all(p.grad is None and not p.requires_grad for p in frozen)
+    after = inverter.representation.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3, 8])
+def test_top_bits_keeps_the_top_bits_of_all_values(bits):
+    image = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    h = Representation(TopBits((1, 16, 16), 1, bits), "bits")(image)
+    expected = torch.tensor([v >> (8 - bits) << (8 - bits) for v in range(256)]).view(1, 1, 16, 16)
+    assert torch.equal((h * 255).round().long(), expected)
