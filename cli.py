@@ -55,7 +55,10 @@ RUN_FOLDER = "INVERTERS_RUN_FOLDER"  # tells the processes that Lightning starts
 
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong in one sentence."""
+    """Says what is wrong in one sentence, and takes no abbreviation for a key."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         print(f"error: {one_sentence(message)}", file=sys.stderr)
@@ -242,12 +245,6 @@ class InverterCLI(LightningCLI):
         self.trainer.fit(**kwargs, weights_only=True)
 
     def after_fit(self) -> None:
-        try:
-            self._test_best()
-        finally:
-            wandb.finish()  # nothing where there is no run
-
-    def _test_best(self) -> None:
         best = self.run_folder / "checkpoints" / "best.ckpt"
         if not self.settings.test_after_fit or self.settings.trainer.fast_dev_run:
             return
@@ -365,8 +362,17 @@ def main(args: list[str] | None = None) -> None:
         log = Path("runs") / "last_error.txt"
         log.parent.mkdir(exist_ok=True)
         log.write_text(traceback.format_exc())
-        print(f"error: {' '.join(str(error).split())} (traceback in {log})", file=sys.stderr)
+        print(f"error: {' '.join(str(point_of(error)).split())} (traceback in {log})", file=sys.stderr)
         sys.exit(1)
+    finally:
+        wandb.finish()  # nothing where there is no run
+
+
+def point_of(error: BaseException) -> BaseException:
+    """The error of ours that jsonargparse wraps in its own when a constructor refuses its arguments."""
+    while "Does not validate against" in str(error) and (inner := error.__cause__ or error.__context__):
+        error = inner
+    return error
 
 
 if __name__ == "__main__":

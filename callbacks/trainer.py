@@ -22,7 +22,9 @@ class Trainer(pl.Trainer):
     def _restored(self, model: pl.LightningModule, ckpt_path: str) -> Inverter:
         if not isinstance(model, Inverter):
             raise ValueError(f"this needs an inverter's config; {type(model).__name__} has no p(x | h)")
-        model.load_state_dict(load_checkpoint(ckpt_path)["state_dict"])
+        checkpoint = load_checkpoint(ckpt_path)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
         return model.to(self.strategy.root_device).eval()
 
     def sample(
