@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 INVERTER = ["--config", "inverter_mnist5k_fc3.yaml"]
 SMALL = [
     "--model.density.num_filters=4", "--data.batch_size=4", "--num_agreement=6",
-    "--sample_grid.num_images=2", "--sample_grid.num_draws=1", "--trainer.limit_val_batches=1",
-    "--trainer.limit_test_batches=1", "--data.eval_batch_size=20",
+    "--sample_grid.num_images=2", "--sample_grid.num_draws=1", "--trainer.limit_val_batches=2",
+    "--trainer.limit_test_batches=2", "--data.eval_batch_size=10",
 ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_validate_reports_the_validation_nce(here, capsys):
 
 
 def test_predict_gives_samples_or_class_probabilities(here):
-    main(["predict", *INVERTER, *SMALL, "--trainer.limit_predict_batches=1"])
+    main(["predict", *INVERTER, *SMALL, "--trainer.limit_predict_batches=2"])
     (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/predictions.npy")
     samples = np.load(path)
     assert samples.shape == (20, 1, 28, 28)

@@ -10,7 +10,7 @@ from cli import main
 
 CONFIGS = sorted(path.name for path in (Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SHORT = [
-    "--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1",
+    "--trainer.max_steps=1", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2",
     "--data.batch_size=2", "--data.eval_batch_size=3",
 ]  # fmt: skip
 INVERTER = [
@@ -35,7 +35,7 @@ def test_config_fits_and_tests(workspace, monkeypatch, name):
     extra = [] if "5k" in name else ["--data.val_split=10"]
     main(["fit", "--config", name, *SHORT, *extra, *([] if name.startswith("classifier") else INVERTER)])
     row = json.loads(Path("runs", name.removesuffix(".yaml"), "results.json").read_text())
-    assert row["num_images"] == 3
+    assert row["num_images"] == 6
     if name.startswith("unconditional"):
         assert row["shuffled_nce_nats"] is None
         assert row["class_agreement"] is None

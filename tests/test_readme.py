@@ -35,6 +35,6 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
         verbs.add(command[0])
         name = next(part for part in command if part.endswith(".yaml"))
         inverter = [] if name.startswith("classifier") else INVERTER
-        short = [*SHORT, "--trainer.limit_predict_batches=1", *([] if "5k" in name else ["--data.val_split=10"])]
+        short = [*SHORT, "--trainer.limit_predict_batches=2", *([] if "5k" in name else ["--data.val_split=10"])]
         main([*command, *short, *inverter])
     assert verbs == {"fit", "test", "predict", "sample", "score"}
