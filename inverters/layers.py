@@ -1,5 +1,6 @@
 """The layers of PixelCNN++ (Salimans et al. 2017)."""
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,12 +10,67 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 
-def concat_elu(x: Tensor) -> Tensor:
-    """ELU of x and of -x, [B, C, H, W] -> [B, 2C, H, W].
+class _ConcatELU(torch.autograd.Function):
+    """One node of the graph, so that its output, which the convolution after it keeps anyway, is all that is saved."""
 
-    In place on the concatenation, so that its output is the only thing kept for the backward pass.
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, right: int, dropout: float) -> Tensor:
+        batch, channels, height, width = x.shape
+        out = x.new_empty(batch, 2 * channels, height + 1, width + 1 + right)
+        out[:, :, 0].zero_()
+        out[:, :, :, 0].zero_()
+        if right:
+            out[:, :, :, -1].zero_()
+        dropped = round(dropout * 2**16)  # of 2^16
+        ctx.scale = 2**16 / (2**16 - dropped)
+        # elu(x) = max(x, e) and elu(-x) = max(-x, e) with e = exp(-|x|) - 1: one exponential for both.
+        e = x.abs().neg_().exp_().sub_(1)
+        if dropped:
+            x, e = x * ctx.scale, e.mul_(ctx.scale)
+        inside = out[:, :, 1:, 1 : 1 + width]
+        torch.maximum(x, e, out=inside[:, :channels])
+        torch.maximum(-x, e, out=inside[:, channels:])
+        kept = _random_words(out.shape, x.device) >= dropped - 2**15 if dropped else None
+        if kept is not None:
+            out.mul_(kept)
+        ctx.save_for_backward(out, kept)
+        ctx.width = width
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        out, kept = ctx.saved_tensors
+        if kept is not None:
+            grad = grad * kept
+        grad = torch.ops.aten.elu_backward(grad, 1.0, ctx.scale, 1.0, True, out)
+        inside = grad[:, :, 1:, 1 : 1 + ctx.width]
+        channels = out.shape[1] // 2
+        return inside[:, :channels] - inside[:, channels:], None, None
+
+
+def _random_words(shape: torch.Size, device: torch.device) -> Tensor:
+    """Uniform int16, four from each random number of 64 bits.
+
+    torch's own dropout draws one random number an element, which is a tenth of a training step on a CPU.
     """
+    size = math.prod(shape)
+    wide = torch.randint(-(2**63), 2**63 - 1, ((size + 3) // 4,), device=device)
+    return wide.view(torch.int16)[:size].view(shape)
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """ELU of x and of -x, [B, C, ...] -> [B, 2C, ...]."""
     return F.elu(torch.cat((x, -x), dim=1), inplace=True)
+
+
+def padded_concat_elu(x: Tensor, right: int, dropout: float = 0.0) -> Tensor:
+    """concat_elu, then dropout, with zeros above, on the left and, where right is 1, on the right of the result.
+
+    The border is the one that the stream's convolution needs, which then neither copies its input nor computes cells
+    that are cropped: [B, C, H, W] -> [B, 2C, H + 1, W + 1 + right]. Dropout is rounded to a multiple of 2^-16.
+    """
+    out: Tensor = _ConcatELU.apply(x, right, dropout)
+    return out
 
 
 def down_shift(x: Tensor) -> Tensor:
@@ -30,9 +86,9 @@ def right_shift(x: Tensor) -> Tensor:
 class ShiftedConv2d(nn.Conv2d):
     """A convolution that looks up, and to both sides (vertical stream) or up and left (horizontal stream).
 
-    The convolution pads on all sides by itself and the surplus at the bottom and right is cropped: a padded copy of
-    the input would cost more. `init_scale` is the standard deviation that data-dependent initialisation gives the
-    output.
+    Where its input has no border of zeros, it pads on all sides by itself and the surplus at the bottom and right is
+    cropped: a padded copy of the input would cost more. `init_scale` is the standard deviation that data-dependent
+    initialisation gives the output.
     """
 
     def __init__(
@@ -50,6 +106,17 @@ class ShiftedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2] // self.stride[0], x.shape[3] // self.stride[1]
         return super().forward(x)[:, :, :height, :width]
+
+
+class SkipConv2d(ShiftedConv2d):
+    """A 1x1 convolution of several inputs at once, which have a border each: `padded_concat_elu`'s."""
+
+    def forward(self, width: int, *padded: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, C_i, H + 1, W + 1 or W + 2] each, with W given -> [B, C', H, W], as of their concatenation."""
+        weights = self.weight.split([x.shape[1] for x in padded], dim=1)
+        biases = (self.bias, *[None] * (len(padded) - 1))
+        outputs = [F.conv2d(x, w, b)[:, :, 1:, 1 : 1 + width] for x, w, b in zip(padded, weights, biases, strict=True)]
+        return outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
 
 
 class ShiftedConvTranspose2d(nn.ConvTranspose2d):
@@ -76,9 +143,10 @@ def down_shifted_conv(
     kernel_size: tuple[int, int] = (2, 3),
     stride: int = 1,
     init_scale: float = 1.0,
+    padded: bool = False,
 ) -> ShiftedConv2d:
-    """The vertical stream's convolution: this row and those above, columns on both sides."""
-    padding = (kernel_size[0] - 1, (kernel_size[1] - 1) // 2)
+    """The vertical stream's convolution: this row and those above, columns on both sides; padded says of its input."""
+    padding = (0, 0) if padded else (kernel_size[0] - 1, (kernel_size[1] - 1) // 2)
     return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
 
 
@@ -88,9 +156,10 @@ def down_right_shifted_conv(
     kernel_size: tuple[int, int] = (2, 2),
     stride: int = 1,
     init_scale: float = 1.0,
+    padded: bool = False,
 ) -> ShiftedConv2d:
     """The horizontal stream's convolution: this cell, those to the left, and the same on the rows above."""
-    padding = (kernel_size[0] - 1, kernel_size[1] - 1)
+    padding = (0, 0) if padded else (kernel_size[0] - 1, kernel_size[1] - 1)
     return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
 
 
@@ -109,6 +178,11 @@ def down_right_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedCon
 def network_in_network(in_channels: int, out_channels: int) -> ShiftedConv2d:
     """A 1x1 convolution, weight-normalised like the others."""
     return _weight_normalised(ShiftedConv2d(in_channels, out_channels, (1, 1), (0, 0)))
+
+
+def skip_conv(in_channels: int, out_channels: int) -> SkipConv2d:
+    """The 1x1 convolution of the skip connections, weight-normalised like the others."""
+    return _weight_normalised(SkipConv2d(in_channels, out_channels, (1, 1), (0, 0)))
 
 
 def both_streams(pair: nn.Module) -> tuple[Any, Any]:
@@ -149,12 +223,12 @@ class ContextBias(nn.Module):
 
 
 class GatedResidualLayer(nn.Module):
-    """x + a * sigmoid(b), where (a, b) is a function of x, of a skip connection and of the context.
+    """x + a * sigmoid(b), where (a, b) is a function of x, of skip connections and of the context.
 
     Args:
         conv: The stream's convolution.
         num_filters: Channels of x.
-        num_skip: Channels of the skip connection before its activation; 0 for none.
+        num_skip: Channels of all skip connections together before their activation; 0 for none.
         context_shape: The shape of h without its batch axis.
         dropout: Rate of the one dropout layer.
         context_dropout: Rate on the context's biases.
@@ -170,20 +244,21 @@ class GatedResidualLayer(nn.Module):
         context_dropout: float,
     ) -> None:
         super().__init__()
-        self.conv_in = conv(2 * num_filters, num_filters)
-        self.skip = network_in_network(2 * num_skip, num_filters) if num_skip else None
-        self.conv_out = conv(2 * num_filters, 2 * num_filters, init_scale=0.1)
+        self.conv_in = conv(2 * num_filters, num_filters, padded=True)
+        self.skip = skip_conv(2 * num_skip, num_filters) if num_skip else None
+        self.conv_out = conv(2 * num_filters, 2 * num_filters, init_scale=0.1, padded=True)
         self.context = ContextBias(context_shape, 2 * num_filters, context_dropout)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, activated: Tensor, skip: Tensor | None, context: Tensor) -> Tensor:
-        """Of x [B, F, H, W], its concat_elu and that of the skip connection: [B, F, H, W].
+    def forward(self, x: Tensor, activated: Tensor, skips: tuple[Tensor, ...], context: Tensor) -> Tensor:
+        """Of x [B, F, H, W], its padded_concat_elu and those of the skip connections: [B, F, H, W].
 
         The activations are arguments because each has two or three users.
         """
         hidden = self.conv_in(activated)  # [B, F, H, W]
         if self.skip is not None:
-            hidden = hidden + self.skip(skip)
-        hidden = F.dropout(concat_elu(hidden), self.dropout, self.training)  # [B, 2F, H, W]
-        gated = self.conv_out(hidden) + self.context(context, hidden.shape[2:])  # [B, 2F, H, W]
+            hidden = hidden + self.skip(x.shape[3], *skips)
+        right = activated.shape[3] - x.shape[3] - 1
+        hidden = padded_concat_elu(hidden, right, self.dropout if self.training else 0.0)  # [B, 2F, H + 1, ...]
+        gated = self.conv_out(hidden) + self.context(context, x.shape[2:])  # [B, 2F, H, W]
         return x + F.glu(gated, dim=1)

@@ -13,16 +13,21 @@ from inverters.layers import (
     ShiftedConv2d,
     ShiftedConvTranspose2d,
     both_streams,
-    concat_elu,
     down_right_shifted_conv,
     down_right_shifted_deconv,
     down_shift,
     down_shifted_conv,
     down_shifted_deconv,
     network_in_network,
+    padded_concat_elu,
     right_shift,
 )
 from inverters.likelihoods import Categorical, Likelihood
+
+
+def activations(vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor]:
+    """Of both streams, each with the border that its convolutions need."""
+    return padded_concat_elu(vertical, right=1), padded_concat_elu(horizontal, right=0)
 
 
 class Block(nn.ModuleList):
@@ -125,35 +130,34 @@ class PixelCNN(ConditionalDensity):
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = down_shift(self.first_vertical(x))  # [B, F, H, W], as all below at their resolution
         horizontal = down_shift(self.first_above(x)) + right_shift(self.first_left(x))
-        vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
+        vertical_act, horizontal_act = activations(vertical, horizontal)
 
         skips = [(vertical_act, horizontal_act)]
         for i, block in enumerate(self.encoder):
             for vertical_layer, horizontal_layer in map(both_streams, block.children()):
-                vertical = vertical_layer(vertical, vertical_act, None, context)
-                vertical_act = concat_elu(vertical)
-                horizontal = horizontal_layer(horizontal, horizontal_act, vertical_act, context)
-                horizontal_act = concat_elu(horizontal)
+                vertical = vertical_layer(vertical, vertical_act, (), context)
+                vertical_act = padded_concat_elu(vertical, right=1)
+                horizontal = horizontal_layer(horizontal, horizontal_act, (vertical_act,), context)
+                horizontal_act = padded_concat_elu(horizontal, right=0)
                 skips.append((vertical_act, horizontal_act))
             if i < 2:
                 for_vertical, for_horizontal = both_streams(self.down[i])
                 vertical, horizontal = for_vertical(vertical), for_horizontal(horizontal)
-                vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
+                vertical_act, horizontal_act = activations(vertical, horizontal)
                 skips.append((vertical_act, horizontal_act))
 
         skips.pop()  # the decoder starts from it
         for i, block in enumerate(self.decoder):
             for vertical_layer, horizontal_layer in map(both_streams, block.children()):
                 vertical_skip, horizontal_skip = skips.pop()
-                vertical = vertical_layer(vertical, vertical_act, vertical_skip, context)
-                vertical_act = concat_elu(vertical)
-                horizontal_skip = torch.cat((vertical_act, horizontal_skip), dim=1)
-                horizontal = horizontal_layer(horizontal, horizontal_act, horizontal_skip, context)
-                horizontal_act = concat_elu(horizontal)
+                vertical = vertical_layer(vertical, vertical_act, (vertical_skip,), context)
+                vertical_act = padded_concat_elu(vertical, right=1)
+                horizontal = horizontal_layer(horizontal, horizontal_act, (vertical_act, horizontal_skip), context)
+                horizontal_act = padded_concat_elu(horizontal, right=0)
             if i < 2:
                 for_vertical, for_horizontal = both_streams(self.up[i])
                 vertical, horizontal = for_vertical(vertical), for_horizontal(horizontal)
-                vertical_act, horizontal_act = concat_elu(vertical), concat_elu(horizontal)
+                vertical_act, horizontal_act = activations(vertical, horizontal)
         return self.head(F.elu(horizontal))
 
     def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 import itertools
 
+import plain_pixelcnn
 import pytest
 import torch
 
-from inverters.layers import ShiftedConv2d, ShiftedConvTranspose2d
+from inverters.layers import ShiftedConv2d, ShiftedConvTranspose2d, concat_elu, padded_concat_elu
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.pixelcnn import PixelCNN
 
@@ -64,6 +65,55 @@ def test_context_changes_every_pixel(context_shape):
     image = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
     first, second = density(image, torch.randn(2, *context_shape))
     assert ((first - second).abs().amax(dim=0) > 1e-5).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("context_shape", CONTEXTS)
+@pytest.mark.parametrize("likelihood", [Categorical(8), LogisticMixture(2)])
+def test_log_prob_and_gradients_are_those_of_the_plain_formulation(dtype, tolerance, context_shape, likelihood):
+    channels = 1 if isinstance(likelihood, Categorical) else 3
+    density = random_pixelcnn((channels, 12, 8), context_shape, likelihood, num_layers=2, scale=0.2).to(dtype)
+    image = 32 * torch.randint(8, (3, channels, 12, 8), dtype=torch.uint8)
+    context = torch.randn(3, *context_shape, dtype=dtype)
+    parameters = {name: value for name, value in density.named_parameters() if value.numel()}
+    exact = {name: value.detach().double().requires_grad_() for name, value in density.named_parameters()}
+    ours = density.log_prob(image, context)
+    plain = plain_pixelcnn.log_prob(exact, image, context.double(), likelihood, num_layers=2)
+    torch.testing.assert_close(ours.double(), plain, rtol=tolerance, atol=0)
+    gradients = torch.autograd.grad(ours.sum(), list(parameters.values()))
+    expected = torch.autograd.grad(plain.sum(), [exact[name] for name in parameters])
+    for name, a, b in zip(parameters, gradients, expected, strict=True):
+        assert (a - b).norm() <= tolerance * b.norm(), name
+
+
+@pytest.mark.parametrize("right", [0, 1])
+@pytest.mark.parametrize("dropout", [0, 0.3])
+def test_padded_concat_elu_is_concat_elu_in_a_border_of_zeros(right, dropout):
+    x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
+
+    def padded(x):
+        torch.manual_seed(1)
+        return padded_concat_elu(x, right, dropout)
+
+    out = padded(x)
+    assert torch.autograd.gradcheck(padded, x)
+    inside = out[:, :, 1:, 1:5]
+    assert out.shape == (2, 6, 6, 5 + right)
+    assert out.count_nonzero() == inside.count_nonzero()
+    kept = inside != 0
+    assert torch.allclose(inside[kept], concat_elu(x)[kept] / (1 - dropout), rtol=1e-4)
+    assert kept.all() != bool(dropout)
+
+
+def test_dropout_drops_elements_independently_at_its_rate():
+    out = padded_concat_elu(torch.ones(1, 1000, 10, 20), right=0, dropout=0.2)[0, :, 1:, 1:]
+    dropped = (out == 0).double()
+    assert dropped.mean().item() == pytest.approx(0.2, abs=4 * (0.16 / 400_000) ** 0.5)
+    # Of neighbours in memory, which share random bits, and of the two halves.
+    for a, b in ((dropped[..., 1:], dropped[..., :-1]), (dropped[:1000], dropped[1000:])):
+        assert (a * b).mean().item() == pytest.approx(0.04, abs=4 * (0.04 * 0.96 / 190_000) ** 0.5)
+    assert out.max().item() == pytest.approx(1.25, rel=1e-4)
+    assert out[:1000].mean().item() == pytest.approx(1, abs=4 * (0.25 / 200_000) ** 0.5)
 
 
 def test_log_prob_is_the_sum_over_pixels():

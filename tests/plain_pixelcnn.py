@@ -1,0 +1,70 @@
+"""PixelCNN++ written plainly, from its parameters by name: padded copies, concatenations, nothing shared or fused."""
+
+import torch
+import torch.nn.functional as F
+
+
+def log_prob(parameters, image, context, likelihood, num_layers):
+    """Of a PixelCNN's named parameters: [B] nats, dropout off."""
+    p = dict(parameters)
+
+    def weight(name, transposed=False):
+        g, v = p[f"{name}.parametrizations.weight.original0"], p[f"{name}.parametrizations.weight.original1"]
+        axes = (0, 2, 3) if transposed else (1, 2, 3)
+        return g * v / v.square().sum(axes, keepdim=True).sqrt()
+
+    def down(x, name, stride=1):  # the vertical stream's convolution
+        w = weight(name)
+        side = w.shape[3] // 2
+        return F.conv2d(F.pad(x, (side, side, w.shape[2] - 1, 0)), w, p[f"{name}.bias"], stride)
+
+    def down_right(x, name, stride=1):
+        w = weight(name)
+        return F.conv2d(F.pad(x, (w.shape[3] - 1, 0, w.shape[2] - 1, 0)), w, p[f"{name}.bias"], stride)
+
+    def act(x):
+        return F.elu(torch.cat((x, -x), dim=1))
+
+    def bias(name, size):
+        w = p[f"{name}.context.weight"]
+        if context.ndim == 2:
+            return (context @ w.T)[:, :, None, None]
+        spatial = torch.einsum("ok,bkhw->bohw", w, context)
+        return F.interpolate(spatial, size=size, mode="bilinear", align_corners=False)
+
+    def residual(x, conv, name, *skips):
+        hidden = conv(act(x), f"{name}.conv_in")
+        if skips:
+            activated = torch.cat([act(skip) for skip in skips], dim=1)
+            hidden = hidden + F.conv2d(activated, weight(f"{name}.skip"), p[f"{name}.skip.bias"])
+        a, b = (conv(act(hidden), f"{name}.conv_out") + bias(name, x.shape[2:])).chunk(2, dim=1)
+        return x + a * torch.sigmoid(b)
+
+    x = image.to(p["head.bias"].dtype) / 127.5 - 1
+    x = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
+    v = F.pad(down(x, "first_vertical"), (0, 0, 1, 0))[:, :, :-1]
+    h = F.pad(down(x, "first_above"), (0, 0, 1, 0))[:, :, :-1]
+    h = h + F.pad(down_right(x, "first_left"), (1, 0))[:, :, :, :-1]
+    skips = [(v, h)]
+    for i in range(3):
+        for j in range(num_layers):
+            v = residual(v, down, f"encoder.{i}.{j}.0")
+            h = residual(h, down_right, f"encoder.{i}.{j}.1", v)
+            skips.append((v, h))
+        if i < 2:
+            v, h = down(v, f"down.{i}.0", 2), down_right(h, f"down.{i}.1", 2)
+            skips.append((v, h))
+    v, h = skips.pop()
+    for i in range(3):
+        for j in range(num_layers + (i > 0)):
+            skip_v, skip_h = skips.pop()
+            v = residual(v, down, f"decoder.{i}.{j}.0", skip_v)
+            h = residual(h, down_right, f"decoder.{i}.{j}.1", v, skip_h)
+        if i < 2:
+            rows, columns = v.shape[2:]
+            w = weight(f"up.{i}.0", transposed=True)
+            v = F.conv_transpose2d(v, w, p[f"up.{i}.0.bias"], stride=2, output_padding=1)
+            v = v[:, :, : 2 * rows, 1 : 2 * columns + 1]
+            h = F.conv_transpose2d(h, weight(f"up.{i}.1", transposed=True), p[f"up.{i}.1.bias"], stride=2)
+    assert not skips
+    return likelihood.log_prob(F.conv2d(F.elu(h), weight("head"), p["head.bias"]), image).sum(dim=(1, 2))
