@@ -12,9 +12,7 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
 import wandb
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -22,11 +20,12 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from callbacks.atomic import replacing
 from callbacks.bits_per_dim import BitsPerDim
+from callbacks.cost_estimate import CostEstimate
 from callbacks.freeze_classifier import FreezeClassifier
 from callbacks.initialise_from_data import InitialiseFromData
 from callbacks.metrics_csv import MetricsCSV
+from callbacks.predictions import Predictions
 from callbacks.results import ClassifierResults, InverterResults, summary
 from callbacks.run_folders import find_checkpoint, new_run_folder, run_folder_of
 from callbacks.sample_grid import SampleGrid
@@ -200,6 +199,10 @@ class InverterCLI(LightningCLI):
                 ModelCheckpoint(folder, "best", monitor=monitor, mode="max", enable_version_counter=False),
                 ModelCheckpoint(folder, "last", save_on_train_epoch_end=False, enable_version_counter=False),
             ]
+            if inverter:
+                callbacks.append(CostEstimate())
+        if self.subcommand == "predict":
+            callbacks.append(Predictions())
         return callbacks
 
     def _loggers(self) -> list[Logger] | bool:
@@ -260,13 +263,7 @@ class InverterCLI(LightningCLI):
         self.trainer.validate(**kwargs, weights_only=True)
 
     def predict(self, **kwargs: Any) -> None:
-        batches = self.trainer.predict(**kwargs, weights_only=True)
-        path = self.run_folder / "predictions.npy"
-        predictions = torch.cat(batches).cpu().numpy()  # type: ignore[arg-type]
-        with replacing(path) as file:
-            np.save(file, predictions)
-        kind = "class probabilities" if predictions.ndim == 2 else "samples"
-        print(f"{kind} {list(predictions.shape)} of the test images: {path}")
+        self.trainer.predict(**kwargs, weights_only=True)
 
     def _results(self) -> ClassifierResults | InverterResults:
         return next(c for c in self.trainer.callbacks if isinstance(c, ClassifierResults | InverterResults))  # type: ignore[attr-defined]
@@ -278,6 +275,30 @@ class InverterCLI(LightningCLI):
         pictures = self.run_folder / "samples.png"
         if pictures.is_file():
             print(f"  pictures        {pictures}")
+
+
+OPTIONS: dict[str, Any] = {
+    "model_class": pl.LightningModule,
+    "subclass_mode_model": True,
+    "datamodule_class": ImageDataModule,
+    "subclass_mode_data": True,
+    "trainer_class": Trainer,
+    "trainer_defaults": {
+        "default_root_dir": "runs",
+        "max_steps": 250_000,
+        "max_epochs": -1,
+        "val_check_interval": 1000,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,
+        "enable_model_summary": False,
+    },
+    "save_config_callback": None,
+    "seed_everything_default": 0,
+    "auto_configure_optimizers": False,
+    "load_from_checkpoint_support": False,
+    "parser_class": Parser,
+}
 
 
 def with_config_paths(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -315,7 +336,9 @@ def current_commit() -> str | None:
 
 
 def quiet() -> None:
-    """Keep Lightning's advertisements, and advice that does not apply here, off the screen."""
+    """Keep Lightning's advertisements, and advice that does not apply here, off the screen; let our own remarks on."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("inverters").setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6's to answer, not the user's
@@ -335,29 +358,9 @@ def main(args: list[str] | None = None) -> None:
     """Run one command; an error that a user can mend ends it with one sentence and exit status 1."""
     quiet()
     try:
-        InverterCLI(
-            model_class=pl.LightningModule,
-            subclass_mode_model=True,
-            datamodule_class=ImageDataModule,
-            subclass_mode_data=True,
-            trainer_class=Trainer,
-            trainer_defaults={
-                "default_root_dir": "runs",
-                "max_steps": 250_000,
-                "max_epochs": -1,
-                "val_check_interval": 1000,
-                "check_val_every_n_epoch": None,
-                "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,
-                "enable_model_summary": False,
-            },
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            parser_class=Parser,
-            args=args,
-        )
+        InverterCLI(**OPTIONS, args=args)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (OSError, ValueError, MisconfigurationException) as error:
         log = Path("runs") / "last_error.txt"
         log.parent.mkdir(exist_ok=True)

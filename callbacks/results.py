@@ -126,7 +126,7 @@ class InverterResults(_Results):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        shuffled = pl_module.log_prob({"image": batch["image"], "context_image": batch["other_image"]})
+        shuffled = pl_module.log_prob_in_parts({"image": batch["image"], "context_image": batch["other_image"]})
         self._collect(log_prob=outputs["log_prob"], shuffled=shuffled, index=batch["index"], position=batch["position"])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:

@@ -48,7 +48,7 @@ class SampleGrid(Callback):
         images = batch["image"].to(pl_module.device)
         with torch.random.fork_rng(devices=[]):
             draws = pl_module.draws(images, batch["index"].tolist(), self.num_draws)
-        figure = sample_grid(batch["image"], draws.cpu(), pl_module.representation.layer)
+        figure = sample_grid(batch["image"], draws, pl_module.representation.layer)
         figure.savefig(Path(trainer.default_root_dir) / f"{name}.png", dpi=150)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

@@ -51,12 +51,25 @@ class Trainer(pl.Trainer):
         datamodule.setup("test")
         dataset = datamodule.datasets["test"]
         batch = dataset.__getitems__(range(min(num_images, len(dataset))))
-        draws = inverter.draws(batch["image"].to(inverter.device), batch["index"].tolist(), num_draws, seed).cpu()
         folder = Path(self.default_root_dir)
+        finished: list[Tensor] = []
+        try:
+            for drawn in inverter.draw_batches(
+                batch["image"].to(inverter.device), batch["index"].tolist(), num_draws, seed
+            ):
+                finished.append(drawn.cpu())
+        except KeyboardInterrupt:
+            if finished:
+                with replacing(folder / "draws_finished.npy") as file:
+                    np.save(file, torch.cat(finished).numpy())
+            kept = f"; they are kept in {folder / 'draws_finished.npy'}, draw j of image i at {num_draws} i + j"
+            print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept if finished else ''}")
+            raise
+        draws = torch.cat(finished).unflatten(0, (-1, num_draws))
         with replacing(folder / "draws.npy") as file:
             np.save(file, draws.numpy())
         with replacing(folder / "inputs.npy") as file:
-            np.save(file, batch["image"].numpy())
+            np.save(file, batch["image"].cpu().numpy())
         with replacing(folder / "draws.png") as file:
             sample_grid(batch["image"], draws, inverter.representation.layer).savefig(file, dpi=150)
         print(f"{len(draws)} images, {num_draws} draws each: {folder / 'draws.png'}; as arrays draws.npy, inputs.npy")

@@ -37,8 +37,9 @@ class MNISTDataModule(ImageDataModule):
         seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        on_device: bool = True,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory)
+        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
         self.data_dir = data_dir
         self.val_split = val_split
 

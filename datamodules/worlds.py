@@ -67,8 +67,9 @@ class BitDropDataModule(ImageDataModule):
         seed: int = 0,
         num_workers: int = 0,
         pin_memory: bool = False,
+        on_device: bool = True,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory)
+        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
         if not 0 <= kept_bits <= num_bits <= 8:
             raise ValueError(f"kept_bits {kept_bits} and num_bits {num_bits} must obey 0 <= kept_bits <= num_bits <= 8")
         self.image_shape = (1, side, side)

@@ -24,7 +24,7 @@ def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None) -> Figure:
     for row in range(num_images):
         for column, image in enumerate((inputs[row], *draws[row])):
             axis = axes[row, column]
-            axis.imshow(image.permute(1, 2, 0).numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
             axis.set_axis_off()
     axes[0, 0].set_title("input")
     axes[0, 1].set_title("draws from p(x)" if layer is None else f"draws from p(x | {layer})", loc="left")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from inverters.layers import ContextBias, GatedResidualLayer, ShiftedConv2d, both_streams, concat_elu
-from inverters.sampling import pixel_noise
+from inverters.sampling import evaluating, pixel_noise
 
 if TYPE_CHECKING:
     from inverters.pixelcnn import PixelCNN
@@ -290,10 +290,8 @@ def incremental_sample(density: "PixelCNN", context: Tensor, generators: Sequenc
     channels, height, width = density.image_shape
     noise = pixel_noise(density, generators, context.dtype).to(context.device)
     image = torch.zeros(len(generators), channels, height, width, dtype=torch.uint8, device=context.device)
-    training = density.training
-    density.eval()
-    network = IncrementalPixelCNN(density, context)
-    density.train(training)
+    with evaluating(density):
+        network = IncrementalPixelCNN(density, context)
     for r in tqdm(range(height), desc=f"sampling {len(image)} images, rows", delay=5, leave=False):
         network.row(r, image)
         for c in range(width):

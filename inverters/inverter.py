@@ -1,11 +1,13 @@
 """The inverter p(x | h): a frozen representation and a conditional density."""
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from inverters.densities import DensityFactory, ImageShape
 from inverters.networks import ConvNet, NetworkFactory
@@ -30,6 +32,9 @@ class Inverter(LightningModule):
         lr: Adam's learning rate.
         betas: Adam's.
         lr_decay: Factor on the learning rate at every step.
+        compile: Compile the density with torch.compile (minutes at the start; for GPUs).
+        channels_last: Keep the density's weights, and so its feature maps, in that memory format (for GPUs).
+        sample_batch_size: Images drawn at once.
 
     Raises:
         ValueError: The network has no such layer.
@@ -50,12 +55,21 @@ class Inverter(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.9995),
         lr_decay: float = 0.9999,
+        compile: bool = False,
+        channels_last: bool = False,
+        sample_batch_size: int = 64,
     ) -> None:
         super().__init__()
         stages = nn.Sequential() if layer is None else network(image_shape, num_classes)
         self.representation = Representation(stages, layer)
         context_shape = self.representation.shape(image_shape)
         self.density = density(image_shape, context_shape)
+        if channels_last:
+            self.density.to(memory_format=torch.channels_last)
+        if compile:
+            self.density.compile()
+        self.sample_batch_size = sample_batch_size
+        self.largest_eval_batch = sys.maxsize
         self.standardise = standardise
         self.lr, self.betas, self.lr_decay = lr, betas, lr_decay
         per_channel = (context_shape[0],) + (1,) * (len(context_shape) - 1)
@@ -73,6 +87,29 @@ class Inverter(LightningModule):
         return self.density.log_prob(batch["image"], context)
 
     @torch.no_grad()
+    def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
+        """`log_prob` without gradient, in parts half as large whenever the accelerator's memory does not hold them."""
+        size = len(batch["image"])
+        while True:
+            part = min(size, self.largest_eval_batch)
+            try:
+                parts = zip(*(value.split(part) for value in batch.values()), strict=True)
+                return torch.cat([self.log_prob(dict(zip(batch, values, strict=True))) for values in parts])
+            except torch.OutOfMemoryError:
+                if part == 1:
+                    raise
+                self.largest_eval_batch = (part + 1) // 2
+
+    def draw_batches(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Iterator[Tensor]:
+        """The draws of `draws` as they are finished: uint8 [b, C, H, W], all of the first image, then the next."""
+        context = self.context(image)
+        keys = [(row, draw) for row in range(len(image)) for draw in range(num_draws)]
+        batches = [keys[i : i + self.sample_batch_size] for i in range(0, len(keys), self.sample_batch_size)]
+        for batch in tqdm(batches, f"sampling {len(keys)} images, batches", disable=len(batches) == 1, leave=False):
+            rows = torch.tensor([row for row, _ in batch], device=image.device)
+            with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+                yield self.density.sample(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
+
     def draws(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
         """Draw from p(x | h) several times for each image, with noise that is a function of (seed, index, draw).
 
@@ -85,9 +122,8 @@ class Inverter(LightningModule):
         Returns:
             uint8 [N, M, C, H, W].
         """
-        generators = [draw_generator(i, draw, seed) for i in index for draw in range(num_draws)]
-        context = self.context(image).repeat_interleave(num_draws, dim=0)
-        return self.density.sample(context, generators).unflatten(0, (len(image), num_draws))
+        drawn = torch.cat(list(self.draw_batches(image, index, num_draws, seed)))
+        return drawn.unflatten(0, (len(image), num_draws))
 
     @torch.no_grad()
     def initialise(self, images: Iterable[Tensor], first: Tensor) -> None:
@@ -107,7 +143,7 @@ class Inverter(LightningModule):
         return {"loss": -log_prob.mean(), "log_prob": log_prob.detach()}
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return {"log_prob": self.log_prob(batch)}
+        return {"log_prob": self.log_prob_in_parts(batch)}
 
     test_step = validation_step
 

@@ -69,6 +69,8 @@ def padded_concat_elu(x: Tensor, right: int, dropout: float = 0.0) -> Tensor:
     The border is the one that the stream's convolution needs, which then neither copies its input nor computes cells
     that are cropped: [B, C, H, W] -> [B, 2C, H + 1, W + 1 + right]. Dropout is rounded to a multiple of 2^-16.
     """
+    if torch.compiler.is_compiling():  # which fuses this better by itself
+        return F.pad(F.dropout(concat_elu(x), dropout), (1, right, 1, 0))
     out: Tensor = _ConcatELU.apply(x, right, dropout)
     return out
 
@@ -125,7 +127,7 @@ class ShiftedConvTranspose2d(nn.ConvTranspose2d):
     init_scale = 1.0
 
 
-ConvLayer = TypeVar("ConvLayer", ShiftedConv2d, ShiftedConvTranspose2d)
+ConvLayer = TypeVar("ConvLayer", ShiftedConv2d, SkipConv2d, ShiftedConvTranspose2d)
 
 
 def _weight_normalised(layer: ConvLayer) -> ConvLayer:

@@ -39,14 +39,18 @@ class Representation(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """h of uint8 images [B, C, H, W]: [B, ...] as the layer gives it; [B, 0] if the layer is None."""
+        """h of uint8 images [B, C, H, W]: [B, ...] as the layer gives it; [B, 0] if the layer is None.
+
+        In float32 under autocast too: h is the same number in every run.
+        """
         h = unit_interval(image)
         if self.layer is None:
             return h.new_empty(len(h), 0)
-        for name, stage in self.network.named_children():
-            h = stage(h)
-            if name == self.layer:
-                break
+        with torch.autocast(h.device.type, enabled=False):
+            for name, stage in self.network.named_children():
+                h = stage(h)
+                if name == self.layer:
+                    break
         return h
 
     @torch.no_grad()

@@ -1,6 +1,7 @@
 """Draws from PixelCNN++, their noise, and the plain way of making them: one pass of the network a pixel."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,20 +30,29 @@ def pixel_noise(density: "PixelCNN", generators: Sequence[torch.Generator], dtyp
     return density.likelihood.noise(uniforms.clamp(2.0**-25, 1 - 2.0**-24).to(dtype))
 
 
+@contextmanager
+def evaluating(density: "PixelCNN") -> Iterator[None]:
+    """Dropout off for a while."""
+    training = density.training
+    density.eval()
+    try:
+        yield
+    finally:
+        density.train(training)
+
+
 @torch.no_grad()
 def full_pass_sample(density: "PixelCNN", context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """One full pass of the network a pixel, in raster order, with dropout off: uint8 [B, C, H, W].
 
-    The reference for the incremental sampler, which is hundreds of times faster.
+    The reference for the fast samplers.
     """
     channels, height, width = density.image_shape
     noise = pixel_noise(density, generators, context.dtype).to(context.device)
     image = torch.zeros(len(generators), channels, height, width, dtype=torch.uint8, device=context.device)
-    training = density.training
-    density.eval()
-    for row in range(height):
-        for column in range(width):
-            here = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
-            image[here] = density.likelihood.sample(density(image, context)[here], noise[here], channels)
-    density.train(training)
+    with evaluating(density):
+        for row in range(height):
+            for column in range(width):
+                here = (slice(None), slice(None), slice(row, row + 1), slice(column, column + 1))
+                image[here] = density.likelihood.sample(density(image, context)[here], noise[here], channels)
     return image

@@ -6,6 +6,7 @@ import torch
 
 from inverters.densities import bits_per_dim
 from inverters.inverter import Inverter, channel_statistics
+from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.pixelcnn import PixelCNN
 
 SHAPE = (1, 28, 28)
@@ -73,6 +74,93 @@ def test_draws_are_reproducible_and_do_not_depend_on_the_batch():
     assert both.shape == (2, 2, *SHAPE)
     assert torch.equal(inverter.draws(image[1:], [9], num_draws=2)[0], both[1])
     assert not torch.equal(both[0, 0], both[0, 1])
+
+
+def test_draws_come_in_batches_of_any_size():
+    inverter = Inverter("logits", SHAPE, 10, density=small_density, sample_batch_size=3).double().eval()
+    inverter.representation.float()
+    image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    batches = list(inverter.draw_batches(image, [7, 9], num_draws=4))
+    assert [len(batch) for batch in batches] == [3, 3, 2]
+    inverter.sample_batch_size = 64
+    assert torch.equal(torch.cat(batches).unflatten(0, (2, 4)), inverter.draws(image, [7, 9], num_draws=4))
+
+
+class _Crammed(PixelCNN):
+    """Has memory for so many images and no more."""
+
+    room = 3
+
+    def log_prob(self, image, context):
+        if len(image) > self.room:
+            raise torch.OutOfMemoryError
+        return super().log_prob(image, context)
+
+
+def test_evaluation_takes_the_largest_batch_that_fits():
+    inverter = Inverter("logits", SHAPE, 10, density=lambda *shapes: _Crammed(*shapes, num_filters=2, num_layers=1))
+    inverter.eval()
+    image = torch.randint(256, (10, *SHAPE), dtype=torch.uint8)
+    batch = {"image": image, "context_image": image.flip(0)}
+    log_prob = inverter.log_prob_in_parts(batch)
+    assert inverter.largest_eval_batch == 3
+    assert not log_prob.requires_grad
+    expected = [inverter.log_prob({name: x[i : i + 1] for name, x in batch.items()}) for i in range(10)]
+    torch.testing.assert_close(log_prob, torch.cat(expected).detach())
+    inverter.density.room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        inverter.log_prob_in_parts(batch)
+
+
+@pytest.mark.parametrize(("shape", "likelihood"), [((1, 28, 28), Categorical()), ((3, 28, 28), LogisticMixture())])
+def test_bfloat16_gives_the_same_nce_and_leaves_h_alone(shape, likelihood):
+    inverter = Inverter("fc3", shape, 10, density=lambda *s: PixelCNN(*s, likelihood, num_filters=16, num_layers=1))
+    images = torch.randint(256, (40, *shape), dtype=torch.uint8)
+    inverter.initialise(images.split(20), images)
+    inverter.eval()
+    nce = inverter.log_prob_in_parts({"image": images}).mean().item()
+    with torch.autocast("cpu", torch.bfloat16):
+        context = inverter.context(images)
+        assert inverter.density(images, context).dtype == torch.bfloat16
+        rounded = inverter.log_prob_in_parts({"image": images}).mean().item()
+        drawn = inverter.draws(images[:2], [0, 1], num_draws=1)
+    assert torch.equal(context, inverter.context(images))
+    assert torch.equal(drawn, inverter.draws(images[:2], [0, 1], num_draws=1))
+    assert rounded != nce
+    assert rounded == pytest.approx(nce, rel=1e-3)
+
+
+def test_channels_last_gives_the_same_numbers():
+    inverters = []
+    for channels_last in (False, True):
+        torch.manual_seed(0)
+        inverters.append(Inverter("conv2", SHAPE, 10, density=small_density, channels_last=channels_last).eval())
+    plain, other = inverters
+    batch = {"image": torch.randint(256, (3, *SHAPE), dtype=torch.uint8)}
+    torch.testing.assert_close(other.log_prob(batch), plain.log_prob(batch), rtol=1e-6, atol=0)
+    assert torch.equal(other.draws(batch["image"], [0, 1, 2], 1), plain.draws(batch["image"], [0, 1, 2], 1))
+
+
+@pytest.mark.slow  # a minute, and a C++ compiler
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
+def test_compiled_gives_the_same_numbers_and_checkpoint():
+    inverters = []
+    for compile in (False, True):
+        torch.manual_seed(0)
+        inverters.append(Inverter("conv2", SHAPE, 10, density=small_density, compile=compile))
+    images = torch.randint(256, (8, *SHAPE), dtype=torch.uint8)
+    log_probs = []
+    for inverter in inverters:
+        inverter.initialise([images], images)
+        inverter.density.eval()
+        step = inverter.training_step({"image": images}, 0)
+        step["loss"].backward()
+        log_probs.append(step["log_prob"])
+    torch.testing.assert_close(*log_probs, rtol=1e-5, atol=0)
+    states = [inverter.state_dict() for inverter in inverters]
+    assert states[0].keys() == states[1].keys()
+    for a, b in zip(*(inverter.density.parameters() for inverter in inverters), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_learning_rate_decays_every_step():

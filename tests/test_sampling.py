@@ -5,9 +5,11 @@ import scipy.stats
 import torch
 from test_pixelcnn import random_pixelcnn
 
+from inverters.fixed_point import fixed_point_sample
 from inverters.incremental import IncrementalPixelCNN, incremental_sample
 from inverters.likelihoods import Categorical, LogisticMixture
-from inverters.sampling import draw_generator, full_pass_sample
+from inverters.pixelcnn import PixelCNN
+from inverters.sampling import draw_generator, full_pass_sample, pixel_noise
 
 CASES = [
     ((1, 8, 12), (5,), Categorical()),
@@ -22,13 +24,110 @@ def generators(n, draw=0):
 
 
 @pytest.mark.parametrize(("image_shape", "context_shape", "likelihood"), CASES)
-def test_incremental_sampler_draws_what_the_full_pass_draws(image_shape, context_shape, likelihood):
+def test_fast_samplers_draw_what_the_full_pass_draws(image_shape, context_shape, likelihood):
     density = random_pixelcnn(image_shape, context_shape, likelihood, num_layers=2).double().train()
     context = torch.randn(3, *context_shape, dtype=torch.float64)
-    incremental = incremental_sample(density, context, generators(3))
+    expected = full_pass_sample(density, context, generators(3))
+    assert len(expected.unique()) > 1
+    assert torch.equal(incremental_sample(density, context, generators(3)), expected)
+    assert torch.equal(fixed_point_sample(density, context, generators(3))[0], expected)
     assert density.training
-    assert torch.equal(incremental, full_pass_sample(density, context, generators(3)))
-    assert len(incremental.unique()) > 1
+
+
+def margin(density, image, context, noise, r, c):
+    """How near the draw of pixel (r, c) is to another: the two best scores, or the draw and a level's edge, [x]."""
+    with torch.no_grad():
+        params = density(image[None], context[None])[0, :, r, c]
+    noise, channels = noise[:, r, c], len(image)
+    if isinstance(density.likelihood, Categorical):
+        best = (params + noise).topk(2).values
+        return (best[0] - best[1]).item()
+    k = density.likelihood.num_components
+    scores = params[:k] + noise[:k]
+    best, chosen = scores.topk(2).values, scores.argmax()
+    margins = [(best[0] - best[1]).item()]
+    values = image[:, r, c].float() / 127.5 - 1
+    means, log_scales, pairs = params[k:].split((channels * k, channels * k, len(params) - k - 2 * channels * k))
+    place = 0
+    for channel in range(channels):
+        mean = means.view(channels, k)[channel, chosen]
+        for before in range(channel):
+            mean = mean + pairs.view(-1, k)[place, chosen].tanh() * values[before]
+            place += 1
+        scale = log_scales.view(channels, k)[channel, chosen].clamp(min=-7).exp()
+        level = (mean + scale * noise[k + channel] + 1) * 127.5
+        margins.append(((level + 0.5) % 1 - 0.5).abs().sub(0.5).abs().item() / 127.5)
+    return min(margins)
+
+
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood"), CASES)
+def test_in_float32_a_first_difference_is_a_tie(image_shape, context_shape, likelihood):
+    density = random_pixelcnn(image_shape, context_shape, likelihood, num_filters=8)
+    n = 12
+    context = torch.randn(n, *context_shape)
+    expected = full_pass_sample(density, context, generators(n))
+    noise = pixel_noise(density, generators(n), torch.float32)
+    alone = torch.cat([incremental_sample(density, context[i : i + 1], generators(n)[i : i + 1]) for i in range(n)])
+    together = incremental_sample(density, context, generators(n))
+    for drawn in (together, alone, fixed_point_sample(density, context, generators(n))[0]):
+        different = (drawn != expected).any(dim=1)  # [n, H, W]
+        for i in different.flatten(1).any(dim=1).nonzero()[:, 0].tolist():
+            r, c = divmod(int(different[i].flatten().int().argmax()), image_shape[2])
+            assert margin(density, expected[i], context[i], noise[i], r, c) < 1e-4
+
+
+def test_margin_knows_a_tie_from_a_clear_draw():
+    for likelihood, channels in ((Categorical(), 1), (LogisticMixture(3), 3)):
+        density = random_pixelcnn((channels, 4, 4), (0,), likelihood, scale=0.2)
+        context = torch.zeros(1, 0)
+        noise = pixel_noise(density, generators(1), torch.float32)
+        image = full_pass_sample(density, context, generators(1))[0]
+        margins = torch.tensor([margin(density, image, context[0], noise[0], r, c) for r in range(4) for c in range(4)])
+        assert margins.max() > 1e-3
+        params = density(image[None], context).detach()
+        near = noise.clone()
+        if channels == 1:  # raise the runner-up to the winner
+            first, second = (params + noise)[0, :, 1, 2].topk(2).indices
+            near[0, second, 1, 2] += (params + noise)[0, first, 1, 2] - (params + noise)[0, second, 1, 2]
+        else:  # the first channel's draw onto the edge above its level
+            chosen = (params[0, :3, 1, 2] + noise[0, :3, 1, 2]).argmax()
+            edge = (image[0, 1, 2] + 0.5) / 127.5 - 1
+            near[0, 3, 1, 2] = (edge - params[0, 3 + chosen, 1, 2]) / params[0, 12 + chosen, 1, 2].clamp(min=-7).exp()
+        assert margin(density, image, context[0], near[0], 1, 2) < 1e-5
+
+
+def test_sweeps_tell_how_much_the_context_leaves_open():
+    density = random_pixelcnn((1, 8, 8), (3,), Categorical(), scale=1.0)
+    context = torch.randn(4, 3)
+    _, open_sweeps = fixed_point_sample(density, context, generators(4))
+    assert open_sweeps.shape == (4,)
+    assert open_sweeps.max() <= 65
+    with torch.no_grad():  # one value has all the mass, whatever the other pixels are
+        density.head.bias[7] += 1000
+    drawn, sweeps = fixed_point_sample(density, context, generators(4))
+    assert sweeps.tolist() == [2] * 4  # the second confirms
+    assert open_sweeps.min() > 2
+    assert (drawn == 7).all()
+
+
+@pytest.mark.parametrize("sampler", ["auto", "incremental", "fixed_point"])
+def test_sampler_is_a_key_that_changes_nothing_but_the_way(sampler, caplog):
+    caplog.set_level("INFO")
+    density = PixelCNN((1, 8, 8), (2,), num_filters=3, num_layers=1, sampler=sampler).double()
+    drawn = density.sample(torch.randn(2, 2).double(), generators(2))
+    assert ("sweeps" in caplog.text) == (sampler == "fixed_point")
+    torch.manual_seed(0)
+    again = PixelCNN((1, 8, 8), (2,), num_filters=3, num_layers=1).double()
+    assert torch.equal(drawn, full_pass_sample(again, torch.randn(2, 2).double(), generators(2)))
+
+
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood"), CASES)
+def test_incremental_sampler_keeps_everything_on_the_contexts_device(image_shape, context_shape, likelihood):
+    """On the device "meta", which has no memory and refuses to be mixed with the CPU, as a GPU does."""
+    density = random_pixelcnn(image_shape, context_shape, likelihood).to("meta")
+    drawn = incremental_sample(density, torch.empty(3, *context_shape, device="meta"), generators(3))
+    assert drawn.device.type == "meta"
+    assert drawn.shape == (3, *image_shape)
 
 
 @pytest.mark.parametrize(("image_shape", "context_shape", "likelihood"), CASES)
