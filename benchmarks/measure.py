@@ -1,0 +1,108 @@
+"""Measurements that can be compared: interleaved in one run, reported as ratios with the machine that gave them."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from callbacks.cost_estimate import synchronise
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """With the options that every benchmark has."""
+    result = argparse.ArgumentParser(description=description)
+    result.add_argument("--json", type=Path, help="also write the figures to this file")
+    result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    result.add_argument("--repeats", type=int, default=5, help="of every measurement (default 5)")
+    return result
+
+
+def seconds(function: Callable[[], Any], device: torch.device) -> float:
+    """Of one call. On one CPU thread, processor time, which other programs disturb least; else time on the wall."""
+    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    synchronise(device)
+    start = clock()
+    function()
+    synchronise(device)
+    return clock() - start
+
+
+def interleaved(functions: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each function, called in turn so that a change of the machine's speed meets all alike."""
+    for function in functions.values():
+        function()
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in tqdm(range(repeats), ", ".join(functions), leave=False, delay=5):
+        for name, function in functions.items():
+            times[name].append(seconds(function, device))
+    return times
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float], scale: float = 1) -> dict[str, float]:
+    """Median, smallest and largest of the ratios of measurements that were made one after the other."""
+    ratios = [scale * a / b for a, b in zip(slow, fast, strict=True)]
+    return {"median": statistics.median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def as_text(ratio: dict[str, float]) -> str:
+    """A ratio for a table: median (smallest-largest)."""
+    return f"{ratio['median']:.3g} ({ratio['low']:.3g}-{ratio['high']:.3g})"
+
+
+def flops(function: Callable[[], Any]) -> int:
+    """Of one call, as torch counts them: two for a multiplication with its addition; matrix products alone."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return int(counter.get_total_flops())
+
+
+def gemm_rate(device: torch.device, size: int = 2048, dtype: torch.dtype = torch.float32) -> float:
+    """The machine's FLOP/s in a large square matrix product, the best of seven."""
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    torch.mm(a, b)
+    return 2 * size**3 / min(seconds(lambda: torch.mm(a, b), device) for _ in range(7))
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Where and when: what makes a figure mean something."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": name,
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def report(title: str, rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
+    """Print rows as a Markdown table, with ratios as text, under the machine; write them to --json."""
+    about = machine(torch.device(arguments.device))
+    print(f"\n{title}\n{', '.join(f'{key} {value}' for key, value in about.items())}\n")
+    text = [{k: as_text(v) if isinstance(v, dict) else str(v) for k, v in row.items()} for row in rows]
+    columns = list(dict.fromkeys(key for row in text for key in row))
+    widths = [max(len(column), *(len(row.get(column, "")) for row in text)) for column in columns]
+    header = dict(zip(columns, columns, strict=True))
+    for row in (header, {column: "-" * w for column, w in zip(columns, widths, strict=True)}, *text):
+        print("| " + " | ".join(row.get(c, "").ljust(w) for c, w in zip(columns, widths, strict=True)) + " |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"title": title, "machine": about, "rows": rows}, indent=2) + "\n")

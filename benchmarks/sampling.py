@@ -1,0 +1,113 @@
+"""How much faster are the exact samplers than one full pass a pixel, and what do grids cost during training?
+
+python -m benchmarks.sampling [--sizes mnist cifar] [--peer CHECKOUT] [--threads 1] [--json PATH]
+python -m benchmarks.sampling --grid inverter_mnist5k_fc3.yaml
+"""
+
+import statistics
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from benchmarks.cost import configured
+from benchmarks.measure import flops, gemm_rate, interleaved, parser, ratio, report
+from benchmarks.peer import peer_pixelcnn
+from benchmarks.sizes import SIZES, Size
+from evaluations.figures import sample_grid
+from inverters.incremental import incremental_sample
+from inverters.sampling import draw_generator
+
+
+def rows(size: str, device: torch.device, repeats: int, peer: Path | None) -> list[dict[str, Any]]:
+    """One a batch size. A full pass is timed once and counted once a pixel; the samplers run to the end."""
+    this: Size = SIZES[size]
+    density = this.density(context_size=256).to(device).eval()
+    num_pixels = this.image_shape[1] * this.image_shape[2]
+    rate = gemm_rate(device)
+    result = []
+    for batch in this.sampling_batches:
+        image, context = this.images(batch).to(device), torch.randn(batch, 256, device=device)
+        generators = [draw_generator(index, 0, seed=0) for index in range(batch)]
+        functions = {
+            "full pass": lambda: density(image, context),  # noqa: B023 - called in this turn
+            "incremental": lambda: incremental_sample(density, context, generators),  # noqa: B023
+        }
+        if peer:
+            network = peer_pixelcnn(peer, image.shape[1], this.likelihood, this.num_filters, 3, 0.5).to(device).eval()
+            x = image.float() / 127.5 - 1
+            functions["peer's full pass"] = lambda: network(x)  # noqa: B023
+        with torch.inference_mode():
+            times = interleaved(functions, repeats, device)
+            counted = flops(functions["incremental"])
+            full_flops = flops(functions["full pass"])
+        incremental = statistics.median(times["incremental"])
+        row = {
+            "size": size,
+            "images": batch,
+            "one pass a pixel, s": round(num_pixels * statistics.median(times["full pass"]), 1),
+            "incremental, s": round(incremental, 2),
+            "ratio": ratio(times["full pass"], times["incremental"], num_pixels),
+            "GFLOP, full pass a pixel": round(num_pixels * full_flops / 1e9),
+            "incremental GFLOP": round(counted / 1e9, 1),
+            "incremental share of GEMM rate": f"{counted / incremental / rate:.0%}",
+            "sweeps of equal cost": round(incremental / statistics.median(times["full pass"]), 1),
+        }
+        if peer:
+            row["ratio to peer"] = ratio(times["peer's full pass"], times["incremental"], num_pixels)
+        result.append(row)
+    return result
+
+
+def grid_row(config: str, device: torch.device, repeats: int) -> dict[str, Any]:
+    """The share of training time that a config's sample grids take."""
+    made = configured(config)
+    inverter, grid, batch = made.model.to(device), made.config_init.sample_grid, made.datamodule.batch_size
+    image = torch.randint(256, (batch, *made.datamodule.image_shape), dtype=torch.uint8, device=device)
+    optimizer = inverter.configure_optimizers()["optimizer"]
+    inputs = image[:1].expand(grid.num_images, -1, -1, -1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        inverter.training_step({"image": image}, 0)["loss"].backward()
+        optimizer.step()
+
+    def draw() -> None:
+        draws = inverter.draws(inputs, range(grid.num_images), grid.num_draws)
+        plt.close(sample_grid(inputs, draws, inverter.representation.layer))
+
+    times = interleaved({"step": step, "grid": draw}, repeats, device)
+    return {
+        "config": made.name,
+        "images in a grid": grid.num_images * grid.num_draws,
+        "grid, s": round(statistics.median(times["grid"]), 2),
+        "step, s": round(statistics.median(times["step"]), 3),
+        "steps between grids": grid.every_n_steps,
+        "grid / steps between": ratio(times["grid"], times["step"], 1 / grid.every_n_steps),
+    }
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    arguments.add_argument("--threads", type=int, default=1)
+    arguments.add_argument("--peer", type=Path, help="a checkout of pclucas14/pixel-cnn-pp to run beside ours")
+    arguments.add_argument("--grid", metavar="CONFIG", help="measure what this config's sample grids cost instead")
+    options = arguments.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the peer's
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    torch.manual_seed(0)
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    title = f"{options.threads} threads"
+    if options.grid:
+        report(f"sample grids during training, {title}", [grid_row(options.grid, device, options.repeats)], options)
+    else:
+        table = [row for size in options.sizes for row in rows(size, device, options.repeats, options.peer)]
+        report(f"exact sampling, {title}", table, options)
+
+
+if __name__ == "__main__":
+    main()

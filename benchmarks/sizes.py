@@ -1,0 +1,32 @@
+"""The paper's two sizes of PixelCNN++."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inverters.likelihoods import Categorical, Likelihood, LogisticMixture
+from inverters.pixelcnn import PixelCNN
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network with three residual layers a block, and the batches it is measured with."""
+
+    image_shape: tuple[int, int, int]
+    likelihood: Likelihood
+    num_filters: int
+    training_batch: int
+    sampling_batches: tuple[int, ...]
+
+    def density(self, context_size: int, dropout: float = 0.0) -> PixelCNN:
+        return PixelCNN(self.image_shape, (context_size,), self.likelihood, self.num_filters, dropout=dropout)
+
+    def images(self, batch_size: int) -> Tensor:
+        return torch.randint(256, (batch_size, *self.image_shape), dtype=torch.uint8)
+
+
+SIZES = {
+    "mnist": Size((1, 28, 28), Categorical(), 64, 16, (1, 16, 64)),
+    "cifar": Size((3, 32, 32), LogisticMixture(), 196, 8, (1, 8)),
+}

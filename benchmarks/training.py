@@ -1,0 +1,152 @@
+"""How fast is a training step, how much memory does it take, and what do the keys gain?
+
+python -m benchmarks.training [--sizes mnist cifar] [--peer CHECKOUT] [--threads 1 2] [--keys] [--json PATH]
+"""
+
+import argparse
+import contextlib
+import multiprocessing
+import resource
+import statistics
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.measure import flops, gemm_rate, interleaved, parser, ratio, report
+from benchmarks.peer import peer_pixelcnn
+from benchmarks.sizes import SIZES, Size
+
+Step = Callable[[], Any]
+
+
+def our_step(size: Size, dropout: float, device: torch.device, key: str = "") -> Step:
+    """Forward, backward and Adam of the unconditional model; the key is bf16, compile, channels_last or several."""
+    density = size.density(context_size=0, dropout=dropout).to(device)
+    if "channels_last" in key:
+        density.to(memory_format=torch.channels_last)
+    if "compile" in key:
+        density.compile()
+    image = size.images(size.training_batch).to(device)
+    context = torch.empty(len(image), 0, device=device)
+    autocast = torch.autocast(device.type, torch.bfloat16) if "bf16" in key else contextlib.nullcontext()
+    return _step(
+        density, torch.optim.Adam(density.parameters(), fused=True), lambda: density.log_prob(image, context), autocast
+    )
+
+
+def peer_step(size: Size, dropout: float, device: torch.device, checkout: Path) -> Step:
+    """The same of the peer, with our likelihood on its parameters, and torch's default Adam as it uses."""
+    channels = size.image_shape[0]
+    network = peer_pixelcnn(checkout, channels, size.likelihood, size.num_filters, 3, dropout).to(device)
+    image = size.images(size.training_batch).to(device)
+
+    def log_prob() -> Tensor:
+        return size.likelihood.log_prob(network(image.float() / 127.5 - 1), image).sum(dim=(1, 2))
+
+    return _step(network, torch.optim.Adam(network.parameters()), log_prob, contextlib.nullcontext())
+
+
+def _step(network: Any, optimizer: torch.optim.Optimizer, log_prob: Callable[[], Tensor], autocast: Any) -> Step:
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast:
+            loss = -log_prob().mean()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def peak_memory(size: str, dropout: float, device: str, checkout: Path | None) -> int:
+    """Bytes that two steps add to the process that makes them; run in a fresh one."""
+    warnings.filterwarnings("ignore")
+    place, this = torch.device(device), SIZES[size]
+    step = peer_step(this, dropout, place, checkout) if checkout else our_step(this, dropout, place)
+    if place.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.max_memory_allocated()
+    else:
+        before = _max_resident()
+    step()
+    step()
+    return (torch.cuda.max_memory_allocated() if place.type == "cuda" else _max_resident()) - before
+
+
+def _max_resident() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def in_fresh_process(function: Callable[..., int], *arguments: Any) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def peer_rows(size: str, threads: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Ours, and where --peer is given the peer's, at one number of threads."""
+    torch.set_num_threads(threads)
+    device, this = torch.device(options.device), SIZES[size]
+    rate = gemm_rate(device)
+    functions = {"ours": our_step(this, options.dropout, device)}
+    if options.peer:
+        functions["peer"] = peer_step(this, options.dropout, device, options.peer)
+    times = interleaved(functions, options.repeats, device)
+    counted = flops(our_step(this, 0, device))  # the peer computes the same; the surplus of either is not counted
+    row: dict[str, Any] = {"size": size, "batch": this.training_batch, "threads": threads}
+    for name, measured in times.items():
+        median = statistics.median(measured)
+        row[f"{name}, images/s"] = round(this.training_batch / median, 2)
+        row[f"{name}, share of GEMM rate"] = f"{counted / median / rate:.0%}"
+        checkout = options.peer if name == "peer" else None
+        memory = in_fresh_process(peak_memory, size, options.dropout, options.device, checkout)
+        row[f"{name}, MiB"] = round(memory / 2**20)
+    row["GFLOP a step"] = round(counted / 1e9)
+    if options.peer:
+        row["speed ratio"] = ratio(times["peer"], times["ours"])
+        row["memory ratio"] = round(row["ours, MiB"] / row["peer, MiB"], 2)
+    return [row]
+
+
+def key_rows(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """What bf16, channels_last and compile gain, alone and together."""
+    device, this = torch.device(options.device), SIZES[size]
+    keys = ("", "channels_last", "bf16", "compile", "bf16 channels_last", "bf16 compile", "bf16 compile channels_last")
+    functions = {key or "fp32": our_step(this, options.dropout, device, key) for key in keys}
+    times = interleaved(functions, options.repeats, device)
+    return [
+        {
+            "size": size,
+            "keys": key,
+            "images/s": round(this.training_batch / statistics.median(measured), 2),
+            "speed ratio to fp32": ratio(times["fp32"], measured),
+        }
+        for key, measured in times.items()
+    ]
+
+
+def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    arguments.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    arguments.add_argument("--dropout", type=float, default=0.5)
+    arguments.add_argument("--peer", type=Path, help="a checkout of pclucas14/pixel-cnn-pp to run beside ours")
+    arguments.add_argument("--keys", action="store_true", help="compare bf16, channels_last and compile instead")
+    options = arguments.parse_args()
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the peer's
+    torch.manual_seed(0)
+    if options.keys:
+        table = [row for size in options.sizes for row in key_rows(size, options)]
+    else:
+        table = [
+            row for size in options.sizes for threads in options.threads for row in peer_rows(size, threads, options)
+        ]
+    report(f"training, unconditional, dropout {options.dropout}", table, options)
+
+
+if __name__ == "__main__":
+    main()
