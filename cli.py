@@ -153,6 +153,11 @@ class InverterCLI(LightningCLI):
         if trainer.max_steps > 0 and isinstance(trainer.val_check_interval, int):
             # A shorter run still validates once, and so has a best checkpoint.
             trainer.val_check_interval = min(trainer.val_check_interval, trainer.max_steps)
+        for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+            # typing keeps one of Union[int, float] and Union[float, int], whichever was named first, so that 1 can be
+            # read as the share 1.0. As a share that says nothing, so it is the number.
+            if isinstance(trainer[key], float) and trainer[key].is_integer():
+                trainer[key] = int(trainer[key])
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         if self.checkpoint:

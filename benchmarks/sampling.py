@@ -24,7 +24,7 @@ from inverters.sampling import draw_generator
 def rows(size: str, device: torch.device, repeats: int, peer: Path | None) -> list[dict[str, Any]]:
     """One a batch size. A full pass is timed once and counted once a pixel; the samplers run to the end."""
     this: Size = SIZES[size]
-    density = this.density(context_size=256).to(device).eval()
+    density = this.density(context_size=256).to(device).eval().requires_grad_(False)
     num_pixels = this.image_shape[1] * this.image_shape[2]
     rate = gemm_rate(device)
     result = []
@@ -50,8 +50,8 @@ def rows(size: str, device: torch.device, repeats: int, peer: Path | None) -> li
             "one pass a pixel, s": round(num_pixels * statistics.median(times["full pass"]), 1),
             "incremental, s": round(incremental, 2),
             "ratio": ratio(times["full pass"], times["incremental"], num_pixels),
-            "GFLOP, full pass a pixel": round(num_pixels * full_flops / 1e9),
-            "incremental GFLOP": round(counted / 1e9, 1),
+            "GFLOP, full pass a pixel": float(f"{num_pixels * full_flops / 1e9:.4g}"),
+            "incremental GFLOP": float(f"{counted / 1e9:.4g}"),
             "incremental share of GEMM rate": f"{counted / incremental / rate:.0%}",
             "sweeps of equal cost": round(incremental / statistics.median(times["full pass"]), 1),
         }
@@ -91,7 +91,7 @@ def grid_row(config: str, device: torch.device, repeats: int) -> dict[str, Any]:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=["mnist", "cifar"])
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--peer", type=Path, help="a checkout of pclucas14/pixel-cnn-pp to run beside ours")
     arguments.add_argument("--grid", metavar="CONFIG", help="measure what this config's sample grids cost instead")

@@ -1,4 +1,4 @@
-"""The paper's two sizes of PixelCNN++."""
+"""The paper's two sizes of PixelCNN++, and a tiny one to try things with."""
 
 from dataclasses import dataclass
 
@@ -29,4 +29,5 @@ class Size:
 SIZES = {
     "mnist": Size((1, 28, 28), Categorical(), 64, 16, (1, 16, 64)),
     "cifar": Size((3, 32, 32), LogisticMixture(), 196, 8, (1, 8)),
+    "tiny": Size((1, 8, 8), Categorical(), 8, 2, (2,)),
 }

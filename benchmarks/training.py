@@ -6,9 +6,7 @@ python -m benchmarks.training [--sizes mnist cifar] [--peer CHECKOUT] [--threads
 import argparse
 import contextlib
 import multiprocessing
-import resource
 import statistics
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -78,8 +76,9 @@ def peak_memory(size: str, dropout: float, device: str, checkout: Path | None) -
 
 
 def _max_resident() -> int:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    """Of this process, bytes. Not getrusage's, which on Linux begins with that of the process that started it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
 def in_fresh_process(function: Callable[..., int], *arguments: Any) -> int:
@@ -131,7 +130,7 @@ def key_rows(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
+    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=["mnist", "cifar"])
     arguments.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     arguments.add_argument("--dropout", type=float, default=0.5)
     arguments.add_argument("--peer", type=Path, help="a checkout of pclucas14/pixel-cnn-pp to run beside ours")

@@ -1,6 +1,7 @@
 """Lightning's Trainer with the two verbs that ask a trained inverter: sample and score."""
 
 import csv
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,23 @@ class Trainer(pl.Trainer):
         dataset = datamodule.datasets["test"]
         batch = dataset.__getitems__(range(min(num_images, len(dataset))))
         folder = Path(self.default_root_dir)
+        images = batch["image"].to(inverter.device)
         finished: list[Tensor] = []
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt
         try:
-            for drawn in inverter.draw_batches(
-                batch["image"].to(inverter.device), batch["index"].tolist(), num_draws, seed
-            ):
+            for drawn in inverter.draw_batches(images, batch["index"].tolist(), num_draws, seed):
                 finished.append(drawn.cpu())
         except KeyboardInterrupt:
+            kept = ""
             if finished:
-                with replacing(folder / "draws_finished.npy") as file:
+                path = folder / "draws_finished.npy"
+                with replacing(path) as file:
                     np.save(file, torch.cat(finished).numpy())
-            kept = f"; they are kept in {folder / 'draws_finished.npy'}, draw j of image i at {num_draws} i + j"
-            print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept if finished else ''}")
+                kept = f"; they are kept in {path}, draw j of image i at {num_draws} i + j"
+            print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept}")
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
         draws = torch.cat(finished).unflatten(0, (-1, num_draws))
         with replacing(folder / "draws.npy") as file:
             np.save(file, draws.numpy())

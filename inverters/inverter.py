@@ -88,8 +88,12 @@ class Inverter(LightningModule):
 
     @torch.no_grad()
     def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
-        """`log_prob` without gradient, in parts half as large whenever the accelerator's memory does not hold them."""
-        size = len(batch["image"])
+        """`log_prob` without gradient, in the largest parts that an accelerator's memory holds.
+
+        On a CPU in parts of 64 images: more leave its caches, and take a quarter longer.
+        """
+        image = batch["image"]
+        size = min(len(image), 64) if image.device.type == "cpu" else len(image)
         while True:
             part = min(size, self.largest_eval_batch)
             try:

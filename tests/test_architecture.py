@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"inverters", "datamodules", "callbacks", "evaluations", "cli"}
+OURS = {"inverters", "datamodules", "callbacks", "evaluations", "benchmarks", "cli"}
 MAY_IMPORT = {
     "inverters": {"inverters"},
     "datamodules": {"datamodules"},

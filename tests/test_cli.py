@@ -1,7 +1,9 @@
 """The command line, driven as a user would."""
 
 import csv
+import itertools
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import yaml
 from PIL import Image
 
 from cli import main
+from inverters.pixelcnn import PixelCNN
 
 ROOT = Path(__file__).parents[1]
 INVERTER = ["--config", "inverter_mnist5k_fc3.yaml"]
@@ -128,6 +131,12 @@ def test_test_takes_the_best_checkpoint_of_the_newest_run(here, capsys):
     assert len(run_folders("inverter_mnist5k_fc3")) == 1  # no folder of its own
 
 
+@pytest.mark.parametrize("one", ["1", "1.0"])
+def test_a_limit_of_one_batch_is_one_batch(here, one):
+    main(["test", *INVERTER, *SMALL, f"--trainer.limit_test_batches={one}"])
+    assert json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["num_images"] == 10
+
+
 def test_validate_reports_the_validation_nce(here, capsys):
     main(["validate", *INVERTER, *SMALL, "--ckpt_path", "last"])
     assert "val/nce_nats" in capsys.readouterr().out
@@ -157,6 +166,66 @@ def test_sample_draws_a_grid_that_the_seed_decides(here):
     assert not np.array_equal(draws[0], draws[2])
     with Image.open(folder / "draws.png") as grid:
         assert grid.width > 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_sampling_keeps_what_is_finished(here, monkeypatch, capsys, number):
+    (folder,) = run_folders("inverter_mnist5k_fc3")
+    arguments = [*INVERTER, *SMALL, "--num_images=2", "--num_draws=2", "--model.sample_batch_size=1"]
+    main(["sample", *arguments])
+    interrupt_at_draw(3, number, monkeypatch)
+    with pytest.raises(SystemExit) as caught:
+        main(["sample", *arguments])
+    assert caught.value.code == 130
+    assert "interrupted with 2 draws finished" in capsys.readouterr().out
+    finished = np.load(folder / "draws_finished.npy")
+    assert np.array_equal(finished, np.load(folder / "draws.npy")[0])
+
+
+def test_interrupted_prediction_keeps_what_is_finished(here, monkeypatch, capsys):
+    (folder,) = run_folders("inverter_mnist5k_fc3")
+    arguments = [*INVERTER, *SMALL, "--trainer.limit_predict_batches=2"]
+    main(["predict", *arguments])
+    whole = np.load(folder / "predictions.npy")
+    interrupt_at_draw(2, signal.SIGINT, monkeypatch)
+    with pytest.raises(SystemExit):
+        main(["predict", *arguments])
+    assert "interrupted after samples [10, 1, 28, 28]" in capsys.readouterr().out
+    assert np.array_equal(np.load(folder / "predictions.npy"), whole[:10])
+
+
+def interrupt_at_draw(n, number, monkeypatch):
+    """Send this process a signal when a batch of images is drawn for the n-th time."""
+    calls = itertools.count(1)
+    sample = PixelCNN.sample
+
+    def interrupted(*args):
+        if next(calls) == n:
+            signal.raise_signal(number)
+        return sample(*args)
+
+    monkeypatch.setattr(PixelCNN, "sample", interrupted)
+
+
+def test_both_samplers_give_the_same_draws_and_one_its_sweeps(here, caplog):
+    (folder,) = run_folders("inverter_mnist5k_fc3")
+    draws = []
+    for sampler in ("incremental", "fixed_point"):
+        main(["sample", *INVERTER, *SMALL, "--num_images=2", f"--model.density.sampler={sampler}"])
+        draws.append(np.load(folder / "draws.npy"))
+    assert "fixed-point iteration: 8 images" in caplog.text
+    assert (draws[0] != draws[1]).any(axis=(2, 3, 4)).sum() <= 1  # but for a tie of scores
+
+
+def test_bfloat16_and_channels_last_are_keys(here, capsys):
+    (classifier,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/best.ckpt")
+    main(["fit", *INVERTER, *SMALL, "--trainer.max_steps=2", "--trainer.precision=bf16-mixed",
+          "--model.channels_last=true", f"--classifier={classifier}", "--trainer.default_root_dir=other"])  # fmt: skip
+    rounded = json.loads(Path("other/inverter_mnist5k_fc3/results.json").read_text())
+    main(["test", *INVERTER, *SMALL, "--trainer.default_root_dir=other"])
+    exact = json.loads(Path("other/inverter_mnist5k_fc3/results.json").read_text())
+    assert rounded["nce_nats"] != exact["nce_nats"]
+    assert rounded["nce_nats"] == pytest.approx(exact["nce_nats"], rel=1e-3)
 
 
 def test_score_gives_the_matrix_of_images_and_contexts(here, capsys, tmp_path):
@@ -227,7 +296,9 @@ def test_missing_classifier_is_trained_first_once(tmp_path, monkeypatch, capfd):
     Path("classifier_mnist5k.yaml").write_text(yaml.safe_dump(shipped))
     for said in (True, False):
         main(["fit", *INVERTER, *SMALL, "--trainer.max_steps=1", "--test_after_fit=false"])
-        assert ("training it first: python cli.py fit --config classifier_mnist5k" in capfd.readouterr().out) == said
+        out = capfd.readouterr().out
+        assert ("training it first: python cli.py fit --config classifier_mnist5k" in out) == said
+        assert "cost: at most 1 steps of 4 images" in out
         assert len(run_folders("classifier_mnist5k")) == 1
 
 

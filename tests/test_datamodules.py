@@ -3,6 +3,7 @@ import torch
 from mnist_files import write_mnist
 from torchvision.datasets import MNIST
 
+from datamodules.images import ImageDataset
 from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
 from datamodules.worlds import BitDropDataModule
 
@@ -118,3 +119,15 @@ def test_training_worlds_never_repeat_and_share_nothing_with_the_test():
     test = data.datasets["test"].images.flatten(1)
     assert len(torch.cat((train, test, data.datasets["val"].images.flatten(1))).unique(dim=0)) == 2500
     assert torch.equal(data.datasets["train"].__getitems__([7])["image"].flatten(1), train[7:8])
+
+
+def test_batches_are_taken_where_the_images_are(digits):
+    """On the device "meta", which refuses to be mixed with the CPU, as a GPU does."""
+    dataset = digits.datasets["test"]
+    assert dataset.num_bytes == 500 * 784
+    moved = ImageDataset(dataset.images, dataset.labels, dataset.index, with_other=True)
+    moved.to(torch.device("meta"))
+    batch = moved.__getitems__([3, 1])
+    assert {name: (x.shape, x.device.type) for name, x in batch.items()} == {
+        name: (x.shape, "meta") for name, x in dataset.__getitems__([3, 1]).items()
+    }

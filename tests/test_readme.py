@@ -1,7 +1,9 @@
 """Every command of the README that calls cli.py runs as it stands, shortened by flags."""
 
+import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,13 @@ from test_configs import INVERTER, SHORT
 from cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-COMMANDS = [
-    shlex.split(line.split("&&")[-1], comments=True)[2:]
+LINES = [
+    shlex.split(line.split("&&")[-1], comments=True)
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
-    if "python cli.py" in line
 ]
+COMMANDS = [line[2:] for line in LINES if line[:2] == ["python", "cli.py"]]
+BENCHMARKS = [line[2:] for line in LINES if line[:2] == ["python", "-m"]]
 
 
 # Resuming in the middle of an epoch starts the epoch's order anew.
@@ -38,3 +41,16 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
         short = [*SHORT, "--trainer.limit_predict_batches=2", *([] if "5k" in name else ["--data.val_split=10"])]
         main([*command, *short, *inverter])
     assert verbs == {"fit", "test", "predict", "sample", "score"}
+
+
+@pytest.mark.parametrize("command", BENCHMARKS, ids=lambda command: command[0])
+def test_benchmarks_run(command, monkeypatch, capsys):
+    module = importlib.import_module(command[0])
+    tiny = [] if "--config" in command else ["--sizes", "tiny", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", [*command, "--repeats", "1", "--device", "cpu", *tiny])
+    module.main()
+    assert "| ---" in capsys.readouterr().out
+
+
+def test_all_benchmarks_are_in_the_readme():
+    assert sorted(command[0] for command in BENCHMARKS) == [f"benchmarks.{n}" for n in ("cost", "sampling", "training")]

@@ -1,0 +1,59 @@
+import math
+
+import pytest
+import torch
+
+from callbacks.cost_estimate import duration, estimate
+from inverters.inverter import Inverter
+from inverters.layers import ShiftedConv2d, ShiftedConvTranspose2d
+from inverters.pixelcnn import PixelCNN
+
+
+@pytest.fixture
+def inverter():
+    return Inverter("fc3", (1, 28, 28), 10, density=lambda *s: PixelCNN(*s, num_filters=8, num_layers=1, dropout=0.5))
+
+
+def test_flops_are_three_times_those_of_the_weights_in_a_forward_pass(inverter):
+    multiplications = 0
+    sizes = {}
+    for name, layer in inverter.density.named_modules():
+        if isinstance(layer, ShiftedConv2d | ShiftedConvTranspose2d):
+            layer.register_forward_hook(lambda m, x, y, name=name: sizes.__setitem__(name, y.shape[2:]))
+    image = torch.zeros(1, 1, 28, 28, dtype=torch.uint8)
+    inverter.density(image, inverter.context(image))
+    for name, layer in inverter.density.named_modules():
+        if isinstance(layer, ShiftedConv2d | ShiftedConvTranspose2d):
+            share = 4 if isinstance(layer, ShiftedConvTranspose2d) else 1  # of the outputs that a weight takes part in
+            multiplications += layer.weight.numel() * math.prod(sizes[name]) / share
+    cost = estimate(inverter, image.expand(2, 1, 28, 28))
+    # The convolutions at the borders are computed a little beyond them.
+    assert 1 < cost.flops / (3 * 2 * multiplications) < 1.1
+
+
+def test_estimating_changes_nothing(inverter):
+    before = {name: value.clone() for name, value in inverter.state_dict().items()}
+    state = torch.get_rng_state()
+    cost = estimate(inverter, torch.randint(256, (4, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator()))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(before[name], value) for name, value in inverter.state_dict().items())
+    assert all(p.grad is None for p in inverter.parameters())
+    assert cost.images_per_second > 1
+    assert cost.sample_seconds > 0.01
+
+
+def test_memory_grows_with_filters_and_batch():
+    small, large = (
+        estimate(
+            Inverter(None, (1, 8, 8), 10, density=lambda *s, n=n: PixelCNN(*s, num_filters=n, num_layers=1)),
+            torch.zeros(1, 1, 8, 8, dtype=torch.uint8),
+        )
+        for n in (8, 16)
+    )
+    assert 1.5 < large.activation_bytes / small.activation_bytes < 2.1
+    assert 3.5 < large.fixed_bytes / small.fixed_bytes < 4.1
+    assert large.memory(5) - large.memory(2) == pytest.approx(1.4 * 3 * large.activation_bytes)
+
+
+def test_durations_are_for_people():
+    assert [duration(s) for s in (40, 420, 11_520, 1e6)] == ["40 s", "7 min", "3.2 h", "12 days"]
