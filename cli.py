@@ -1,4 +1,4 @@
-"""The command line: python cli.py {fit,validate,test,predict,sample,score} --config NAME.yaml ..."""
+"""The command line: python cli.py {fit,validate,test,predict,sample,score,show} --config NAME.yaml ..."""
 
 import difflib
 import inspect
@@ -22,8 +22,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.cost_estimate import CostEstimate
+from callbacks.fit_variance import FitVariance
 from callbacks.freeze_classifier import FreezeClassifier
 from callbacks.initialise_from_data import InitialiseFromData
+from callbacks.keep_updates import KeepUpdates
 from callbacks.metrics_csv import MetricsCSV
 from callbacks.predictions import Predictions
 from callbacks.results import ClassifierResults, InverterResults, summary
@@ -34,22 +36,28 @@ from callbacks.trained_classifier import trained_classifier
 from callbacks.trainer import Trainer
 from callbacks.wandb_run import wandb_run
 from callbacks.weight_averaging import WarmWeightAveraging
+from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.images import ImageDataModule
 from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
+from datamodules.photos import PhotosDataModule
+from datamodules.svhn import SVHNDataModule
 from datamodules.worlds import BitDropDataModule
 from inverters.checkpoints import check_fit, load_checkpoint
 from inverters.classifier import Classifier
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical, LogisticMixture
-from inverters.networks import ConvNet, TopBits
+from inverters.mse_decoder import MSEDecoder
+from inverters.networks import ConvNet, FullyConnectedNet, TopBits
 from inverters.pixelcnn import PixelCNN
 
 HERE = Path(__file__).resolve().parent
 # Imported here, all of these can be named in a config without their module.
 NAMED = (
-    Classifier, Inverter, ConvNet, TopBits, PixelCNN, Categorical, LogisticMixture,
-    MNISTDataModule, MNIST5kDataModule, BitDropDataModule,
+    Classifier, Inverter, ConvNet, FullyConnectedNet, TopBits, PixelCNN, MSEDecoder, Categorical, LogisticMixture,
+    MNISTDataModule, MNIST5kDataModule, CIFAR10DataModule, SVHNDataModule, PhotosDataModule, BitDropDataModule,
 )  # fmt: skip
+# Where a classifier is trained first, these arguments of the data are the inverter's.
+SAME_DATA = ("data_dir", "path", "side", "fit", "channels", "source", "stride")
 RUN_FOLDER = "INVERTERS_RUN_FOLDER"  # tells the processes that Lightning starts for DDP where the first one writes
 
 
@@ -83,7 +91,7 @@ def one_sentence(message: str) -> str:
 
 def known_keys() -> list[str]:
     """Every name of an argument that a config may give."""
-    callables: list[Any] = [*NAMED, pl.Trainer, SampleGrid, Trainer.sample, Trainer.score]
+    callables: list[Any] = [*NAMED, pl.Trainer, SampleGrid, Trainer.sample, Trainer.score, Trainer.show]
     names = {name for function in callables for name in inspect.signature(function).parameters}
     top = {"config", "model", "data", "trainer", "seed_everything", "ckpt_path", "sample_grid"}
     return sorted(names | top | {"classifier", "train_classifier", "test_after_fit", "patience", "averaging_decay"})
@@ -106,6 +114,7 @@ class InverterCLI(LightningCLI):
             "predict": theirs | {"return_predictions"},
             "sample": ours,
             "score": ours,
+            "show": ours,
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -131,6 +140,9 @@ class InverterCLI(LightningCLI):
         parser.add_argument(
             "--num_agreement", type=int, default=500, help="Test images whose samples are shown to the classifier."
         )
+        parser.add_argument(
+            "--keep_updates", type=list[int], default=[], help="Keep checkpoints after these numbers of updates."
+        )
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -146,9 +158,10 @@ class InverterCLI(LightningCLI):
         # Everything that lies under this key is ours from here on.
         self.settings = self.config[self.subcommand]
         self.root = Path(self.settings.trainer.default_root_dir)
-        wanted = self.settings.ckpt_path or (None if self.subcommand == "fit" else "best")
+        wanted = self.settings.get("ckpt_path") or (None if self.subcommand in ("fit", "show") else "best")
         self.checkpoint = find_checkpoint(self.root, self.name, wanted) if wanted else None
-        self.settings.ckpt_path = str(self.checkpoint) if self.checkpoint else None
+        if self.subcommand != "show":
+            self.settings.ckpt_path = str(self.checkpoint) if self.checkpoint else None
         trainer = self.settings.trainer
         if trainer.max_steps > 0 and isinstance(trainer.val_check_interval, int):
             # A shorter run still validates once, and so has a best checkpoint.
@@ -172,6 +185,8 @@ class InverterCLI(LightningCLI):
         return self._instantiate_trainer({**config, **kwargs}, callbacks)
 
     def _run_folder(self) -> Path:
+        if self.subcommand == "show":
+            return self.root / self.name
         if int(os.environ.get("LOCAL_RANK", 0)) > 0 and RUN_FOLDER in os.environ:
             return Path(os.environ[RUN_FOLDER])
         folder = run_folder_of(self.checkpoint) if self.checkpoint else None
@@ -195,6 +210,7 @@ class InverterCLI(LightningCLI):
                 InverterResults(commit, self.settings.num_agreement, checkpoint),
                 self._get(self.config_init, "sample_grid"),
                 WarmWeightAveraging(self.settings.averaging_decay),
+                FitVariance(),  # after the averaged weights are swapped in
             ]
         else:
             callbacks.append(ClassifierResults(commit, checkpoint))
@@ -206,6 +222,8 @@ class InverterCLI(LightningCLI):
             ]
             if inverter:
                 callbacks.append(CostEstimate())
+            if self.settings.keep_updates:
+                callbacks.append(KeepUpdates(self.settings.keep_updates))
         if self.subcommand == "predict":
             callbacks.append(Predictions())
         return callbacks
@@ -238,12 +256,13 @@ class InverterCLI(LightningCLI):
         if reference.endswith(".ckpt"):
             self.freeze.checkpoint = find_checkpoint(self.root, self.name, reference)
         else:
+            data = self.settings.data.init_args
             shared = {
-                "trainer.default_root_dir": str(self.root),
+                "trainer.default_root_dir": self.root,
                 "trainer.accelerator": self.settings.trainer.accelerator,
-                "data.data_dir": self.settings.data.init_args.get("data_dir"),
+                **{f"data.{key}": data[key] for key in SAME_DATA if key in data},
             }
-            arguments = [part for key, value in shared.items() if value for part in (f"--{key}", value)]
+            arguments = [part for key, value in shared.items() if value for part in (f"--{key}", str(value))]
             self.freeze.checkpoint = trained_classifier(
                 self.root, Path(reference).stem, HERE / "cli.py", arguments, self.settings.train_classifier
             )

@@ -1,4 +1,4 @@
-"""Lightning's Trainer with the two verbs that ask a trained inverter: sample and score."""
+"""Lightning's Trainer with the verbs that ask a trained inverter, sample and score, and one that shows the data."""
 
 import csv
 import signal
@@ -12,13 +12,35 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.atomic import replacing
-from evaluations.figures import sample_grid
+from evaluations.figures import contact_sheet, sample_grid
 from inverters.checkpoints import load_checkpoint
 from inverters.inverter import Inverter
 
 
 class Trainer(pl.Trainer):
-    """Lightning's, with two more verbs."""
+    """Lightning's, with three more verbs."""
+
+    def show(self, model: pl.LightningModule, datamodule: Any, split: str = "train", num_images: int = 60) -> None:
+        """Make a contact sheet of the data, with labels, as the model sees it.
+
+        Args:
+            model: Not asked.
+            datamodule: The data.
+            split: train, val or test.
+            num_images: On the sheet, from the start of the split.
+        """
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        if split not in datamodule.datasets:
+            raise ValueError(f"no split {split!r}; there are {', '.join(datamodule.datasets)}")
+        dataset = datamodule.datasets[split]
+        batch = dataset.__getitems__(range(min(num_images, len(dataset))))
+        labels = [datamodule.class_names[label] for label in batch["label"].tolist()]
+        path = Path(self.default_root_dir) / f"contact_sheet_{split}.png"
+        with replacing(path) as file:
+            contact_sheet(batch["image"], labels).savefig(file, dpi=150)
+        sizes = ", ".join(f"{name} {len(images)}" for name, images in datamodule.datasets.items())
+        print(f"{datamodule.name}: {sizes} images of {list(datamodule.image_shape)}; {path}")
 
     def _restored(self, model: pl.LightningModule, ckpt_path: str) -> Inverter:
         if not isinstance(model, Inverter):

@@ -99,6 +99,11 @@ class ImageDataModule(LightningDataModule):
         self.num_workers, self.pin_memory, self.on_device = num_workers, pin_memory, on_device
         self.datasets: dict[str, Dataset[Batch]] = {}
 
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Of the K classes; their numbers, where a data set gives no names."""
+        return [str(label) for label in range(self.num_classes)]
+
     @abstractmethod
     def load(self) -> dict[str, Dataset[Batch]]:
         """The splits "train", "val" and "test"; the last in a seeded random order and with `other_image`."""

@@ -21,6 +21,7 @@ class MNISTDataModule(ImageDataModule):
     Args:
         data_dir: The folder that holds MNIST/raw.
         val_split: Images of the training file kept for validation, a seeded choice.
+        num_train: Train on so many images only, the ten classes equally (the paper's section 5.3: 100); None for all.
         kwargs: As for ImageDataModule.
     """
 
@@ -38,10 +39,12 @@ class MNISTDataModule(ImageDataModule):
         num_workers: int = 0,
         pin_memory: bool = False,
         on_device: bool = True,
+        num_train: int | None = None,
     ) -> None:
         super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
         self.data_dir = data_dir
         self.val_split = val_split
+        self.num_train = num_train
 
     def prepare_data(self) -> None:
         """Download what is missing. Raises OSError naming files, folder and checksums where that fails."""
@@ -72,6 +75,8 @@ class MNISTDataModule(ImageDataModule):
             raise ValueError(f"val_split {self.val_split} must lie between 1 and {len(images) - 1}")
         order = torch.randperm(len(images), generator=self.generator())
         split = {"train": order[: -self.val_split], "val": order[-self.val_split :]}
+        if self.num_train is not None:
+            split["train"] = class_balanced(split["train"], labels, self.num_train)
         datasets: dict[str, Dataset[Batch]] = {
             name: ImageDataset(images[index], labels[index], index) for name, index in split.items()
         }
@@ -79,6 +84,19 @@ class MNISTDataModule(ImageDataModule):
         index = torch.randperm(len(images), generator=self.generator())
         datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
         return datasets
+
+
+def class_balanced(index: Tensor, labels: Tensor, num_images: int) -> Tensor:
+    """The first `num_images` of an index, each class as often as any other. ValueError where there are not so many."""
+    classes = labels[index].unique()
+    each, rest = divmod(num_images, len(classes))
+    chosen = [index[labels[index] == label][:each] for label in classes]
+    if rest or not each or min(map(len, chosen)) < each:
+        raise ValueError(
+            f"num_train {num_images} is not so many times {len(classes)} classes; choose a multiple of {len(classes)} "
+            f"with at most {labels[index].bincount()[classes].min()} images a class"
+        )
+    return torch.cat(chosen)
 
 
 @cache

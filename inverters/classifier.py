@@ -1,5 +1,6 @@
 """The classifier whose layers are inverted."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,7 +21,8 @@ class Classifier(LightningModule):
         image_shape: (C, H, W), from the data module.
         num_classes: K, from the data module.
         network: Makes the network from these two.
-        lr: Adam's learning rate.
+        lr: Learning rate.
+        optimizer: Takes the parameters and the learning rate.
     """
 
     def __init__(
@@ -29,10 +31,11 @@ class Classifier(LightningModule):
         num_classes: int,
         network: NetworkFactory = ConvNet,
         lr: float = 3e-4,
+        optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
     ) -> None:
         super().__init__()
         self.network = network(image_shape, num_classes)
-        self.lr = lr
+        self.lr, self.optimizer = lr, optimizer
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.cross_entropy = MeanMetric()
 
@@ -64,7 +67,7 @@ class Classifier(LightningModule):
         return self(batch["image"]).softmax(dim=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.lr)
+        return self.optimizer(self.parameters(), lr=self.lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["architecture"] = architecture(self.network)

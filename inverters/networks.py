@@ -1,5 +1,6 @@
 """Classifier architectures, each an nn.Sequential of named stages: the name of a stage is the name of a layer."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
@@ -7,12 +8,30 @@ import torch
 from torch import Tensor, nn
 
 NetworkFactory = Callable[[tuple[int, int, int], int], nn.Sequential]
+Activation = Callable[[], nn.Module]
 
 
-def _conv_stage(in_channels: int, out_channels: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=5), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(dropout)
-    )
+class Residual(nn.Sequential):
+    """x + f(x), f the modules in sequence."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+def _conv_stage(
+    in_channels: int, out_channels: int, dropout: float, batch_norm: bool, residual: bool, activation: Activation
+) -> nn.Sequential:
+    modules: list[nn.Module] = [nn.Conv2d(in_channels, out_channels, kernel_size=5)]
+    if batch_norm:
+        modules.append(nn.BatchNorm2d(out_channels))
+    modules.append(activation())
+    if residual:
+        modules.append(Residual(nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1), activation()))
+    return nn.Sequential(*modules, nn.MaxPool2d(2), nn.Dropout(dropout))
+
+
+def _fc_stage(num_inputs: int, num_hidden: int, dropout: float, activation: Activation) -> list[nn.Module]:
+    return [nn.Linear(num_inputs, num_hidden), activation(), nn.Dropout(dropout)]
 
 
 class ConvNet(nn.Sequential):
@@ -23,10 +42,14 @@ class ConvNet(nn.Sequential):
     Args:
         image_shape: (C, H, W).
         num_classes: K.
-        filters: Of conv1 and conv2 (the paper: 32, 32 for MNIST; 64, 128 for SVHN and CIFAR).
+        filters: Of conv1 and conv2 (the paper: 32, 32 for MNIST and affNIST; 64, 128 for SVHN and CIFAR).
         num_hidden: Units of fc3.
         conv_dropout: After each pooling.
         fc_dropout: After fc3.
+        global_pooling: Take the maximum of each filter of conv2 over all positions before fc3 (section 5.2).
+        batch_norm: After both convolutions (this and the next two: the paper's section 6).
+        residual: Add to each stage, before its pooling, a 3x3 convolution of itself.
+        activation: Of every layer but the logits.
 
     Raises:
         ValueError: The image is too small for two 5x5 convolutions with pooling.
@@ -40,21 +63,56 @@ class ConvNet(nn.Sequential):
         num_hidden: int = 256,
         conv_dropout: float = 0.25,
         fc_dropout: float = 0.5,
+        global_pooling: bool = False,
+        batch_norm: bool = False,
+        residual: bool = False,
+        activation: Activation = nn.ReLU,
     ) -> None:
         channels, height, width = image_shape
         side = [((size - 4) // 2 - 4) // 2 for size in (height, width)]
         if min(side) < 1:
             raise ValueError(f"images of {height}x{width} are too small for ConvNet; it needs at least 16x16")
+        options = (conv_dropout, batch_norm, residual, activation)
+        pooling = [nn.AdaptiveMaxPool2d(1)] if global_pooling else []
+        num_inputs = filters[1] * (1 if global_pooling else side[0] * side[1])
         super().__init__(
             OrderedDict(
-                conv1=_conv_stage(channels, filters[0], conv_dropout),
-                conv2=_conv_stage(filters[0], filters[1], conv_dropout),
-                fc3=nn.Sequential(
-                    nn.Flatten(),
-                    nn.Linear(filters[1] * side[0] * side[1], num_hidden),
-                    nn.ReLU(),
-                    nn.Dropout(fc_dropout),
-                ),
+                conv1=_conv_stage(channels, filters[0], *options),
+                conv2=_conv_stage(filters[0], filters[1], *options),
+                fc3=nn.Sequential(*pooling, nn.Flatten(), *_fc_stage(num_inputs, num_hidden, fc_dropout, activation)),
+                logits=nn.Linear(num_hidden, num_classes),
+            )
+        )
+
+
+class FullyConnectedNet(nn.Sequential):
+    """ConvNet with fully connected layers in place of the convolutions (section 5.2): fc1, fc2, fc3, logits.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: K.
+        num_wide: Units of fc1 and fc2.
+        num_hidden: Units of fc3.
+        wide_dropout: After fc1 and fc2.
+        fc_dropout: After fc3.
+        activation: Of every layer but the logits.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        num_wide: int = 2048,
+        num_hidden: int = 256,
+        wide_dropout: float = 0.25,
+        fc_dropout: float = 0.5,
+        activation: Activation = nn.ReLU,
+    ) -> None:
+        super().__init__(
+            OrderedDict(
+                fc1=nn.Sequential(nn.Flatten(), *_fc_stage(math.prod(image_shape), num_wide, wide_dropout, activation)),
+                fc2=nn.Sequential(*_fc_stage(num_wide, num_wide, wide_dropout, activation)),
+                fc3=nn.Sequential(*_fc_stage(num_wide, num_hidden, fc_dropout, activation)),
                 logits=nn.Linear(num_hidden, num_classes),
             )
         )

@@ -273,6 +273,33 @@ def test_resume_goes_on_in_its_folder_and_adds_to_its_metrics(here):
     assert torch.load(before[0] / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 6
 
 
+def test_classifier_is_kept_after_exactly_these_updates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config", "classifier_mnist5k.yaml", "--trainer.max_steps=5", "--keep_updates=[0, 2, 5]",
+          "--model.optimizer=torch.optim.SGD", "--test_after_fit=false"])  # fmt: skip
+    kept = {path.stem: path for path in Path("runs").glob("*/*/checkpoints/update_*.ckpt")}
+    assert sorted(kept) == ["update_000000", "update_000002", "update_000005"]
+    checkpoints = [torch.load(kept[name], weights_only=True) for name in sorted(kept)]
+    assert [c["global_step"] for c in checkpoints] == [0, 2, 5]
+    weights = [c["state_dict"]["network.logits.weight"] for c in checkpoints]
+    assert not torch.equal(weights[0], weights[1])
+    assert "momentum" in str(checkpoints[2]["optimizer_states"])  # of SGD, which was asked for
+    main(["fit", *INVERTER, *SMALL, "--trainer.max_steps=1", f"--classifier={kept['update_000002']}"])
+    (best,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/best.ckpt")
+    inverter = torch.load(best, weights_only=True)["state_dict"]
+    assert torch.equal(inverter["representation.network.logits.weight"], weights[1])
+
+
+def test_show_makes_a_contact_sheet(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["show", "--config", "classifier_photos.yaml", "--split=val", "--num_images=25"])
+    assert "photos: train 5600, val 800, test 800 images of [3, 32, 32]" in capsys.readouterr().out
+    with Image.open("runs/classifier_photos/contact_sheet_val.png") as sheet:
+        assert sheet.width > sheet.height > 300
+    message = failure(capsys, "show", "--config", "classifier_photos.yaml", "--split=tset")
+    assert "no split 'tset'; there are train, val, test" in message
+
+
 def test_two_runs_never_share_a_folder(tmp_path):
     from callbacks.run_folders import new_run_folder
 

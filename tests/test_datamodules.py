@@ -79,6 +79,20 @@ def test_mnist_is_used_where_it_lies(tmp_path):
     assert torch.equal(data.datasets["val"].images[:, 0], truth[data.datasets["val"].index])
 
 
+def test_few_training_images_are_of_all_classes_equally(tmp_path):
+    write_mnist(tmp_path, num_train=200, num_test=10)
+    data, all_of_them = (MNISTDataModule(str(tmp_path), val_split=50, num_train=n) for n in (20, None))
+    for module in (data, all_of_them):
+        module.setup("fit")
+    labels = data.datasets["train"].labels
+    assert labels.bincount().tolist() == [2] * 10
+    assert set(data.datasets["train"].index.tolist()) < set(all_of_them.datasets["train"].index.tolist())
+    assert torch.equal(data.datasets["val"].index, all_of_them.datasets["val"].index)
+    for number in (25, 5, 1000):
+        with pytest.raises(ValueError, match=f"num_train {number} .* a multiple of 10"):
+            MNISTDataModule(str(tmp_path), val_split=50, num_train=number).setup("fit")
+
+
 def test_a_failed_download_names_files_folder_and_checksums(tmp_path, monkeypatch):
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
     with pytest.raises(OSError, match=r"train-images-idx3-ubyte.gz \(md5 f68b3c2dcbeaaa9fbdd348bbdeb94873\)") as caught:

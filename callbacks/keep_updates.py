@@ -1,0 +1,32 @@
+"""The classifier after given numbers of updates, for the course of NCE over training (Nash et al. 2019, fig 5b)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class KeepUpdates(Callback):
+    """Keeps `checkpoints/update_NNNNNN.ckpt` after exactly these numbers of updates; 0 is the network as it was made.
+
+    Args:
+        updates: The numbers.
+    """
+
+    def __init__(self, updates: Sequence[int]) -> None:
+        self.updates = frozenset(updates)
+
+    def _keep(self, trainer: Trainer) -> None:
+        if trainer.global_step in self.updates:
+            path = Path(trainer.default_root_dir) / "checkpoints" / f"update_{trainer.global_step:06d}.ckpt"
+            if not path.is_file():
+                trainer.save_checkpoint(path)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._keep(trainer)

@@ -1,0 +1,96 @@
+"""Patches of two colour photographs."""
+
+from pathlib import Path
+
+import sklearn.datasets
+import torch
+from sklearn.datasets import load_sample_images
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.images import Batch, ImageDataModule, ImageDataset
+
+FOLDER = Path(sklearn.datasets.__file__).parent / "images"
+NAMES = ["china.jpg", "flower.jpg"]  # the classes
+HEIGHT, WIDTH, SIDE = 427, 640, 32  # of a photograph, and of a patch
+PERIOD = 128  # a photograph is five times these columns:
+BANDS = {"train": (0, 64), "val": (64, 96), "test": (96, 128)}
+
+
+class PhotosDataModule(ImageDataModule):
+    """32x32 patches of the two photographs in scikit-learn's wheel: no download.
+
+    The class is the photograph, 0 china and 1 flower. Both are cut into vertical bands, of 64, 32 and 32 columns in
+    turn, for training, validation and test, so that no pixel is in two splits, although the bands touch. In each band
+    the patches' corners are on a grid, and within a split patches overlap where `stride` is less than 32: standard
+    errors that take images for independent are then too small. With the default there are 5600 / 800 / 800 patches, in
+    general 10 (32 // stride + 1) (395 // stride + 1) for training and 10 (395 // stride + 1) for each of the others;
+    the classes have equally many.
+
+    `index` is the position of the patch's first pixel in the two photographs, one after another, row by row:
+    (class * 427 + row) * 640 + column, whatever the stride.
+
+    Args:
+        stride: Pixels from one patch to the next, down and across, in all splits.
+        kwargs: As for ImageDataModule.
+    """
+
+    name = "photos"
+    class_names = ("china", "flower")
+    image_shape = (3, SIDE, SIDE)
+    num_classes = 2
+
+    def __init__(
+        self,
+        stride: int = 5,
+        batch_size: int = 128,
+        eval_batch_size: int = 250,
+        seed: int = 0,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        on_device: bool = True,
+    ) -> None:
+        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        if stride < 1:
+            raise ValueError(f"stride {stride} must be at least 1")
+        self.stride = stride
+
+    def prepare_data(self) -> None:
+        """Raises OSError where scikit-learn's photographs are not what they were."""
+        self._read()
+
+    def _read(self) -> Tensor:
+        """The photographs, uint8 [2, 3, 427, 640]."""
+        remedy = "reinstall scikit-learn, which ships it"
+        try:
+            sample = load_sample_images()
+            found = {Path(path).name: image for path, image in zip(sample.filenames, sample.images, strict=True)}
+            photographs = [torch.tensor(found[name]) for name in NAMES]
+        except (OSError, KeyError, ValueError) as error:
+            raise OSError(
+                f"cannot read {' or '.join(NAMES)} in {FOLDER} ({type(error).__name__}: {error}); {remedy}"
+            ) from error
+        for name, photograph in zip(NAMES, photographs, strict=True):
+            if photograph.dtype != torch.uint8 or photograph.shape != (HEIGHT, WIDTH, 3):
+                raise OSError(
+                    f"{FOLDER / name} has pixels of type {photograph.dtype} and shape {list(photograph.shape)}, not "
+                    f"uint8 and {[HEIGHT, WIDTH, 3]}; {remedy}"
+                )
+        return torch.stack(photographs).permute(0, 3, 1, 2)
+
+    def load(self) -> dict[str, Dataset[Batch]]:
+        position = torch.arange(len(NAMES) * HEIGHT * WIDTH).view(-1, 1, HEIGHT, WIDTH)
+        photographs, generator = self._read(), self.generator()
+        datasets: dict[str, Dataset[Batch]] = {}
+        for name, (first, last) in BANDS.items():
+            images = self._patches(photographs, first, last).flatten(0, 3)
+            order = torch.randperm(len(images), generator=generator)
+            index = self._patches(position, first, last)[..., 0, 0, 0].flatten()[order]
+            datasets[name] = ImageDataset(images[order], index // (HEIGHT * WIDTH), index, with_other=name == "test")
+        return datasets
+
+    def _patches(self, x: Tensor, first: int, last: int) -> Tensor:
+        """All patches [2, rows, 5, columns, C, 32, 32] in some columns of every period of x, [2, C, 427, 640]."""
+        bands = x.unflatten(3, (-1, PERIOD))[..., first:last]  # [2, C, 427, 5, last - first]
+        patches = bands.unfold(2, SIDE, self.stride).unfold(4, SIDE, self.stride)  # [2, C, rows, 5, columns, 32, 32]
+        return patches.movedim(1, 4)
