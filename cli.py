@@ -36,7 +36,9 @@ from callbacks.trained_classifier import trained_classifier
 from callbacks.trainer import Trainer
 from callbacks.wandb_run import wandb_run
 from callbacks.weight_averaging import WarmWeightAveraging
+from datamodules.affnist import AffNISTDataModule
 from datamodules.cifar10 import CIFAR10DataModule
+from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images import ImageDataModule
 from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
 from datamodules.photos import PhotosDataModule
@@ -54,7 +56,8 @@ HERE = Path(__file__).resolve().parent
 # Imported here, all of these can be named in a config without their module.
 NAMED = (
     Classifier, Inverter, ConvNet, FullyConnectedNet, TopBits, PixelCNN, MSEDecoder, Categorical, LogisticMixture,
-    MNISTDataModule, MNIST5kDataModule, CIFAR10DataModule, SVHNDataModule, PhotosDataModule, BitDropDataModule,
+    MNISTDataModule, MNIST5kDataModule, CIFAR10DataModule, SVHNDataModule, AffNISTDataModule, ImageFolderDataModule,
+    PhotosDataModule, BitDropDataModule,
 )  # fmt: skip
 # Where a classifier is trained first, these arguments of the data are the inverter's.
 SAME_DATA = ("data_dir", "path", "side", "fit", "channels", "source", "stride")

@@ -1,4 +1,4 @@
-"""What does the layer keep? Inputs beside draws from p(x | h)."""
+"""What does the layer keep? Inputs beside draws from p(x | h), or beside the mean of an MSE decoder."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
-from evaluations.figures import sample_grid
+from evaluations.figures import mean_grid, sample_grid
+from inverters.mse_decoder import MSEDecoder
 
 
 class SampleGrid(Callback):
@@ -46,9 +47,13 @@ class SampleGrid(Callback):
         dataset = trainer.datamodule.datasets[split]  # type: ignore[attr-defined]
         batch = dataset.__getitems__(range(min(self.num_images, len(dataset))))
         images = batch["image"].to(pl_module.device)
-        with torch.random.fork_rng(devices=[]):
-            draws = pl_module.draws(images, batch["index"].tolist(), self.num_draws)
-        figure = sample_grid(batch["image"], draws, pl_module.representation.layer)
+        if isinstance(pl_module.density, MSEDecoder):
+            with torch.no_grad():
+                figure = mean_grid(batch["image"], pl_module.density.reconstruction(pl_module.context(images)))
+        else:
+            with torch.random.fork_rng(devices=[]):
+                draws = pl_module.draws(images, batch["index"].tolist(), self.num_draws)
+            figure = sample_grid(batch["image"], draws, pl_module.representation.layer)
         figure.savefig(Path(trainer.default_root_dir) / f"{name}.png", dpi=150)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

@@ -22,6 +22,9 @@ class ImageDataset(Dataset[Batch]):
         index: int64 [N].
         with_other: Give with every image its `position` in this split, and the next image, cyclically, as
             `other_image`: to score representations that belong to another image.
+
+    Attributes:
+        h: What a network makes of the images, read by positions, [B, ...]; where it is set, batches have it.
     """
 
     def __init__(self, images: Tensor, labels: Tensor, index: Tensor, with_other: bool = False) -> None:
@@ -29,6 +32,7 @@ class ImageDataset(Dataset[Batch]):
         assert len(images) == len(labels) == len(index)
         self.images, self.labels, self.index = images, labels, index
         self.with_other = with_other
+        self.h: Any = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,6 +53,8 @@ class ImageDataset(Dataset[Batch]):
         """A whole batch by one indexing operation; the data loader prefers this where it exists."""
         chosen = torch.as_tensor(positions, device=self.images.device)
         batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
+        if self.h is not None:
+            batch["h"] = self.h[positions]
         if self.with_other:
             batch["position"] = chosen
             batch["other_image"] = self.images[(chosen + 1) % len(self)]

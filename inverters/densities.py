@@ -44,6 +44,14 @@ class ConditionalDensity(ConditionalGenerator):
         """log p(x | h), the sum over pixels of `log_prob_per_pixel`: [B] nats."""
         return self.log_prob_per_pixel(image, context).sum(dim=(1, 2))
 
+    def loss_and_log_prob(self, image: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """What training minimises, [B], and log p(x | h), [B] nats, from one pass of the network.
+
+        The loss is -log p(x | h) (Nash et al. 2019, eq. 4), unless a density is trained otherwise.
+        """
+        log_prob = self.log_prob(image, context)
+        return -log_prob, log_prob
+
     def initialise(self, image: Tensor, context: Tensor) -> None:
         """Set parameters from one batch of images [B, C, H, W] and representations, before training."""
 

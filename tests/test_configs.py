@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from mnist_files import write_mnist
+from dataset_files import write_data_sets
 
 from cli import main
 
@@ -13,29 +13,62 @@ SHORT = [
     "--trainer.max_steps=1", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2",
     "--data.batch_size=2", "--data.eval_batch_size=3",
 ]  # fmt: skip
-INVERTER = [
-    "--model.density.num_filters=4", "--num_agreement=2", "--sample_grid.num_images=2", "--sample_grid.num_draws=1",
-]  # fmt: skip
+DECODER = ["--num_agreement=2", "--sample_grid.num_images=2", "--sample_grid.num_draws=1"]
+INVERTER = ["--model.density.num_filters=4", "--model.density.num_layers=1", *DECODER]
+
+
+def shortened(name):
+    """A config's arguments, with flags that make it small."""
+    kind, data = name.removesuffix(".yaml").split("_")[:2]
+    arguments = ["--config", name, *SHORT]
+    arguments += {
+        "mnist": ["--data.val_split=10"],
+        "cifar": ["--data.val_split=10"],
+        "affnist": ["--data.val_split=10", "--data.num_transformations=2"],
+        "images": ["--data.path=pictures.zip"],
+    }.get(data, [])
+    if name == "classifier_mnist_overfitted.yaml":
+        arguments += ["--data.num_train=10"]
+    return arguments + {"classifier": [], "mse": DECODER}.get(kind, INVERTER)
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("configs")
-    write_mnist(folder / "data", num_train=40, num_test=10)
+    write_data_sets(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml"):
-            main(["fit", "--config", name, *SHORT, *(["--data.val_split=10"] if "5k" not in name else [])])
+        for name in CONFIGS:
+            if name.startswith("classifier"):
+                main(["fit", *shortened(name)])
     return folder
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_fits_and_tests(workspace, monkeypatch, name):
     monkeypatch.chdir(workspace)
-    extra = [] if "5k" in name else ["--data.val_split=10"]
-    main(["fit", "--config", name, *SHORT, *extra, *([] if name.startswith("classifier") else INVERTER)])
+    if not name.startswith("classifier"):
+        main(["fit", *shortened(name)])
     row = json.loads(Path("runs", name.removesuffix(".yaml"), "results.json").read_text())
     assert row["num_images"] == 6
     if name.startswith("unconditional"):
         assert row["shuffled_nce_nats"] is None
         assert row["class_agreement"] is None
+
+
+def test_every_experiment_of_the_paper_has_its_config():
+    layers = ("conv1", "conv2", "fc3", "logits")
+    affnist = ("affnist_conv", "affnist_pool", "affnist_fc")
+    wanted = {f"{kind}_{data}_{layer}" for kind in ("inverter", "mse") for data in ("mnist5k", "mnist", "svhn", "cifar")
+              for layer in layers}  # fmt: skip
+    wanted |= {f"{kind}_{data}_fc3" for kind in ("inverter", "mse") for data in affnist}
+    wanted |= {f"unconditional_{data}" for data in ("mnist5k", "mnist", "svhn", "cifar", "affnist")}
+    wanted |= {f"classifier_{data}" for data in ("mnist5k", "mnist", "svhn", "cifar", *affnist, "mnist_overfitted")}
+    assert wanted <= {name.removesuffix(".yaml") for name in CONFIGS}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_header_gives_source_command_cost_and_expectation(name):
+    lines = (Path(__file__).parents[1] / "configs" / name).read_text().splitlines()
+    assert [line.split(":")[0] for line in lines[:4]] == ["# Source", "# Command", "# Cost", "# Expected"]
+    assert lines[1].startswith(f"# Command: python cli.py fit --config {name}")

@@ -1,0 +1,147 @@
+"""The point estimate of earlier work, a decoder trained by squared error (Nash et al. 2019, eq. 3), as a density."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from inverters.densities import ConditionalDensity, ImageShape
+
+SMALLEST_VARIANCE = 1e-8  # a standard deviation of 0.026 levels: an exact decoder is still a density
+
+
+def log_prob_of_level(level: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """log of Phi((v + 1/2 - mean) / scale) - Phi((v - 1/2 - mean) / scale), the tails in levels 0 and 255.
+
+    Finite, with finite gradients, however far the level; in float64.
+
+    Args:
+        level: v, uint8, any shape.
+        mean: On the scale of levels, the same shape.
+        scale: The standard deviation, in levels, a scalar.
+
+    Returns:
+        float64 nats of the same shape; over the 256 levels the probabilities sum to 1.
+    """
+    centred = level.double() - mean.double()
+    upper = (centred + 0.5) / scale.double()
+    lower = (centred - 0.5) / scale.double()
+    # The cell's mirror image has the same probability, and in the left tail Phi does not round to 1.
+    mirrored = centred > 0
+    near = torch.special.log_ndtr(torch.where(mirrored, -lower, upper))
+    far = torch.special.log_ndtr(torch.where(mirrored, -upper, lower))
+    # near > far always, so that this branch is finite too, or torch.where would give NaN gradients.
+    interior = near + torch.log(-torch.expm1(far - near))
+    ends = torch.special.log_ndtr(torch.where(level == 0, upper, -lower))
+    return torch.where((level == 0) | (level == 255), ends, interior)
+
+
+class MSEDecoder(ConditionalDensity):
+    """Mirrors ConvNet: every stage unpools and has a 5x5 transposed convolution, from h back to an image in [0, 1].
+
+    A vector h goes through two linear layers to a map at the resolution of the deepest stage; a map h starts at its own
+    resolution with a 5x5 convolution. Trained by squared error, which is maximum likelihood for a spherical Gaussian;
+    that Gaussian, discretised to the 8-bit grid, is the density. Predictions, class agreement and the verb `sample` are
+    of draws from it; the grids of a run show its mean.
+
+    Args:
+        image_shape: (C, H, W).
+        context_shape: The shape of h without its batch axis: (K,) or (K, H', W').
+        filters: Of the feature maps as ConvNet has them, the stage next to the image first.
+        num_hidden: Units between a vector h and the first map.
+
+    Attributes:
+        variance: Of the Gaussian, in units of [0, 1] squared: the mean squared error of a sub-pixel on the validation
+            set, fitted by a callback; before, on the batch that initialises.
+
+    Raises:
+        ValueError: h is empty, or a map of a resolution that no stage of ConvNet has, or the image is too small.
+    """
+
+    variance: Tensor
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        context_shape: tuple[int, ...],
+        filters: Sequence[int] = (32, 32),
+        num_hidden: int = 256,
+    ) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.context_shape = context_shape
+        self.register_buffer("variance", torch.tensor(1.0))
+
+        sides = [tuple(image_shape[1:])]  # at the image, then after every stage of the classifier
+        for _ in filters:
+            sides.append(tuple((side - 4) // 2 for side in sides[-1]))
+        channels = [image_shape[0], *filters]
+        size = "x".join(map(str, context_shape))
+        layers: list[nn.Module] = []
+        if len(context_shape) == 1 and context_shape[0]:
+            depth = len(filters)
+            if min(sides[depth]) < 1:
+                raise ValueError(
+                    f"images of {image_shape[1]}x{image_shape[2]} are too small for {depth} stages of an MSEDecoder"
+                )
+            layers += [
+                nn.Linear(context_shape[0], num_hidden),
+                nn.ReLU(),
+                nn.Linear(num_hidden, channels[depth] * math.prod(sides[depth])),
+                nn.Unflatten(1, (channels[depth], *sides[depth])),
+            ]
+        elif len(context_shape) == 3 and context_shape[1:] in sides[1:]:
+            depth = sides.index(context_shape[1:])
+            layers += [nn.Conv2d(context_shape[0], channels[depth], kernel_size=5, padding=2)]
+        else:
+            maps = ", ".join(f"Kx{height}x{width}" for height, width in sides[1:])
+            raise ValueError(f"an MSEDecoder starts from a vector or a map {maps}; this h is {size or 'a scalar'}")
+        for i in range(depth, 0, -1):
+            height, width = sides[i - 1]
+            layers += [
+                nn.ReLU(),
+                nn.Upsample(size=(height - 4, width - 4)),  # nearest
+                nn.ConvTranspose2d(channels[i], channels[i - 1], kernel_size=5),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, context: Tensor) -> Tensor:
+        """The mean, before its squashing to [0, 1], [B, C, H, W]."""
+        return self.layers(context)
+
+    def mean(self, context: Tensor) -> Tensor:
+        """The reconstruction from h [B, ...]: [B, C, H, W] in [0, 1], in float32 or wider."""
+        logits = self(context)
+        return torch.sigmoid(logits if logits.dtype == torch.float64 else logits.float())
+
+    def reconstruction(self, context: Tensor) -> Tensor:
+        """`mean` as images: uint8 [B, C, H, W]."""
+        return (255 * self.mean(context)).round().to(torch.uint8)
+
+    def _log_prob_per_pixel(self, image: Tensor, mean: Tensor) -> Tensor:
+        scale = 255 * self.variance.double().clamp(min=SMALLEST_VARIANCE).sqrt()
+        return log_prob_of_level(image, 255 * mean.double(), scale).sum(dim=1).to(mean.dtype)
+
+    def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:
+        return self._log_prob_per_pixel(image, self.mean(context))
+
+    def loss_and_log_prob(self, image: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """The squared error ||x - mean||^2, x in [0, 1] (Nash et al. 2019, eq. 3), and log p(x | h) as a constant."""
+        mean = self.mean(context)
+        loss = (image.to(mean.dtype) / 255 - mean).square().sum(dim=(1, 2, 3))
+        return loss, self._log_prob_per_pixel(image, mean.detach()).sum(dim=(1, 2))
+
+    @torch.no_grad()
+    def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """As for ConditionalGenerator; every sub-pixel on its own, so that draws are as noisy as the error is large."""
+        mean = self.mean(context)
+        noise = torch.stack([torch.randn(self.image_shape, generator=g) for g in generators]).to(mean)
+        deviation = self.variance.to(mean.dtype).clamp(min=SMALLEST_VARIANCE).sqrt()
+        return (255 * (mean + deviation * noise)).round().clamp(0, 255).to(torch.uint8)
+
+    @torch.no_grad()
+    def initialise(self, image: Tensor, context: Tensor) -> None:
+        """Set the variance to the mean squared error of one batch."""
+        loss, _ = self.loss_and_log_prob(image, context)
+        self.variance.copy_(loss.mean() / math.prod(self.image_shape))
