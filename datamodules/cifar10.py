@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import CIFAR10
 from torchvision.datasets.utils import download_and_extract_archive
 
-from datamodules.images import Batch, ImageDataModule, ImageDataset
+from datamodules.images import Batch, ImageDataModule
 
 MD5 = dict(CIFAR10.train_list + CIFAR10.test_list)  # of each file, in the order of `index`
 TRAIN_FILES = [name for name, _ in CIFAR10.train_list]
@@ -128,15 +128,6 @@ class CIFAR10DataModule(ImageDataModule):
         return pixels, labels.astype(np.int64)
 
     def load(self) -> dict[str, Dataset[Batch]]:
-        images, labels = self._read(TRAIN_FILES)
-        if not 0 < self.val_split < len(images):
-            raise ValueError(f"val_split {self.val_split} must lie between 1 and {len(images) - 1}")
-        order = torch.randperm(len(images), generator=self.generator())
-        split = {"train": order[: -self.val_split], "val": order[-self.val_split :]}
-        datasets: dict[str, Dataset[Batch]] = {
-            name: ImageDataset(images[index], labels[index], index) for name, index in split.items()
-        }
-        images, labels = self._read(TEST_FILES)
-        index = torch.randperm(len(images), generator=self.generator())
-        datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
-        return datasets
+        return self.split(
+            self._read(TRAIN_FILES), self._read(TEST_FILES), self.val_split, f"val_split {self.val_split}"
+        )

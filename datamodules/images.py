@@ -114,6 +114,27 @@ class ImageDataModule(LightningDataModule):
     def load(self) -> dict[str, Dataset[Batch]]:
         """The splits "train", "val" and "test"; the last in a seeded random order and with `other_image`."""
 
+    def split(
+        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_val: int, argument: str
+    ) -> dict[str, Dataset[Batch]]:
+        """The three splits of images and labels in two files: validation is a seeded choice of the training file.
+
+        Raises:
+            ValueError: num_val leaves no image on either side; the message gives the argument that decides it.
+        """
+        images, labels = train
+        if not 0 < num_val < len(images):
+            raise ValueError(f"{argument} keeps {num_val} of {len(images)} images for validation; keep some of both")
+        order = torch.randperm(len(images), generator=self.generator())
+        datasets: dict[str, Dataset[Batch]] = {
+            name: ImageDataset(images[index], labels[index], index)
+            for name, index in (("train", order[:-num_val]), ("val", order[-num_val:]))
+        }
+        images, labels = test
+        index = torch.randperm(len(images), generator=self.generator())
+        datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
+        return datasets
+
     def setup(self, stage: str) -> None:
         if self.datasets:
             return

@@ -70,33 +70,27 @@ class MNISTDataModule(ImageDataModule):
         return digits.data[:, None], digits.targets
 
     def load(self) -> dict[str, Dataset[Batch]]:
-        images, labels = self._read(train=True)
-        if not 0 < self.val_split < len(images):
-            raise ValueError(f"val_split {self.val_split} must lie between 1 and {len(images) - 1}")
-        order = torch.randperm(len(images), generator=self.generator())
-        split = {"train": order[: -self.val_split], "val": order[-self.val_split :]}
+        datasets = self.split(
+            self._read(train=True), self._read(train=False), self.val_split, f"val_split {self.val_split}"
+        )
         if self.num_train is not None:
-            split["train"] = class_balanced(split["train"], labels, self.num_train)
-        datasets: dict[str, Dataset[Batch]] = {
-            name: ImageDataset(images[index], labels[index], index) for name, index in split.items()
-        }
-        images, labels = self._read(train=False)
-        index = torch.randperm(len(images), generator=self.generator())
-        datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
+            whole = datasets["train"]
+            assert isinstance(whole, ImageDataset)
+            chosen = class_balanced(whole.labels, self.num_train)
+            datasets["train"] = ImageDataset(whole.images[chosen], whole.labels[chosen], whole.index[chosen])
         return datasets
 
 
-def class_balanced(index: Tensor, labels: Tensor, num_images: int) -> Tensor:
-    """The first `num_images` of an index, each class as often as any other. ValueError where there are not so many."""
-    classes = labels[index].unique()
+def class_balanced(labels: Tensor, num_images: int) -> Tensor:
+    """Positions of the first images of each class, equally many. ValueError where there are not so many."""
+    classes, counts = labels.unique(return_counts=True)
     each, rest = divmod(num_images, len(classes))
-    chosen = [index[labels[index] == label][:each] for label in classes]
-    if rest or not each or min(map(len, chosen)) < each:
+    if rest or not 0 < each <= counts.min():
         raise ValueError(
             f"num_train {num_images} is not so many times {len(classes)} classes; choose a multiple of {len(classes)} "
-            f"with at most {labels[index].bincount()[classes].min()} images a class"
+            f"with at most {counts.min()} images a class"
         )
-    return torch.cat(chosen)
+    return torch.cat([(labels == label).nonzero()[:each, 0] for label in classes])
 
 
 @cache

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from torchvision.datasets import SVHN
 from torchvision.datasets.utils import download_url
 
-from datamodules.images import Batch, ImageDataModule, ImageDataset
+from datamodules.images import Batch, ImageDataModule
 
 
 class SVHNDataModule(ImageDataModule):
@@ -91,19 +91,6 @@ class SVHNDataModule(ImageDataModule):
         return images, torch.from_numpy(labels.astype(np.int64) % 10)
 
     def load(self) -> dict[str, Dataset[Batch]]:
-        images, labels = self._read("train")
-        num_val = round(self.val_share * len(images))
-        if not 0 < num_val < len(images):
-            raise ValueError(
-                f"val_share {self.val_share} makes {num_val} validation images of {len(images)}; it must lie between "
-                f"0 and 1, and leave an image on either side"
-            )
-        order = torch.randperm(len(images), generator=self.generator())
-        split = {"train": order[:-num_val], "val": order[-num_val:]}
-        datasets: dict[str, Dataset[Batch]] = {
-            name: ImageDataset(images[index], labels[index], index) for name, index in split.items()
-        }
-        images, labels = self._read("test")
-        index = torch.randperm(len(images), generator=self.generator())
-        datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
-        return datasets
+        train = self._read("train")
+        num_val = round(self.val_share * len(train[0]))
+        return self.split(train, self._read("test"), num_val, f"val_share {self.val_share}")

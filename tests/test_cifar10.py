@@ -189,5 +189,5 @@ def test_an_archive_is_extracted_only_if_its_checksum_is_right(folder, mirror, m
 @pytest.mark.parametrize("val_split", [-1, 0, 40])
 def test_val_split_leaves_images_on_either_side(folder, val_split):
     data = CIFAR10DataModule(str(folder.parent), val_split=val_split)
-    with pytest.raises(ValueError, match=f"val_split {val_split} must lie between 1 and 39"):
+    with pytest.raises(ValueError, match=f"val_split {val_split} keeps {val_split} of 40 images"):
         data.setup("fit")

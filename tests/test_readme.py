@@ -1,6 +1,7 @@
 """Every command of the README that calls cli.py runs as it stands, shortened by flags."""
 
 import importlib
+import itertools
 import re
 import shlex
 import sys
@@ -8,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mnist_files import write_mnist
+from dataset_files import write_data_sets
 from PIL import Image
-from test_configs import INVERTER, SHORT
+from test_configs import CONFIGS, shortened
 
 from cli import main
 
@@ -28,19 +29,34 @@ BENCHMARKS = [line[2:] for line in LINES if line[:2] == ["python", "-m"]]
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_mnist(Path("data"), num_train=40, num_test=10)
+    write_data_sets(tmp_path)
     for name in ("a.png", "b.png"):
         Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(name)
-    for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml"):
-        main(["fit", "--config", name, *SHORT, *([] if "5k" in name else ["--data.val_split=10"])])
+    for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images.yaml"):
+        main(["fit", *shortened(name)])
     verbs = set()
     for command in COMMANDS:
         verbs.add(command[0])
         name = next(part for part in command if part.endswith(".yaml"))
-        inverter = [] if name.startswith("classifier") else INVERTER
-        short = [*SHORT, "--trainer.limit_predict_batches=2", *([] if "5k" in name else ["--data.val_split=10"])]
-        main([*command, *short, *inverter])
-    assert verbs == {"fit", "test", "predict", "sample", "score"}
+        short = shortened(name)[2:]
+        if command[0] == "predict":
+            short.append("--trainer.limit_predict_batches=2")
+        main([*command, *short])
+    assert verbs == {"fit", "test", "predict", "sample", "score", "show"}
+
+
+def test_names_in_the_readme_are_configs():
+    table = README[README.index("## The published experiments") : README.index("**Own pictures**")]
+    names = {name for pattern in re.findall(r"`([a-z0-9_{},]+)`", table) for name in expanded(pattern)}
+    names = {name for name in names if name.split("_")[0] in ("classifier", "inverter", "mse", "unconditional")}
+    assert len(names) > 45
+    assert names == {name.removesuffix(".yaml") for name in CONFIGS}
+
+
+def expanded(pattern):
+    """The names that a shell would make of braces."""
+    parts = [part.split(",") for part in re.split(r"[{}]", pattern)]
+    return ["".join(choice) for choice in itertools.product(*parts)]
 
 
 @pytest.mark.parametrize("command", BENCHMARKS, ids=lambda command: command[0])

@@ -138,5 +138,5 @@ def test_a_download_is_kept_only_if_its_checksum_is_right(folder, mirror, monkey
 @pytest.mark.parametrize("val_share", [-0.1, 0.0, 0.001, 1.0, 2.0])
 def test_val_share_leaves_images_on_either_side(folder, val_share):
     data = SVHNDataModule(str(folder), val_share=val_share)
-    with pytest.raises(ValueError, match=f"val_share {val_share} makes"):
+    with pytest.raises(ValueError, match=f"val_share {val_share} keeps"):
         data.setup("fit")
