@@ -10,7 +10,7 @@ import sys
 import traceback
 import warnings
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import wandb
@@ -21,6 +21,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from callbacks.bits_per_dim import BitsPerDim
+from callbacks.cache_activations import CacheActivations
 from callbacks.cost_estimate import CostEstimate
 from callbacks.fit_variance import FitVariance
 from callbacks.freeze_classifier import FreezeClassifier
@@ -96,7 +97,7 @@ def known_keys() -> list[str]:
     """Every name of an argument that a config may give."""
     callables: list[Any] = [*NAMED, pl.Trainer, SampleGrid, Trainer.sample, Trainer.score, Trainer.show]
     names = {name for function in callables for name in inspect.signature(function).parameters}
-    top = {"config", "model", "data", "trainer", "seed_everything", "ckpt_path", "sample_grid"}
+    top = {"config", "model", "data", "trainer", "seed_everything", "ckpt_path", "sample_grid", "cache_activations"}
     return sorted(names | top | {"classifier", "train_classifier", "test_after_fit", "patience", "averaging_decay"})
 
 
@@ -146,6 +147,10 @@ class InverterCLI(LightningCLI):
         parser.add_argument(
             "--keep_updates", type=list[int], default=[], help="Keep checkpoints after these numbers of updates."
         )
+        parser.add_argument(
+            "--cache_activations", type=Literal["none", "float32", "float16"], default="none",
+            help="Keep h of the training images on disk, for all runs, so that no step computes it.",
+        )  # fmt: skip
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -225,6 +230,8 @@ class InverterCLI(LightningCLI):
             ]
             if inverter:
                 callbacks.append(CostEstimate())
+                if self.settings.cache_activations != "none":
+                    callbacks.append(CacheActivations(self.root / "activations", self.settings.cache_activations))
             if self.settings.keep_updates:
                 callbacks.append(KeepUpdates(self.settings.keep_updates))
         if self.subcommand == "predict":

@@ -86,13 +86,13 @@ class Inverter(LightningModule):
         return (h - self.context_mean) / self.context_scale
 
     def _batch_context(self, batch: dict[str, Tensor]) -> Tensor:
-        """h of `context_image` where the batch has one, else the batch's own raw `h` where it has that, else of `image`."""
+        """Of `context_image` where the batch has one, else the raw `h` that it brings along, else of `image`."""
         if "h" in batch and "context_image" not in batch:
             return self._standardised(batch["h"].float())  # it may be kept in float16
         return self.context(batch.get("context_image", batch["image"]))
 
     def log_prob(self, batch: dict[str, Tensor]) -> Tensor:
-        """log p(x | h) of each image, [B] nats. h is that of `context_image`, or a given `h`, where the batch has one."""
+        """log p(x | h) of each image, [B] nats. h is that of `context_image` where the batch has one."""
         return self.density.log_prob(batch["image"], self._batch_context(batch))
 
     @torch.no_grad()

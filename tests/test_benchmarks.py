@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import cost, sampling, training
+from benchmarks import cache, cost, sampling, training
 from benchmarks.measure import gemm_rate, interleaved, ratio
 
 
@@ -71,3 +71,18 @@ def test_gemm_rate_is_that_of_a_product():
     torch.set_num_threads(1)
     rates = [gemm_rate(torch.device("cpu"), size=256) for _ in range(3)]
     assert 1e9 < statistics.median(rates) < 1e13
+
+
+def test_cache(monkeypatch, tmp_path):
+    (row,) = run(cache, monkeypatch, tmp_path, "--config", "inverter_mnist5k_logits.yaml", "--num_images=100")["rows"]
+    assert row["h"] == "10"
+    assert 0 < row["network / step"]["median"] < 1
+    assert 0 < row["float32 / step"]["median"] < 1
+
+
+def test_nce_with_h_in_float16(monkeypatch, tmp_path):
+    config = "mse_mnist5k_logits.yaml"
+    torch.save({"state_dict": cost.configured(config).model.state_dict()}, tmp_path / "any.ckpt")
+    (row,) = run(cache, monkeypatch, tmp_path, "--config", config, "--nce", str(tmp_path / "any.ckpt"))["rows"]
+    assert row["test images"] == 500
+    assert row["NCE, float16"] == pytest.approx(row["NCE, float32"], rel=1e-3)

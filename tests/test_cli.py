@@ -439,3 +439,14 @@ def test_wandb_holds_metrics_pictures_config_and_summary(here):
         assert text in shown, text
     assert str(row["num_samples"]) in shown
     assert list(run.glob("files/media/images/test/samples*.png"))
+
+
+def test_activations_are_kept_once_for_all_runs(here, capsys):
+    short = ["--trainer.max_steps=2", "--trainer.limit_val_batches=1", "--test_after_fit=false"]
+    for _ in range(2):
+        main(["fit", "--config", "mse_mnist5k_logits.yaml", *short, "--cache_activations=float16"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("making runs/activations/logits_train_") for line in lines) == 1
+    (path,) = Path("runs/activations").glob("*.npy")
+    h = np.load(path, mmap_mode="r")
+    assert (h.shape, h.dtype) == ((4000, 10), np.float16)

@@ -62,11 +62,16 @@ def expanded(pattern):
 @pytest.mark.parametrize("command", BENCHMARKS, ids=lambda command: command[0])
 def test_benchmarks_run(command, monkeypatch, capsys):
     module = importlib.import_module(command[0])
-    tiny = [] if "--config" in command else ["--sizes", "tiny", "--threads", "1"]
+    tiny = {
+        "benchmarks.cost": [],
+        "benchmarks.cache": ["--config", "inverter_mnist5k_logits.yaml", "--num_images", "100"],
+    }.get(command[0], ["--sizes", "tiny", "--threads", "1"])
     monkeypatch.setattr(sys, "argv", [*command, "--repeats", "1", "--device", "cpu", *tiny])
     module.main()
     assert "| ---" in capsys.readouterr().out
 
 
 def test_all_benchmarks_are_in_the_readme():
-    assert sorted(command[0] for command in BENCHMARKS) == [f"benchmarks.{n}" for n in ("cost", "sampling", "training")]
+    assert sorted(command[0] for command in BENCHMARKS) == [
+        f"benchmarks.{n}" for n in ("cache", "cost", "sampling", "training")
+    ]
