@@ -174,11 +174,6 @@ class InverterCLI(LightningCLI):
         if trainer.max_steps > 0 and isinstance(trainer.val_check_interval, int):
             # A shorter run still validates once, and so has a best checkpoint.
             trainer.val_check_interval = min(trainer.val_check_interval, trainer.max_steps)
-        for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
-            # typing keeps one of Union[int, float] and Union[float, int], whichever was named first, so that 1 can be
-            # read as the share 1.0. As a share that says nothing, so it is the number.
-            if isinstance(trainer[key], float) and trainer[key].is_integer():
-                trainer[key] = int(trainer[key])
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         if self.checkpoint:
@@ -188,6 +183,11 @@ class InverterCLI(LightningCLI):
         if self.config_init[self.subcommand].trainer.enable_progress_bar is not False:
             callbacks.append(StepProgress())
         config = {**self._get(self.config_init, "trainer"), "default_root_dir": str(self.run_folder)}
+        for key in ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"):
+            # typing keeps one of Union[int, float] and Union[float, int], whichever was named first, so that 1 can be
+            # read as the share 1.0. As a share that says nothing, so it is the number.
+            if isinstance(config[key], float) and config[key].is_integer():
+                config[key] = int(config[key])
         if config["logger"] is None or config["logger"] is True:
             config["logger"] = self._loggers()
         return self._instantiate_trainer({**config, **kwargs}, callbacks)
