@@ -6,6 +6,8 @@ python -m benchmarks.sampling --grid inverter_mnist5k_fc3.yaml
 
 import statistics
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,14 @@ def rows(size: str, device: torch.device, repeats: int, peer: Path | None) -> li
     for batch in this.sampling_batches:
         image, context = this.images(batch).to(device), torch.randn(batch, 256, device=device)
         generators = [draw_generator(index, 0, seed=0) for index in range(batch)]
-        functions = {
-            "full pass": lambda: density(image, context),  # noqa: B023 - called in this turn
-            "incremental": lambda: incremental_sample(density, context, generators),  # noqa: B023
+        functions: dict[str, Callable[[], Any]] = {
+            "full pass": partial(density, image, context),
+            "incremental": partial(incremental_sample, density, context, generators),
         }
         if peer:
             network = peer_pixelcnn(peer, image.shape[1], this.likelihood, this.num_filters, 3, 0.5).to(device).eval()
             x = image.float() / 127.5 - 1
-            functions["peer's full pass"] = lambda: network(x)  # noqa: B023
+            functions["peer's full pass"] = partial(network, x)
         with torch.inference_mode():
             times = interleaved(functions, repeats, device)
             counted = flops(functions["incremental"])

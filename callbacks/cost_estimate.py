@@ -70,12 +70,12 @@ def estimate(inverter: Inverter, image: Tensor, autocast: AutocastContext = cont
         flops, bytes_of_one = _counted(inverter, image[:1], autocast)
         _, bytes_of_two = _counted(inverter, image[:1].repeat(2, 1, 1, 1), autocast)
         step(1)
-        size, seconds = 1, _seconds(lambda: step(1))
+        size, seconds = 1, _seconds(step, 1)
         while seconds < 1 and size < len(image):
             size = min(4 * size, len(image))
             step(size)
-            seconds = _seconds(lambda: step(size))  # noqa: B023 - called at once
-        sample_seconds = _seconds(lambda: inverter.draws(image[:1], [0], num_draws=1))
+            seconds = _seconds(step, size)
+        sample_seconds = _seconds(inverter.draws, image[:1], [0], 1)
     activation_bytes = bytes_of_two - bytes_of_one
     return Cost(
         flops=flops,
@@ -106,9 +106,9 @@ def _counted(inverter: Inverter, image: Tensor, autocast: AutocastContext) -> tu
     return counter.get_total_flops(), num_bytes
 
 
-def _seconds(function: Callable[[], Any]) -> float:
+def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
     start = time.perf_counter()
-    function()
+    function(*arguments)
     return time.perf_counter() - start
 
 
