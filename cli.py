@@ -95,7 +95,8 @@ def one_sentence(message: str) -> str:
 
 def known_keys() -> list[str]:
     """Every name of an argument that a config may give."""
-    callables: list[Any] = [*NAMED, pl.Trainer, SampleGrid, Trainer.sample, Trainer.score, Trainer.show]
+    verbs = (Trainer.sample, Trainer.score, Trainer.show)
+    callables: list[Any] = [*NAMED, ImageDataModule, pl.Trainer, SampleGrid, *verbs]
     names = {name for function in callables for name in inspect.signature(function).parameters}
     top = {"config", "model", "data", "trainer", "seed_everything", "ckpt_path", "sample_grid", "cache_activations"}
     return sorted(names | top | {"classifier", "train_classifier", "test_after_fit", "patience", "averaging_decay"})
@@ -105,6 +106,7 @@ class InverterCLI(LightningCLI):
     """LightningCLI with a folder for each run, our callbacks, and a classifier that is trained when it is missing."""
 
     run_folder: Path
+    results: ClassifierResults | InverterResults
     name = "unnamed"
 
     @staticmethod
@@ -211,17 +213,19 @@ class InverterCLI(LightningCLI):
         callbacks: list[Callback] = []
         if inverter:
             self.freeze = FreezeClassifier(None)
+            self.results = InverterResults(commit, self.settings.num_agreement, checkpoint)
             callbacks += [
                 self.freeze,
                 InitialiseFromData(),
                 BitsPerDim(),
-                InverterResults(commit, self.settings.num_agreement, checkpoint),
+                self.results,
                 self._get(self.config_init, "sample_grid"),
                 WarmWeightAveraging(self.settings.averaging_decay),
                 FitVariance(),  # after the averaged weights are swapped in
             ]
         else:
-            callbacks.append(ClassifierResults(commit, checkpoint))
+            self.results = ClassifierResults(commit, checkpoint)
+            callbacks.append(self.results)
         if self.subcommand == "fit":
             callbacks += [
                 EarlyStopping(monitor, mode="max", patience=self.settings.patience),
@@ -285,7 +289,7 @@ class InverterCLI(LightningCLI):
         best = self.run_folder / "checkpoints" / "best.ckpt"
         if not self.settings.test_after_fit or self.settings.trainer.fast_dev_run:
             return
-        self._results().checkpoint = str(best)
+        self.results.checkpoint = str(best)
         self.trainer.test(self.model, self.datamodule, ckpt_path=str(best), weights_only=True, verbose=False)
         self._report()
 
@@ -299,12 +303,9 @@ class InverterCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         self.trainer.predict(**kwargs, weights_only=True)
 
-    def _results(self) -> ClassifierResults | InverterResults:
-        return next(c for c in self.trainer.callbacks if isinstance(c, ClassifierResults | InverterResults))  # type: ignore[attr-defined]
-
     @rank_zero_only
     def _report(self) -> None:
-        print(f"\n{summary(self._results().row)}")
+        print(f"\n{summary(self.results.row)}")
         print(f"  numbers         {self.run_folder.parent / 'results.json'}")
         pictures = self.run_folder / "samples.png"
         if pictures.is_file():

@@ -20,8 +20,8 @@ class BitsPerDim(Callback):
     def __init__(self) -> None:
         self.mean = MeanMetric().set_dtype(torch.float64)
 
-    def _log(self, pl_module: LightningModule, stage: str, nce: Any) -> None:
-        num_dims = math.prod(pl_module.density.image_shape)  # type: ignore[union-attr, arg-type]
+    def _log(self, pl_module: Any, stage: str, nce: Any) -> None:
+        num_dims = math.prod(pl_module.density.image_shape)
         nce = torch.as_tensor(nce).float()
         pl_module.log(f"{stage}/nce_nats", nce, prog_bar=True)
         pl_module.log(f"{stage}/bits_per_dim", bits_per_dim(nce, num_dims))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from callbacks.atomic import replacing
+from callbacks.datamodule import datamodule_of
 from inverters.representation import Representation, architecture
 
 Precision = Literal["float32", "float16"]
@@ -217,7 +218,7 @@ class CacheActivations(Callback):
         self.folder, self.dtype = folder, dtype
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(trainer)
         dataset, representation = data.datasets["train"], pl_module.representation
         assert isinstance(representation, Representation)
         if representation.layer is None or not hasattr(dataset, "h"):

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from callbacks.datamodule import datamodule_of
 from inverters.inverter import Inverter
 
 AutocastContext = Callable[[], AbstractContextManager[Any]]
@@ -126,7 +127,7 @@ class CostEstimate(Callback):
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Inverter)
-        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule_of(trainer)
         size = data.batch_size // trainer.world_size
         image = data.datasets["train"].__getitems__(range(min(size, len(data.datasets["train"]))))["image"]
         cost = estimate(pl_module, image.to(pl_module.device), trainer.precision_plugin.train_step_context)

@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 
+from callbacks.datamodule import datamodule_of
 from inverters.mse_decoder import MSEDecoder
 
 
@@ -39,7 +40,7 @@ class FitVariance(Callback):
     @torch.no_grad()
     def _mean_squared_error(self, trainer: Trainer, pl_module: Any) -> torch.Tensor:
         """Over the validation set, a float64 scalar; every process takes its share of the images."""
-        dataset = trainer.datamodule.datasets["val"]  # type: ignore[attr-defined]
+        dataset = datamodule_of(trainer).datasets["val"]
         mine = range(trainer.global_rank, len(dataset), trainer.world_size)
         total = torch.zeros((), dtype=torch.float64, device=pl_module.device)
         for first in range(0, len(mine), self.batch_size):

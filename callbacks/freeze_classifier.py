@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 
+from callbacks.datamodule import datamodule_of
 from inverters.checkpoints import check_fit, load_checkpoint
 from inverters.representation import Representation, architecture
 
@@ -28,7 +29,7 @@ class FreezeClassifier(Callback):
         representation = pl_module.representation
         assert isinstance(representation, Representation)
         if self.checkpoint is not None:
-            load_classifier(representation, self.checkpoint, trainer.datamodule)  # type: ignore[attr-defined]
+            load_classifier(representation, self.checkpoint, datamodule_of(trainer))
         elif next(representation.parameters(), None) is not None:
             raise ValueError(
                 "the representation has weights but no classifier is named; set --classifier to the name of a "

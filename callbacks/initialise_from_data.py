@@ -1,7 +1,11 @@
 """What an inverter takes from the training images before its first step."""
 
+from typing import Any
+
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, Trainer
+
+from callbacks.datamodule import datamodule_of
 
 
 class InitialiseFromData(Callback):
@@ -19,10 +23,10 @@ class InitialiseFromData(Callback):
     def __init__(self, num_images: int = 64, max_images: int = 50_000, batch_size: int = 500) -> None:
         self.num_images, self.max_images, self.batch_size = num_images, max_images, batch_size
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if pl_module.initialised:
             return
-        dataset = trainer.datamodule.datasets["train"]  # type: ignore[attr-defined]
+        dataset = datamodule_of(trainer).datasets["train"]
         size = min(len(dataset), self.max_images)
         batches = (
             dataset.__getitems__(range(first, min(first + self.batch_size, size)))["image"].to(pl_module.device)
@@ -30,4 +34,4 @@ class InitialiseFromData(Callback):
         )
         first = dataset.__getitems__(range(min(self.num_images, size)))["image"].to(pl_module.device)
         with torch.random.fork_rng(devices=[]):
-            pl_module.initialise(batches, first)  # type: ignore[operator]
+            pl_module.initialise(batches, first)

@@ -12,6 +12,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
 from callbacks.atomic import replacing
+from callbacks.datamodule import datamodule_of
 from inverters.densities import bits_per_dim
 
 
@@ -155,7 +156,7 @@ class InverterResults(_Results):
         representation = pl_module.representation
         if representation.layer is None or "logits" not in dict(representation.network.named_children()):
             return None, None, 0
-        dataset = trainer.datamodule.datasets["test"]  # type: ignore[attr-defined]
+        dataset = datamodule_of(trainer).datasets["test"]
         batch = dataset.__getitems__(range(min(self.num_agreement, len(dataset))))
         images = batch["image"].to(pl_module.device)
         with torch.random.fork_rng(devices=[]):

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
+from callbacks.datamodule import datamodule_of
 from evaluations.figures import mean_grid, sample_grid
 from inverters.mse_decoder import MSEDecoder
 
@@ -44,7 +45,7 @@ class SampleGrid(Callback):
     def _draw(self, trainer: Trainer, pl_module: Any, split: str, name: str) -> None:
         if not trainer.is_global_zero or not self.num_images:
             return
-        dataset = trainer.datamodule.datasets[split]  # type: ignore[attr-defined]
+        dataset = datamodule_of(trainer).datasets[split]
         batch = dataset.__getitems__(range(min(self.num_images, len(dataset))))
         images = batch["image"].to(pl_module.device)
         if isinstance(pl_module.density, MSEDecoder):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -59,14 +59,9 @@ class AffNISTDataModule(ImageDataModule):
         num_transformations: int = 32,
         val_split: int = 10_000,
         all_test_transformations: bool = False,
-        batch_size: int = 128,
-        eval_batch_size: int = 250,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        on_device: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        super().__init__(**kwargs)
         if source not in ("auto", "official", "generated"):
             raise ValueError(f"source {source!r} must be auto, official or generated")
         if num_transformations < 1:

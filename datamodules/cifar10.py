@@ -67,14 +67,9 @@ class CIFAR10DataModule(ImageDataModule):
         self,
         data_dir: str = "data",
         val_split: int = 5000,
-        batch_size: int = 128,
-        eval_batch_size: int = 250,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        on_device: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        super().__init__(**kwargs)
         self.data_dir = data_dir
         self.val_split = val_split
 

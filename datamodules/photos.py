@@ -1,6 +1,7 @@
 """Patches of two colour photographs."""
 
 from pathlib import Path
+from typing import Any
 
 import sklearn.datasets
 import torch
@@ -43,14 +44,9 @@ class PhotosDataModule(ImageDataModule):
     def __init__(
         self,
         stride: int = 5,
-        batch_size: int = 128,
-        eval_batch_size: int = 250,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        on_device: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        super().__init__(**kwargs)
         if stride < 1:
             raise ValueError(f"stride {stride} must be at least 1")
         self.stride = stride

@@ -2,6 +2,7 @@
 
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,14 +36,9 @@ class SVHNDataModule(ImageDataModule):
         self,
         data_dir: str = "data",
         val_share: float = 0.1,
-        batch_size: int = 128,
-        eval_batch_size: int = 250,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        on_device: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        super().__init__(**kwargs)
         self.data_dir = data_dir
         self.val_share = val_share
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,13 +64,9 @@ class BitDropDataModule(ImageDataModule):
         kept_bits: int = 1,
         num_test: int = 1000,
         batch_size: int = 64,
-        eval_batch_size: int = 250,
-        seed: int = 0,
-        num_workers: int = 0,
-        pin_memory: bool = False,
-        on_device: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(batch_size, eval_batch_size, seed, num_workers, pin_memory, on_device)
+        super().__init__(batch_size, **kwargs)
         if not 0 <= kept_bits <= num_bits <= 8:
             raise ValueError(f"kept_bits {kept_bits} and num_bits {num_bits} must obey 0 <= kept_bits <= num_bits <= 8")
         self.image_shape = (1, side, side)
