@@ -1,5 +1,6 @@
-"""The command line: python cli.py {fit,validate,test,predict,sample,score,show} --config NAME.yaml ..."""
+"""The command line: python cli.py {fit,test,sample,distances,...} --config NAME.yaml ..."""
 
+import argparse
 import difflib
 import inspect
 import logging
@@ -29,6 +30,7 @@ from callbacks.initialise_from_data import InitialiseFromData
 from callbacks.keep_updates import KeepUpdates
 from callbacks.metrics_csv import MetricsCSV
 from callbacks.predictions import Predictions
+from callbacks.report import write_report
 from callbacks.results import ClassifierResults, InverterResults, summary
 from callbacks.run_folders import find_checkpoint, new_run_folder, run_folder_of
 from callbacks.sample_grid import SampleGrid
@@ -39,26 +41,30 @@ from callbacks.wandb_run import wandb_run
 from callbacks.weight_averaging import WarmWeightAveraging
 from datamodules.affnist import AffNISTDataModule
 from datamodules.cifar10 import CIFAR10DataModule
+from datamodules.finite_worlds import EnumerableDataModule, GlyphPositionDataModule
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images import ImageDataModule
 from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
 from datamodules.photos import PhotosDataModule
 from datamodules.svhn import SVHNDataModule
-from datamodules.worlds import BitDropDataModule
+from datamodules.worlds import BitDropDataModule, MarkovDataModule, ShuffledDataModule
 from inverters.checkpoints import check_fit, load_checkpoint
 from inverters.classifier import Classifier
+from inverters.exact_networks import EverySecondPixel, GlyphNet, PositionNet, ReluNet, TopBits
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
-from inverters.networks import ConvNet, FullyConnectedNet, TopBits
+from inverters.networks import ConvNet, FullyConnectedNet
 from inverters.pixelcnn import PixelCNN
 
 HERE = Path(__file__).resolve().parent
 # Imported here, all of these can be named in a config without their module.
 NAMED = (
-    Classifier, Inverter, ConvNet, FullyConnectedNet, TopBits, PixelCNN, MSEDecoder, Categorical, LogisticMixture,
+    Classifier, Inverter, ConvNet, FullyConnectedNet, PixelCNN, MSEDecoder, Categorical, LogisticMixture,
+    TopBits, EverySecondPixel, GlyphNet, PositionNet, ReluNet,
     MNISTDataModule, MNIST5kDataModule, CIFAR10DataModule, SVHNDataModule, AffNISTDataModule, ImageFolderDataModule,
-    PhotosDataModule, BitDropDataModule,
+    PhotosDataModule, BitDropDataModule, ShuffledDataModule, MarkovDataModule, GlyphPositionDataModule,
+    EnumerableDataModule,
 )  # fmt: skip
 # Where a classifier is trained first, these arguments of the data are the inverter's.
 SAME_DATA = ("data_dir", "path", "side", "fit", "channels", "source", "stride")
@@ -95,7 +101,7 @@ def one_sentence(message: str) -> str:
 
 def known_keys() -> list[str]:
     """Every name of an argument that a config may give."""
-    verbs = (Trainer.sample, Trainer.score, Trainer.show)
+    verbs = (Trainer.sample, Trainer.score, Trainer.distances, Trainer.estimators, Trainer.show)
     callables: list[Any] = [*NAMED, ImageDataModule, pl.Trainer, SampleGrid, *verbs]
     names = {name for function in callables for name in inspect.signature(function).parameters}
     top = {"config", "model", "data", "trainer", "seed_everything", "ckpt_path", "sample_grid", "cache_activations"}
@@ -120,6 +126,8 @@ class InverterCLI(LightningCLI):
             "predict": theirs | {"return_predictions"},
             "sample": ours,
             "score": ours,
+            "distances": ours,
+            "estimators": ours,
             "show": ours,
         }
 
@@ -333,6 +341,7 @@ OPTIONS: dict[str, Any] = {
     "auto_configure_optimizers": False,
     "load_from_checkpoint_support": False,
     "parser_class": Parser,
+    "parser_kwargs": {"description": "Every verb takes --config NAME.yaml; one more needs none: report [FOLDER ...]"},
 }
 
 
@@ -389,11 +398,24 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
 
 
+def report(arguments: list[str]) -> None:
+    """The verb that needs no config: python cli.py report [FOLDER ...] [--output FILE]."""
+    parser = argparse.ArgumentParser("cli.py report", description="One HTML file of all runs.", allow_abbrev=False)
+    parser.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], help="folders of runs; runs by default")
+    parser.add_argument("--output", type=Path, default=Path("runs/report.html"), help="default: %(default)s")
+    given = parser.parse_args(arguments)
+    write_report(given.runs, given.output)
+
+
 def main(args: list[str] | None = None) -> None:
     """Run one command; an error that a user can mend ends it with one sentence and exit status 1."""
     quiet()
+    arguments = sys.argv[1:] if args is None else args
     try:
-        InverterCLI(**OPTIONS, args=args)
+        if arguments[:1] == ["report"]:
+            report(arguments[1:])
+        else:
+            InverterCLI(**OPTIONS, args=args)
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, ValueError, MisconfigurationException) as error:

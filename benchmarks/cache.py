@@ -19,7 +19,7 @@ import cli
 from benchmarks.cost import configured
 from benchmarks.measure import interleaved, parser, ratio, report, seconds
 from callbacks.cache_activations import Precision, Rows, cached_activations
-from callbacks.results import mean_and_standard_error
+from evaluations.information import mean_and_standard_error
 from inverters.checkpoints import load_checkpoint
 
 OFTEN = 50  # batches of h in a measurement, which takes long enough so

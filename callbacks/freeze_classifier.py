@@ -2,10 +2,12 @@
 
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
-from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, Trainer
 
 from callbacks.datamodule import datamodule_of
+from callbacks.run_folders import run_folder_of
 from inverters.checkpoints import check_fit, load_checkpoint
 from inverters.representation import Representation, architecture
 
@@ -23,13 +25,15 @@ class FreezeClassifier(Callback):
     def __init__(self, checkpoint: Path | None) -> None:
         self.checkpoint = checkpoint
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.ckpt_path is not None:
             return
         representation = pl_module.representation
         assert isinstance(representation, Representation)
         if self.checkpoint is not None:
-            load_classifier(representation, self.checkpoint, datamodule_of(trainer))
+            pl_module.classifier_updates = load_classifier(representation, self.checkpoint, datamodule_of(trainer))
+            folder = run_folder_of(self.checkpoint)
+            pl_module.classifier_name = folder.parent.name if folder else self.checkpoint.stem
         elif next(representation.parameters(), None) is not None:
             raise ValueError(
                 "the representation has weights but no classifier is named; set --classifier to the name of a "
@@ -37,8 +41,8 @@ class FreezeClassifier(Callback):
             )
 
 
-def load_classifier(representation: Representation, path: Path, data: LightningDataModule) -> None:
-    """Load a classifier's weights.
+def load_classifier(representation: Representation, path: Path, data: LightningDataModule) -> int:
+    """Load a classifier's weights; returns after how many updates they were saved.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
@@ -59,3 +63,5 @@ def load_classifier(representation: Representation, path: Path, data: LightningD
         theirs, wanted = next(pair for pair in lines if pair[0] != pair[1])
         raise ValueError(f"the classifier {path} has {theirs.strip()} where this config has {wanted.strip()}")
     representation.network.load_state_dict(weights)
+    updates: int = checkpoint["global_step"]
+    return updates

@@ -1,6 +1,5 @@
 """The numbers of a test: results.json and the per-image values beside it."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,14 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
-from torch import Tensor
+from torch import Tensor, nn
 
-from callbacks.atomic import replacing
+from callbacks.atomic import replacing, write_json
 from callbacks.datamodule import datamodule_of
+from evaluations.information import mean_and_standard_error
+from evaluations.known_worlds import score
 from inverters.densities import bits_per_dim
-
-
-def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
-    """Of [N] values, the mean and the standard error of the mean; nan for the latter where N is 1."""
-    values = values.double()
-    return values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+from inverters.representation import Representation
 
 
 def summary(row: dict[str, Any]) -> str:
@@ -40,8 +36,52 @@ def summary(row: dict[str, Any]) -> str:
             f"class agreement {row['class_agreement']:.1%} of {row['num_samples']} samples get the class predicted for "
             f"their input (standard error {row['class_agreement_se']:.1%})"
         ]
+    if "passes" in row:
+        verdict = "as it must be" if row["passes"] else "outside of what is allowed"
+        lines += [
+            f"known exactly   {row['exact_nce_nats']:.2f} nats; off by {row['excess_nats']:.3f} (standard error "
+            f"{row['excess_nats_se']:.3f}), {verdict}: at most {0.02 * row['entropy_nats']:.3f}, 2 % of H(x)"
+        ]
     lines += [f"checkpoint      {row['checkpoint']}"]
     return "\n  ".join(lines)
+
+
+def network_name(network: nn.Module) -> str:
+    """The network's class, and whether it pools globally."""
+    pooled = any(isinstance(module, nn.AdaptiveMaxPool2d) for module in network.modules())
+    return type(network).__name__ + (" with global pooling" if pooled else "")
+
+
+def about_inverter(inverter: Any) -> dict[str, Any]:
+    """What a row says of the inverter itself. Depth counts the network's layers from 1."""
+    representation: Representation = inverter.representation
+    stages = [name for name, _ in representation.network.named_children()]
+    layer = representation.layer
+    return {
+        "kind": "inverter",
+        "network": network_name(representation.network) if layer else None,
+        "layer": layer,
+        "depth": stages.index(layer) + 1 if layer else None,
+        "density": type(inverter.density).__name__,
+        "classifier": inverter.classifier_name,
+        "classifier_updates": inverter.classifier_updates,
+    }
+
+
+def known(data: Any, values: dict[str, Tensor]) -> dict[str, Any]:
+    """Of a world that knows its information: the truth, and how far the model is from it."""
+    if not hasattr(data, "exact_log_prob"):
+        return {}
+    images = data.datasets["test"].images[values["position"]]
+    exact = data.exact_log_prob(images).cpu()
+    found = score(exact, values["log_prob"], data.entropy)
+    return {
+        "entropy_nats": data.entropy,
+        "exact_nce_nats": exact.mean().item(),
+        "excess_nats": found.excess,
+        "excess_nats_se": found.standard_error,
+        "passes": found.passes,
+    }
 
 
 def _gathered(trainer: Trainer, values: list[Tensor]) -> Tensor:
@@ -84,14 +124,13 @@ class _Results(Callback):
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir).parent
-        head = {"name": folder.name, "commit": self.commit, "split": "test"}
+        head = {"name": folder.name, "commit": self.commit, "split": "test", "dataset": datamodule_of(trainer).name}
         self.row = {**head, **numbers, "checkpoint": self.checkpoint}
         for name, array in arrays.items():
             with replacing(folder / f"{name}.npy") as file:
                 np.save(file, array.numpy())
-        with replacing(folder / "results.json") as file:
-            text = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.row.items()}
-            file.write((json.dumps(text, indent=2) + "\n").encode())
+        text = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.row.items()}
+        write_json(folder / "results.json", text)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.summary.update({k: v for k, v in numbers.items() if v is not None})
@@ -106,10 +145,12 @@ class ClassifierResults(_Results):
     ) -> None:  # fmt: skip
         self._collect(correct=outputs["correct"].double(), position=batch["position"])
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = self._gather(trainer)
         accuracy, error = mean_and_standard_error(values["correct"])
-        self._write(trainer, {"num_images": len(values["correct"]), "accuracy": accuracy, "accuracy_se": error}, {})
+        about = {"kind": "classifier", "network": network_name(pl_module.network)}
+        numbers = {"num_images": len(values["correct"]), "accuracy": accuracy, "accuracy_se": error}
+        self._write(trainer, {**about, **numbers}, {})
 
 
 class InverterResults(_Results):
@@ -127,8 +168,14 @@ class InverterResults(_Results):
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        shuffled = pl_module.log_prob_in_parts({"image": batch["image"], "context_image": batch["other_image"]})
-        self._collect(log_prob=outputs["log_prob"], shuffled=shuffled, index=batch["index"], position=batch["position"])
+        shuffled = {"image": batch["image"], "context_image": batch["other_image"]}
+        self._collect(
+            log_prob=outputs["log_prob"],
+            log_prob_per_pixel=outputs["log_prob_per_pixel"].cpu(),
+            shuffled=pl_module.log_prob_in_parts(shuffled),
+            index=batch["index"],
+            position=batch["position"],
+        )
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = self._gather(trainer)
@@ -136,20 +183,20 @@ class InverterResults(_Results):
         nce, error = mean_and_standard_error(values["log_prob"])
         num_dims = math.prod(pl_module.density.image_shape)
         agreement, agreement_error, num_samples = self._agreement(trainer, pl_module)
-        self._write(
-            trainer,
-            {
-                "num_images": len(values["log_prob"]),
-                "nce_nats": nce,
-                "nce_nats_se": error,
-                "bits_per_dim": bits_per_dim(torch.tensor(nce, dtype=torch.float64), num_dims).item(),
-                "shuffled_nce_nats": values["shuffled"].double().mean().item() if conditional else None,
-                "class_agreement": agreement,
-                "class_agreement_se": agreement_error,
-                "num_samples": num_samples,
-            },
-            {"log_prob": values["log_prob"], "index": values["index"]},
-        )
+        numbers = {
+            **about_inverter(pl_module),
+            "num_images": len(values["log_prob"]),
+            "num_dims": num_dims,
+            "nce_nats": nce,
+            "nce_nats_se": error,
+            "bits_per_dim": bits_per_dim(torch.tensor(nce, dtype=torch.float64), num_dims).item(),
+            "shuffled_nce_nats": values["shuffled"].double().mean().item() if conditional else None,
+            "class_agreement": agreement,
+            "class_agreement_se": agreement_error,
+            "num_samples": num_samples,
+            **known(datamodule_of(trainer), values),
+        }
+        self._write(trainer, numbers, {name: values[name] for name in ("index", "log_prob", "log_prob_per_pixel")})
 
     def _agreement(self, trainer: Trainer, pl_module: Any) -> tuple[float | None, float | None, int]:
         """The share of samples given the class that the classifier gives their input."""

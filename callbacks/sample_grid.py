@@ -8,13 +8,14 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
+from callbacks.atomic import write_arrays
 from callbacks.datamodule import datamodule_of
 from evaluations.figures import mean_grid, sample_grid
 from inverters.mse_decoder import MSEDecoder
 
 
 class SampleGrid(Callback):
-    """Draws for the first images of the split, as PNG in the run's folder and in W&B.
+    """Draws for the first images of the split, as PNG in the run's folder and in W&B; the test's as arrays too.
 
     A grid is made at the first validation after every `every_n_steps` steps, with the averaged weights, and at the
     end of the test. The noise is a function of (image, draw), so grids of one run or of several layers differ only in
@@ -50,11 +51,16 @@ class SampleGrid(Callback):
         images = batch["image"].to(pl_module.device)
         if isinstance(pl_module.density, MSEDecoder):
             with torch.no_grad():
-                figure = mean_grid(batch["image"], pl_module.density.reconstruction(pl_module.context(images)))
+                means = pl_module.density.reconstruction(pl_module.context(images))
+            figure, arrays = mean_grid(batch["image"], means), {"means": means}
         else:
             with torch.random.fork_rng(devices=[]):
                 draws = pl_module.draws(images, batch["index"].tolist(), self.num_draws)
-            figure = sample_grid(batch["image"], draws, pl_module.representation.layer)
+            figure, arrays = sample_grid(batch["image"], draws, pl_module.representation.layer), {"draws": draws}
+        if split == "test":
+            arrays |= {"inputs": batch["image"], "index": batch["index"]}
+            path = Path(trainer.default_root_dir).parent / "samples.npz"
+            write_arrays(path, {key: value.cpu().numpy() for key, value in arrays.items()})
         figure.savefig(Path(trainer.default_root_dir) / f"{name}.png", dpi=150)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

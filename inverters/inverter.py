@@ -71,6 +71,8 @@ class Inverter(LightningModule):
             self.density.compile()
         self.sample_batch_size = sample_batch_size
         self.largest_eval_batch = sys.maxsize
+        self.classifier_name: str | None = None  # of the weights that were loaded into the network
+        self.classifier_updates: int | None = None
         self.standardise = standardise
         self.lr, self.betas, self.lr_decay = lr, betas, lr_decay
         per_channel = (context_shape[0],) + (1,) * (len(context_shape) - 1)
@@ -95,9 +97,13 @@ class Inverter(LightningModule):
         """log p(x | h) of each image, [B] nats. h is that of `context_image` where the batch has one."""
         return self.density.log_prob(batch["image"], self._batch_context(batch))
 
+    def log_prob_per_pixel(self, batch: dict[str, Tensor]) -> Tensor:
+        """log p(x_i | x_<i, h) of every pixel, [B, H, W] nats; h as for `log_prob`."""
+        return self.density.log_prob_per_pixel(batch["image"], self._batch_context(batch))
+
     @torch.no_grad()
-    def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
-        """`log_prob` without gradient, in the largest parts that an accelerator's memory holds.
+    def log_prob_per_pixel_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
+        """`log_prob_per_pixel` without gradient, in the largest parts that an accelerator's memory holds.
 
         On a CPU in parts of 64 images: more leave its caches, and take a quarter longer.
         """
@@ -107,11 +113,15 @@ class Inverter(LightningModule):
             part = min(size, self.largest_eval_batch)
             try:
                 parts = zip(*(value.split(part) for value in batch.values()), strict=True)
-                return torch.cat([self.log_prob(dict(zip(batch, values, strict=True))) for values in parts])
+                return torch.cat([self.log_prob_per_pixel(dict(zip(batch, values, strict=True))) for values in parts])
             except torch.OutOfMemoryError:
                 if part == 1:
                     raise
                 self.largest_eval_batch = (part + 1) // 2
+
+    def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
+        """log p(x | h) of each image, [B] nats: what `log_prob_per_pixel_in_parts` gives, summed in float64."""
+        return self.log_prob_per_pixel_in_parts(batch).double().sum(dim=(1, 2))
 
     def draw_batches(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Iterator[Tensor]:
         """The draws of `draws` as they are finished: uint8 [b, C, H, W], all of the first image, then the next."""
@@ -156,7 +166,8 @@ class Inverter(LightningModule):
         return {"loss": loss.mean(), "log_prob": log_prob.detach()}
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return {"log_prob": self.log_prob_in_parts(batch)}
+        per_pixel = self.log_prob_per_pixel_in_parts(batch)
+        return {"log_prob": per_pixel.double().sum(dim=(1, 2)), "log_prob_per_pixel": per_pixel}
 
     test_step = validation_step
 
@@ -171,6 +182,8 @@ class Inverter(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["layer"] = self.representation.layer
+        checkpoint["classifier_name"] = self.classifier_name
+        checkpoint["classifier_updates"] = self.classifier_updates
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of another layer, or of no inverter at all."""
@@ -180,6 +193,8 @@ class Inverter(LightningModule):
             raise ValueError(
                 f"the checkpoint inverts layer {checkpoint['layer']}; this config asks for {self.representation.layer}"
             )
+        self.classifier_name = checkpoint.get("classifier_name")
+        self.classifier_updates = checkpoint.get("classifier_updates")
 
 
 def channel_statistics(contexts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

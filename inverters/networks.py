@@ -4,7 +4,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
 NetworkFactory = Callable[[tuple[int, int, int], int], nn.Sequential]
@@ -116,27 +115,3 @@ class FullyConnectedNet(nn.Sequential):
                 logits=nn.Linear(num_hidden, num_classes),
             )
         )
-
-
-class _TopBits(nn.Module):
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        self.step = 2 ** (8 - bits)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.floor((x * 255).round() / self.step) * self.step / 255
-
-
-class TopBits(nn.Sequential):
-    """An exact network for worlds of known information: its stage `bits` keeps the top b bits of every pixel.
-
-    b = 8 is the identity, b = 0 a constant. It has no parameters, so it needs no training.
-
-    Args:
-        image_shape: (C, H, W).
-        num_classes: Unused; every network is made from these two.
-        bits: b.
-    """
-
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, bits: int = 1) -> None:
-        super().__init__(OrderedDict(bits=_TopBits(bits)))

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import yaml
 from PIL import Image
 
 from cli import main
+from datamodules.mnist import MNIST5kDataModule
+from inverters.inverter import Inverter
 from inverters.pixelcnn import PixelCNN
 
 ROOT = Path(__file__).parents[1]
@@ -78,15 +81,23 @@ def test_results_of_an_inverter(here):
     log_prob = np.load("runs/inverter_mnist5k_fc3/log_prob.npy")
     index = np.load("runs/inverter_mnist5k_fc3/index.npy")
     assert list(row) == [
-        "name", "commit", "split", "num_images", "nce_nats", "nce_nats_se", "bits_per_dim", "shuffled_nce_nats",
+        "name", "commit", "split", "dataset", "kind", "network", "layer", "depth", "density", "classifier",
+        "classifier_updates", "num_images", "num_dims", "nce_nats", "nce_nats_se", "bits_per_dim", "shuffled_nce_nats",
         "class_agreement", "class_agreement_se", "num_samples", "checkpoint",
     ]  # fmt: skip
-    assert row["name"] == "inverter_mnist5k_fc3"
+    about = {
+        "name": "inverter_mnist5k_fc3", "dataset": "mnist5k", "kind": "inverter", "network": "ConvNet", "layer": "fc3",
+        "depth": 3, "density": "PixelCNN", "classifier": "classifier_mnist5k", "classifier_updates": 30,
+    }  # fmt: skip
+    assert about.items() <= row.items()
     assert row["split"] == "test"
     assert row["num_images"] == len(log_prob) == len(set(index)) == 20
     assert row["nce_nats"] == pytest.approx(log_prob.mean(), rel=1e-6)
     assert row["nce_nats_se"] == pytest.approx(log_prob.std(ddof=1) / 20**0.5, rel=1e-5)
     assert row["bits_per_dim"] == pytest.approx(-row["nce_nats"] / 784 / np.log(2))
+    per_pixel = np.load("runs/inverter_mnist5k_fc3/log_prob_per_pixel.npy")
+    assert per_pixel.shape == (20, 28, 28)
+    assert np.array_equal(per_pixel.sum(axis=(1, 2), dtype=np.float64).round(9), log_prob.round(9))
     assert row["shuffled_nce_nats"] != row["nce_nats"]
     assert row["num_samples"] == 6
     assert (row["class_agreement"] * 6) % 1 == pytest.approx(0, abs=1e-9)
@@ -95,7 +106,9 @@ def test_results_of_an_inverter(here):
 
 def test_results_of_a_classifier(here):
     row = json.loads(Path("runs/classifier_mnist5k/results.json").read_text())
-    assert list(row) == ["name", "commit", "split", "num_images", "accuracy", "accuracy_se", "checkpoint"]
+    assert list(row) == [
+        "name", "commit", "split", "dataset", "kind", "network", "num_images", "accuracy", "accuracy_se", "checkpoint",
+    ]  # fmt: skip
     assert row["num_images"] == 500
     assert row["accuracy"] > 0.5  # 30 steps learn something
     assert row["accuracy_se"] == pytest.approx((row["accuracy"] * (1 - row["accuracy"]) / 499) ** 0.5)
@@ -166,6 +179,53 @@ def test_sample_draws_a_grid_that_the_seed_decides(here):
     assert not np.array_equal(draws[0], draws[2])
     with Image.open(folder / "draws.png") as grid:
         assert grid.width > 200
+
+
+def test_a_test_keeps_its_pictures_as_arrays(here):
+    arrays = np.load("runs/inverter_mnist5k_fc3/samples.npz")
+    assert arrays["draws"].shape == (2, 1, 1, 28, 28)
+    main(["sample", *INVERTER, *SMALL, "--num_images=2", "--num_draws=1"])
+    assert np.array_equal(np.load(run_folders("inverter_mnist5k_fc3")[-1] / "draws.npy"), arrays["draws"])
+
+
+DISTANCES = [*INVERTER, *SMALL, "--num_images=8", "--num_samples=3", "--num_queries=2", "--num_candidates=12"]
+
+
+@pytest.mark.parametrize("space", ["layer", "pixels"])
+def test_distances_agree_with_numpy_s(here, capsys, space):
+    main(["distances", *DISTANCES, f"--space={space}"])
+    assert "IM-NN nearest sample" in capsys.readouterr().out
+    folder = Path("runs/inverter_mnist5k_fc3")
+    row, shown = json.loads((folder / "distances.json").read_text()), np.load(folder / "nearest.npz")
+    with next(iter(folder.glob("*/checkpoints/best.ckpt"))).open("rb") as file:
+        weights = torch.load(file, weights_only=True)["state_dict"]
+    inverter = Inverter("fc3", (1, 28, 28), 10, density=partial(PixelCNN, num_filters=4, num_layers=1, dropout=0))
+    inverter.load_state_dict(weights)
+    data = MNIST5kDataModule()
+    data.setup("fit")
+    h = [inverter.representation(data.datasets[split].images).double().numpy() for split in ("test", "train")]
+    one_nn = [abs(one - h[1]).mean(axis=1).min() for one in h[0][:8]]
+    assert row["one_nn"] == pytest.approx(np.mean(one_nn), rel=1e-5)
+    assert 0 < row["im_nn"] < row["im_s"]
+    assert (row["num_images"], row["num_samples"]) == (8, 3)
+    assert 0 <= row["class_agreement"] <= 1
+    pixels = abs(data.datasets["train"].images.double().numpy() - shown["inputs"][0].astype(float)).mean(axis=(1, 2, 3))
+    nearest = pixels if space == "pixels" else abs(h[1] - h[0][0]).mean(axis=1)
+    assert shown["training_distances"][0] == pytest.approx(np.sort(nearest)[:6], rel=1e-5)
+    assert shown["samples"].shape == shown["training"].shape == shown["blind"].shape == (2, 6, 1, 28, 28)
+
+
+def test_distances_need_a_layer(here, capsys):
+    unconditional = ["--config", "unconditional_mnist5k.yaml", *SMALL]
+    main(["fit", *unconditional, "--trainer.max_steps=1"])
+    assert "an unconditional model has no layer" in failure(capsys, "distances", *unconditional)
+
+
+def test_estimators_are_asked_of_the_same_layer(here, capsys):
+    main(["estimators", *INVERTER, *SMALL, "--num_images=100"])
+    rows = json.loads(Path("runs/inverter_mnist5k_fc3/estimators.json").read_text())
+    assert len(rows) >= 4
+    assert all(row["estimator"] in capsys.readouterr().out for row in rows[:1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -450,3 +510,23 @@ def test_activations_are_kept_once_for_all_runs(here, capsys):
     (path,) = Path("runs/activations").glob("*.npy")
     h = np.load(path, mmap_mode="r")
     assert (h.shape, h.dtype) == ((4000, 10), np.float16)
+
+
+def test_the_report_is_one_file_and_a_wandb_run(here, capsys):
+    main(["report"])
+    assert "runs: runs/report.html" in capsys.readouterr().out
+    assert "inverter_mnist5k_fc3" in Path("runs/report.html").read_text()
+    media = sorted(Path("runs/wandb").glob("offline-run-*"))[-1] / "files" / "media"
+    (accuracy,) = [path for path in media.rglob("*.table.json") if "Accuracy" in path.name]
+    row = json.loads(Path("runs/classifier_mnist5k/results.json").read_text())
+    assert f"{100 * row['accuracy']:.2f} ± " in json.loads(accuracy.read_text())["data"][0][4]
+    assert list(media.rglob("*.png"))
+
+
+def test_the_report_says_what_it_lacks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "no folder runs" in failure(capsys, "report")
+    Path("runs").mkdir(exist_ok=True)
+    assert "no results.json in runs; make one with: python cli.py fit" in failure(capsys, "report")
+    Path("runs/results.json").write_text("{")
+    assert "runs/results.json cannot be read" in failure(capsys, "report")

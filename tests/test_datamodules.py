@@ -93,6 +93,14 @@ def test_few_training_images_are_of_all_classes_equally(tmp_path):
             MNISTDataModule(str(tmp_path), val_split=50, num_train=number).setup("fit")
 
 
+def test_few_embedded_digits_too(digits):
+    data = MNIST5kDataModule(num_train=100)
+    data.setup("fit")
+    assert data.datasets["train"].labels.bincount().tolist() == [10] * 10
+    assert set(data.datasets["train"].index.tolist()) < set(digits.datasets["train"].index.tolist())
+    assert torch.equal(data.datasets["test"].index, digits.datasets["test"].index)
+
+
 def test_a_failed_download_names_files_folder_and_checksums(tmp_path, monkeypatch):
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
     with pytest.raises(OSError, match=r"train-images-idx3-ubyte.gz \(md5 f68b3c2dcbeaaa9fbdd348bbdeb94873\)") as caught:

@@ -64,7 +64,10 @@ def test_steps_return_what_the_callbacks_need():
     assert step["log_prob"].shape == (3,)
     assert not step["log_prob"].requires_grad
     torch.testing.assert_close(step["loss"].detach(), -step["log_prob"].mean())
-    assert inverter.validation_step(batch, 0).keys() == {"log_prob"}
+    evaluated = inverter.validation_step(batch, 0)
+    assert evaluated["log_prob_per_pixel"].shape == (3, *SHAPE[1:])
+    torch.testing.assert_close(evaluated["log_prob"], inverter.log_prob(batch).double())
+    assert torch.equal(evaluated["log_prob"], evaluated["log_prob_per_pixel"].double().sum((1, 2)))
 
 
 def test_draws_are_reproducible_and_do_not_depend_on_the_batch():
@@ -91,10 +94,10 @@ class _Crammed(PixelCNN):
 
     room = 3
 
-    def log_prob(self, image, context):
+    def log_prob_per_pixel(self, image, context):
         if len(image) > self.room:
             raise torch.OutOfMemoryError
-        return super().log_prob(image, context)
+        return super().log_prob_per_pixel(image, context)
 
 
 def test_evaluation_takes_the_largest_batch_that_fits():
@@ -106,7 +109,7 @@ def test_evaluation_takes_the_largest_batch_that_fits():
     assert inverter.largest_eval_batch == 3
     assert not log_prob.requires_grad
     expected = [inverter.log_prob({name: x[i : i + 1] for name, x in batch.items()}) for i in range(10)]
-    torch.testing.assert_close(log_prob, torch.cat(expected).detach())
+    torch.testing.assert_close(log_prob.float(), torch.cat(expected).detach())
     inverter.density.room = 0
     with pytest.raises(torch.OutOfMemoryError):
         inverter.log_prob_in_parts(batch)

@@ -4,6 +4,7 @@ import importlib
 import itertools
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,13 +16,15 @@ from test_configs import CONFIGS, shortened
 
 from cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 LINES = [
     shlex.split(line.split("&&")[-1], comments=True)
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
 COMMANDS = [line[2:] for line in LINES if line[:2] == ["python", "cli.py"]]
+STUDIES = [line for line in LINES if line[:1] == ["snakemake"]]
 BENCHMARKS = [line[2:] for line in LINES if line[:2] == ["python", "-m"]]
 
 
@@ -37,18 +40,32 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     verbs = set()
     for command in COMMANDS:
         verbs.add(command[0])
+        if command[0] == "report":
+            main(command)
+            assert Path("runs/report.html").is_file()
+            continue
         name = next(part for part in command if part.endswith(".yaml"))
         short = shortened(name)[2:]
         if command[0] == "predict":
             short.append("--trainer.limit_predict_batches=2")
+        if command[0] == "distances":
+            short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
         main([*command, *short])
-    assert verbs == {"fit", "test", "predict", "sample", "score", "show"}
+    assert verbs == {"fit", "test", "predict", "sample", "score", "show", "distances", "estimators", "report"}
+
+
+@pytest.mark.parametrize("command", STUDIES, ids=lambda command: command[-1])
+def test_studies_can_be_planned(command, tmp_path):
+    local = [part for part in command if part not in ("--executor", "slurm")]  # its plugin is an extra of the cluster's
+    call = [sys.executable, "-m", *local, "--snakefile", str(ROOT / "Snakefile"), "--dry-run"]
+    subprocess.run(call, cwd=tmp_path, check=True, capture_output=True)
 
 
 def test_names_in_the_readme_are_configs():
     table = README[README.index("## The published experiments") : README.index("**Own pictures**")]
     names = {name for pattern in re.findall(r"`([a-z0-9_{},]+)`", table) for name in expanded(pattern)}
-    names = {name for name in names if name.split("_")[0] in ("classifier", "inverter", "mse", "unconditional")}
+    kinds = ("classifier", "inverter", "mse", "unconditional", "world")
+    names = {name for name in names if name.split("_")[0] in kinds}
     assert len(names) > 45
     assert names == {name.removesuffix(".yaml") for name in CONFIGS}
 
@@ -64,6 +81,7 @@ def test_benchmarks_run(command, monkeypatch, capsys):
     module = importlib.import_module(command[0])
     tiny = {
         "benchmarks.cost": [],
+        "benchmarks.nearest": ["--num_queries", "4", "--num_rows", "1500", "--num_units", "8"],
         "benchmarks.cache": ["--config", "inverter_mnist5k_logits.yaml", "--num_images", "100"],
     }.get(command[0], ["--sizes", "tiny", "--threads", "1"])
     monkeypatch.setattr(sys, "argv", [*command, "--repeats", "1", "--device", "cpu", *tiny])
@@ -73,5 +91,5 @@ def test_benchmarks_run(command, monkeypatch, capsys):
 
 def test_all_benchmarks_are_in_the_readme():
     assert sorted(command[0] for command in BENCHMARKS) == [
-        f"benchmarks.{n}" for n in ("cache", "cost", "sampling", "training")
+        f"benchmarks.{n}" for n in ("cache", "cost", "nearest", "sampling", "training")
     ]

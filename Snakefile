@@ -1,0 +1,135 @@
+"""The studies as graphs of runs: classifiers, then inverters, then what is asked of them, then the report.
+
+    snakemake --cores 2 study_mnist5k    # the small study, on a CPU
+    snakemake --cores 2 worlds           # where the information is known exactly
+    snakemake --executor slurm --jobs 64 paper
+
+What is done is not done again; an interrupted training goes on from its last checkpoint.
+"""
+
+import sys
+from pathlib import Path
+
+CLI = f"{sys.executable} {Path(workflow.basedir) / 'cli.py'}"
+# More arguments for every run: snakemake ... --config 'arguments=--data.data_dir /data'
+ARGUMENTS = config.get("arguments", "")
+# Of a run without a GPU; more threads than one are slower for each run than as many runs beside each other.
+ENVIRONMENT = "export OMP_NUM_THREADS={threads};"
+
+LAYERS = ["conv1", "conv2", "fc3", "logits"]
+AFFNIST = ["affnist_conv_fc3", "affnist_pool_fc3", "affnist_fc_fc3"]
+PAPER = [f"{data}_{layer}" for data in ("mnist", "svhn", "cifar") for layer in LAYERS] + AFFNIST
+SMALL = [f"mnist5k_{layer}" for layer in LAYERS]
+WORLDS = sorted(path.stem for path in (Path(workflow.basedir) / "configs").glob("world_*.yaml"))
+
+
+def updates(data, layers, numbers):
+    """The runs of fig 5b: inverters of a classifier after so many updates, regular and overfitted."""
+    return [
+        f"runs/updates/{kind}_{number:06d}/inverter_{data}_{layer}/results.json"
+        for kind in ("updates", "overfitted") for number in numbers for layer in layers
+    ]
+
+
+def results(names):
+    return [f"runs/{name}/results.json" for name in names]
+
+
+def answers(inverters):
+    """What is asked of every inverter once it is trained."""
+    return [f"runs/inverter_{name}/{file}" for name in inverters for file in ("distances.json", "estimators.json")]
+
+
+def classifier_of(wildcards):
+    """The result of the classifier that a run inverts; none for an unconditional model."""
+    data, *rest = wildcards.data_layer.split("_")
+    which = f"{data}_{rest[0]}" if data == "affnist" else data
+    return f"runs/classifier_{which}/results.json"
+
+
+def goes_on(wildcards, output):
+    """The key that resumes a run which was interrupted."""
+    runs = sorted(Path(output[0]).parent.glob("*/checkpoints"))
+    return "--ckpt_path last" if runs and (runs[-1] / "last.ckpt").exists() else ""
+
+
+localrules: study_mnist5k, worlds, paper, report_mnist5k, report_paper
+
+
+rule study_mnist5k:
+    input: "runs/study_mnist5k.html"
+
+
+rule paper:
+    input: "runs/study_paper.html"
+
+
+rule worlds:
+    input: results(WORLDS)
+
+
+rule report_mnist5k:
+    input:
+        results(["classifier_mnist5k", "unconditional_mnist5k"]),
+        results(f"{kind}_{name}" for kind in ("inverter", "mse") for name in SMALL),
+        answers(SMALL),
+        updates("mnist5k", ["conv2", "fc3"], [0, 100, 1000]),
+    output: "runs/study_mnist5k.html"
+    shell: "{CLI} report --output {output}"
+
+
+rule report_paper:
+    input:
+        results(f"unconditional_{data}" for data in ("mnist", "svhn", "cifar", "affnist")),
+        results(f"{kind}_{name}" for kind in ("inverter", "mse") for name in PAPER),
+        answers(PAPER),
+        updates("mnist", LAYERS, [0, 100, 1000, 10000, 100000]),
+    output: "runs/study_paper.html"
+    shell: "{CLI} report --output {output}"
+
+
+rule classifier:
+    output: "runs/classifier_{data}/results.json"
+    params: resume=goes_on
+    resources: gpu=1, runtime="1d"
+    shell: ENVIRONMENT + "{CLI} fit --config classifier_{wildcards.data}.yaml {params.resume} {ARGUMENTS}"
+
+
+rule conditional:
+    input: classifier_of
+    output: "runs/{kind}_{data_layer}/results.json"
+    wildcard_constraints: kind="inverter|mse"
+    params: resume=goes_on
+    resources: gpu=1, runtime="5d"
+    shell: ENVIRONMENT + "{CLI} fit --config {wildcards.kind}_{wildcards.data_layer}.yaml {params.resume} {ARGUMENTS}"
+
+
+rule without_classifier:
+    output: "runs/{name}/results.json"
+    wildcard_constraints: name="(unconditional|world)_[a-z0-9_]+"
+    params: resume=goes_on
+    resources: gpu=1, runtime="5d"
+    shell: ENVIRONMENT + "{CLI} fit --config {wildcards.name}.yaml {params.resume} {ARGUMENTS}"
+
+
+rule of_updates:
+    input: lambda wildcards: f"runs/classifier_{wildcards.data}_{wildcards.kind}/results.json"
+    output: "runs/updates/{kind}_{number}/inverter_{data}_{layer}/results.json"
+    wildcard_constraints: kind="updates|overfitted", data="[a-z0-9]+", layer="[a-z0-9]+"
+    params:
+        resume=goes_on,
+        short=lambda wildcards: "--trainer.max_steps 200" if wildcards.data == "mnist5k" else "",
+    resources: gpu=1, runtime="5d"
+    shell:
+        ENVIRONMENT + "{CLI} fit --config inverter_{wildcards.data}_{wildcards.layer}.yaml {params.resume} "
+        "--classifier $(ls -d runs/classifier_{wildcards.data}_{wildcards.kind}/*/checkpoints | tail -n 1)"
+        "/update_{wildcards.number}.ckpt --trainer.default_root_dir runs/updates/{wildcards.kind}_{wildcards.number} "
+        "{params.short} {ARGUMENTS}"
+
+
+rule asked:
+    input: "runs/inverter_{name}/results.json"
+    output: "runs/inverter_{name}/{verb}.json"
+    wildcard_constraints: verb="distances|estimators"
+    resources: gpu=1, runtime="1d"
+    shell: ENVIRONMENT + "{CLI} {wildcards.verb} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"

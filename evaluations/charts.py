@@ -1,0 +1,157 @@
+"""The charts, each a function from what was measured to a matplotlib figure; nothing else is drawn."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")  # a training run has no screen
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from evaluations.information import Estimate
+
+# Okabe and Ito's colours and different markers, so that lines can be told apart in grey and by everyone.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def nce_over_layers(relative: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """NCE of each layer relative to abs(NCE of conv1), with 95 % intervals (Nash et al. 2019, fig 5a).
+
+    Args:
+        relative: By data set and layer, from the input to the output.
+    """
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for k, (name, layers) in enumerate(relative.items()):
+        values = list(layers.values())
+        below = [max(v.mean - v.low, 0) for v in values]
+        above = [max(v.high - v.mean, 0) for v in values]
+        _line(axis, k, name, list(layers), [v.mean for v in values], [below, above])
+    axis.set_ylabel("NCE / |NCE of conv1|")
+    axis.set_xlabel("layer")
+    axis.legend(frameon=False)
+    return figure
+
+
+def training_dynamics(points: Mapping[str, Mapping[str, Mapping[int, tuple[float, float]]]]) -> Figure:
+    """NCE against the number of the classifier's updates, one panel a kind of training (Nash et al. 2019, fig 5b).
+
+    Args:
+        points: By kind, layer and number of updates: NCE and its standard error, nats.
+    """
+    figure, axes = plt.subplots(
+        1, len(points), figsize=(1 + 4 * len(points), 4), sharey=True, squeeze=False, layout="constrained"
+    )
+    numbers = sorted({n for layers in points.values() for line in layers.values() for n in line})
+    for axis, (kind, layers) in zip(axes[0], points.items(), strict=True):
+        for k, (layer, line) in enumerate(layers.items()):
+            updates = sorted(line)
+            _line(axis, k, layer, updates, [line[n][0] for n in updates], [line[n][1] for n in updates])
+        axis.set_xscale("symlog", linthresh=100, linscale=0.5)
+        axis.set_xticks(numbers, [str(n) for n in numbers])
+        axis.minorticks_off()
+        axis.set_title(f"{kind} classifier")
+        axis.set_xlabel("updates of the classifier")
+    axes[0, 0].set_ylabel("NCE, nats per image")
+    axes[0, -1].legend(frameon=False)
+    return figure
+
+
+def table1_ratios(
+    measured: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]],
+    paper: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> Figure:
+    """Distances of samples relative to the nearest training image's, one panel a data set (Nash et al. 2019, table 1).
+
+    Args:
+        measured: By data set, layer and ratio: its value and standard error.
+        paper: By data set, layer and ratio: the published value, where there is one.
+    """
+    figure, axes = plt.subplots(
+        1, len(measured), figsize=(1 + 4 * len(measured), 4), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axis, (name, layers) in zip(axes[0], measured.items(), strict=True):
+        theirs = paper.get(name, {})
+        for k, ratio in enumerate(next(iter(layers.values()))):
+            places = np.arange(len(layers)) + 0.16 * (k - 0.5)
+            values = [layer[ratio] for layer in layers.values()]
+            axis.errorbar(
+                places, [v for v, _ in values], [e for _, e in values],
+                fmt=MARKERS[k], color=COLOURS[k], capsize=3, label=ratio,
+            )  # fmt: skip
+            known = [(x, theirs[y][ratio]) for x, y in zip(places, layers, strict=True) if y in theirs]
+            if known:
+                axis.plot(
+                    *zip(*known, strict=True), MARKERS[k], color=COLOURS[k], fillstyle="none", markersize=10,
+                    label=f"{ratio}, the paper's",
+                )  # fmt: skip
+        axis.axhline(1, color="grey", linewidth=0.8, linestyle=":")
+        axis.set_xticks(range(len(layers)), list(layers))
+        axis.set_xlim(-0.5, len(layers) - 0.5)
+        axis.set_title(name)
+        axis.set_xlabel("layer")
+    axes[0, 0].set_ylim(bottom=0)
+    axes[0, 0].set_ylabel("distance / that of the nearest training image")
+    axes[0, 0].legend(frameon=False)
+    return figure
+
+
+def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float], reference: str) -> Figure:
+    """NCE of several networks less that of one, with 95 % intervals (Nash et al. 2019, section 5.2).
+
+    Args:
+        measured: By network, nats.
+        paper: By network, the published difference, where there is one.
+        reference: The network that is subtracted.
+    """
+    figure, axis = plt.subplots(figsize=(6, 1.5 + 0.6 * len(measured)), layout="constrained")
+    for place, (name, value) in enumerate(measured.items()):
+        bars = [[max(value.mean - value.low, 0)], [max(value.high - value.mean, 0)]]
+        label = "measured" if place == 0 else None
+        axis.errorbar([value.mean], [place], xerr=bars, fmt=MARKERS[0], color=COLOURS[0], capsize=3, label=label)
+        if name in paper:
+            label = "the paper's" if place == 0 else None
+            axis.plot(paper[name], place, MARKERS[1], color=COLOURS[1], fillstyle="none", markersize=10, label=label)
+    axis.axvline(0, color="grey", linewidth=0.8, linestyle=":")
+    axis.set_yticks(range(len(measured)), list(measured))
+    axis.set_ylim(-0.5, len(measured) - 0.5)
+    axis.set_xlabel(f"NCE less that of {reference}, nats per image")
+    axis.legend(frameon=False)
+    return figure
+
+
+def breakdown_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Estimate over truth against the dimension, where the truth is known; within the band it is 10 % off at most.
+
+    Args:
+        rows: Each with estimator, dimension, estimate_nats and truth_nats.
+    """
+    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    for k, name in enumerate(dict.fromkeys(row["estimator"] for row in rows)):
+        mine = sorted((row for row in rows if row["estimator"] == name), key=lambda row: row["dimension"])
+        ratios = [row["estimate_nats"] / row["truth_nats"] for row in mine]
+        _line(axis, k, name, [row["dimension"] for row in mine], ratios, None)
+    axis.axhspan(0.9, 1.1, color="grey", alpha=0.2, linewidth=0)
+    dimensions = sorted({row["dimension"] for row in rows})
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(dimensions, [str(d) for d in dimensions])
+    axis.minorticks_off()
+    axis.set_xlabel("dimension")
+    axis.set_ylabel("estimate / truth")
+    axis.legend(frameon=False)
+    return figure
+
+
+def _line(axis: Axes, k: int, label: str, x: Sequence[Any], y: Sequence[float], errors: Any) -> None:
+    style: dict[str, Any] = {
+        "color": COLOURS[k % len(COLOURS)],
+        "marker": MARKERS[k % len(MARKERS)],
+        "capsize": 3,
+        "label": label,
+    }
+    axis.errorbar(x, y, errors, **style)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,199 @@
+"""Other estimators of what a layer keeps, for comparison: binning, kernel density, nearest neighbours.
+
+Each takes raw h of N images, [N, ...], and no other knowledge; none says what of x is kept.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import digamma, gammaln
+from scipy.stats import entropy
+from sklearn.metrics import pairwise_distances_chunked
+from torch import Tensor
+
+NUM_BINS = 30  # Shwartz-Ziv and Tishby (2017)
+RELATIVE_NOISE = 0.1  # standard deviation of the noise of the kernel density bounds, over that of a unit of the layer
+NUM_NEIGHBOURS = 3
+SMALLEST = 1e-10  # added to a neighbour's distance, in the units of h
+
+
+def binned_information(h: Tensor, num_bins: int = NUM_BINS) -> float:
+    """I(x; binned h) = H(binned h), nats, by counting patterns (Nash et al. 2019, eq. 12; Shwartz-Ziv and Tishby 2017).
+
+    Bins are equally wide between each unit's own smallest and largest value, so that they fit unbounded activations.
+    It can be no more than ln N, which it reaches as soon as all patterns differ.
+
+    Args:
+        h: [N, ...].
+        num_bins: Of every unit; a constant unit has one.
+    """
+    flat = _flat(h)
+    low, high = flat.min(0), flat.max(0)
+    scaled = flat - low  # [N, D], many numbers: the rest is done in place
+    scaled *= num_bins / np.where(high > low, high - low, 1)
+    np.minimum(scaled, num_bins - 1, out=scaled)
+    bins = scaled.astype(np.min_scalar_type(num_bins - 1))
+    _, counts = np.unique(bins, axis=0, return_counts=True)
+    return float(entropy(counts))
+
+
+def kernel_density_bounds(h: Tensor, noise_variance: float) -> tuple[float, float]:
+    """Lower and upper bound on I(x; h + noise), nats, for N equally likely images (Kolchinsky and Tracey 2017).
+
+    p(h + noise) is a mixture of N Gaussians, and its entropy less that of the noise lies between
+    -mean_i ln mean_j exp(-D(i, j)) for D the Bhattacharyya distance, |h_i - h_j|^2 / 8 variance, and for D the
+    Kullback-Leibler divergence, |h_i - h_j|^2 / 2 variance: the kernel density estimate of Nash et al. 2019, eq. 2.
+    Both are between 0 and ln N, whatever is true of images beyond these.
+
+    Args:
+        h: [N, ...].
+        noise_variance: Of the Gaussian noise on every unit.
+    """
+    return _bounds(_over_distances(_flat(h), _log_densities(noise_variance)))
+
+
+def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
+    """Differential entropy of h, nats, from distances to the k-th neighbour (Nash et al. 2019, eq. 13-14).
+
+    The estimator of Kozachenko and Leonenko, as in Kraskov et al. 2004. It depends on the scale of h, and may be
+    negative. For a deterministic network I(x; h) of continuous x is infinite; the entropy takes its place there.
+
+    Where more than k images collide, as where all units of a ReLU layer are off, their distance is 0 and the entropy
+    minus infinity; SMALLEST, the epsilon of eq. 13, keeps it finite and very low, and then decides the result.
+
+    Args:
+        h: [N, ...].
+        k: Which neighbour, less than N.
+
+    Raises:
+        ValueError: There are no k neighbours.
+    """
+    flat = _flat(h)
+    return _entropy(_over_distances(flat, _neighbour_distances(flat, k)), flat.shape[1], k)
+
+
+def all_estimates(h: Tensor) -> list[dict[str, Any]]:
+    """What each says of a layer's raw h [N, ...]: rows for JSON, with the ceiling that an estimate cannot exceed.
+
+    The noise of the kernel density bounds is a tenth of the layer's standard deviation, so that they are free of scale.
+
+    Raises:
+        ValueError: N is not more than NUM_NEIGHBOURS.
+    """
+    flat = _flat(h)
+    variance = RELATIVE_NOISE**2 * float(flat.var(axis=0).mean())
+    # A layer that gives the same h for all images is one point, under any noise.
+    log_densities, neighbour_distances = _log_densities(variance or 1.0), _neighbour_distances(flat, NUM_NEIGHBOURS)
+
+    def both(squares: np.ndarray, start: int) -> np.ndarray:  # the distances cost most by far, so once for both
+        return np.column_stack([log_densities(squares, start), neighbour_distances(squares, start)])
+
+    found = _over_distances(flat, both)  # [N, 3]
+    lower, upper = _bounds(found[:, :2])
+    differential = _entropy(found[:, 2], flat.shape[1], NUM_NEIGHBOURS)
+    ceiling = math.log(len(flat))
+    noise = {"noise_variance": variance}
+    neighbour = {"k": NUM_NEIGHBOURS, "smallest": SMALLEST}
+    estimates: list[tuple[str, float, float | None, dict[str, Any]]] = [
+        ("binning, I(x; binned h)", binned_information(h), ceiling, {"num_bins": NUM_BINS}),
+        ("kernel density, lower bound on I(x; h + noise)", lower, ceiling, noise),
+        ("kernel density, upper bound on I(x; h + noise)", upper, ceiling, noise),
+        ("nearest neighbours, differential entropy of h", differential, None, neighbour),
+    ]
+    names = ("estimator", "estimate_nats", "ceiling_nats", "parameters")
+    return [dict(zip(names, values, strict=True)) for values in estimates]
+
+
+def breakdown(
+    dimensions: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256), num_samples: int = 2000, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Estimates beside the truth, nats, as the dimension d of h grows and the number of samples does not.
+
+    Binning and the kernel density bounds are given d fair bits, d ln 2, and noise too small to mistake any.
+    Nearest neighbours are given d standard normal variables, d/2 ln(2 pi e).
+
+    Returns:
+        Rows of estimator, dimension, estimate_nats, truth_nats.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for d in dimensions:
+        bits = torch.randint(2, (num_samples, d), generator=generator)
+        x = torch.randn(num_samples, d, generator=generator, dtype=torch.float64)
+        lower, upper = kernel_density_bounds(bits, noise_variance=0.01)
+        for name, estimate, truth in (
+            ("binning", binned_information(bits, num_bins=2), d * math.log(2)),
+            ("kernel density, lower", lower, d * math.log(2)),
+            ("kernel density, upper", upper, d * math.log(2)),
+            ("nearest neighbours", nearest_neighbour_entropy(x), d / 2 * math.log(2 * math.pi * math.e)),
+        ):
+            rows.append({"estimator": name, "dimension": d, "estimate_nats": estimate, "truth_nats": truth})
+    return rows
+
+
+def breaks_down_at(rows: Sequence[dict[str, Any]], estimator: str, tolerance: float = 0.1) -> int | None:
+    """The smallest dimension from which on an estimator is always further off than the tolerance; None if it is not.
+
+    Args:
+        rows: Of `breakdown`.
+        estimator: By name.
+        tolerance: As a share of the truth.
+    """
+    mine = sorted((row for row in rows if row["estimator"] == estimator), key=lambda row: row["dimension"])
+    found = None
+    for row in mine:
+        off = abs(row["estimate_nats"] / row["truth_nats"] - 1) > tolerance
+        found = (found or row["dimension"]) if off else None
+    return found
+
+
+def _flat(h: Tensor) -> np.ndarray:
+    """[N, ...] as float64 [N, D]."""
+    return h.double().numpy(force=True).reshape(len(h), -1)
+
+
+def _over_distances(flat: np.ndarray, reduce: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
+    """What `reduce` makes of some rows' squared distances to all rows [rows, N] and the first row's number; for all N.
+
+    The rows are centred, as |a|^2 + |b|^2 - 2 a.b loses what is small beside |a|^2.
+    """
+    parts = pairwise_distances_chunked(
+        flat - flat.mean(axis=0), reduce_func=reduce, metric="euclidean", squared=True, working_memory=128
+    )  # megabytes
+    return np.concatenate(list(parts))
+
+
+def _log_densities(noise_variance: float) -> Callable[[np.ndarray, int], np.ndarray]:
+    """ln sum_j exp(-D(i, j)) for both divergences, [rows, 2]; at least 0, as D(i, i) is 0."""
+
+    def reduce(squares: np.ndarray, start: int) -> np.ndarray:
+        sums = [np.exp(squares / (-factor * noise_variance)).sum(axis=1) for factor in (8, 2)]
+        return np.log(np.column_stack(sums))
+
+    return reduce
+
+
+def _neighbour_distances(flat: np.ndarray, k: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Of each row to its k-th neighbour, [rows]: chosen by the squares, then taken exactly, so that equals are at 0."""
+    if k >= len(flat):
+        raise ValueError(f"no neighbour number {k} among {len(flat)} images; give at least {k + 1} images")
+
+    def reduce(squares: np.ndarray, start: int) -> np.ndarray:
+        neighbours = squares.argpartition(k, axis=1)[:, k]  # a row itself comes first
+        return np.linalg.norm(flat[start : start + len(squares)] - flat[neighbours], axis=1)
+
+    return reduce
+
+
+def _bounds(log_densities: np.ndarray) -> tuple[float, float]:
+    lower, upper = math.log(len(log_densities)) - log_densities.mean(axis=0)
+    return float(lower), float(upper)
+
+
+def _entropy(distances: np.ndarray, num_units: int, k: int) -> float:
+    """Eq. 13-14 of distances [N] to the k-th neighbour among N rows."""
+    unit_ball = num_units / 2 * math.log(math.pi) - gammaln(num_units / 2 + 1)
+    return float(num_units * np.log(distances + SMALLEST).mean() + unit_ball + digamma(len(distances)) - digamma(k))

@@ -1,0 +1,121 @@
+"""What the log-probabilities of a test set say: means, differences and maps, in nats, with their errors."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import bootstrap
+from torch import Tensor
+
+NUM_RESAMPLES = 2000
+
+
+class Estimate(NamedTuple):
+    """A mean over images with its standard error, and the 95 % percentile bootstrap interval over the same images."""
+
+    mean: float
+    standard_error: float
+    low: float
+    high: float
+
+
+class Rise(NamedTuple):
+    """A layer whose NCE is above that of a layer that it is a function of, and by how much, nats."""
+
+    earlier: str
+    later: str
+    difference: Estimate
+
+
+def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
+    """Of [N] values, the mean and the standard error of the mean; nan for the latter where N is 1."""
+    values = values.double()
+    return values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+def paired_difference(a: Tensor, b: Tensor, seed: int = 0) -> Estimate:
+    """The mean of a - b, paired: what the images have in common cancels.
+
+    Args:
+        a: log p of each image under one model, [N] nats, N at least 2.
+        b: Under the other, of the same images in the same order.
+        seed: Of the bootstrap.
+    """
+    difference = a.double() - b.double()
+    interval = _interval(lambda d, axis: d.mean(axis), (difference,), seed)
+    return Estimate(*mean_and_standard_error(difference), *interval)
+
+
+def information_estimate(log_prob_given_h: Tensor, log_prob: Tensor) -> Estimate:
+    """Estimate I(x; h) from two models' log-probabilities of the same images (Nash et al. 2019, section 4.1).
+
+    An estimate, not a bound: E[log q(x | h) - log q(x)] = I(x; h) - KL of the conditional + KL of the unconditional
+    model, so a poor q(x) inflates it.
+
+    Args:
+        log_prob_given_h: Of each image given its representation, [N] nats.
+        log_prob: Of the same images, in the same order, unconditionally, [N] nats.
+    """
+    return paired_difference(log_prob_given_h, log_prob)
+
+
+def relative_nce(log_prob: Tensor, reference: Tensor, seed: int = 0) -> Estimate:
+    """NCE / abs(NCE of a reference layer) (Nash et al. 2019, fig 5a takes conv1), both from the same images.
+
+    The standard error is the delta method's for the ratio of two paired means.
+
+    Args:
+        log_prob: [N] nats, N at least 2.
+        reference: Of the same images in the same order, [N] nats.
+        seed: Of the bootstrap.
+    """
+    a, b = log_prob.double(), reference.double()
+    scale = b.mean().abs()
+    ratio = a.mean() / scale
+    # d(ratio) = (da - ratio d|b|) / |b|, where |b| = -b for log-probabilities
+    _, error = mean_and_standard_error((a - ratio * b * b.mean().sign()) / scale)
+    interval = _interval(lambda x, y, axis: x.mean(axis) / abs(y.mean(axis)), (a, b), seed)
+    return Estimate(ratio.item(), error, *interval)
+
+
+def data_processing_rises(log_probs: dict[str, Tensor]) -> list[Rise]:
+    """Where NCE rises from a layer to a function of it by more than two paired standard errors.
+
+    I(x; h) cannot rise (the data processing inequality), so there the earlier layer's inverter is too weak.
+
+    Args:
+        log_probs: Of the same images in the same order, [N] nats each, by layer from the input to the output.
+    """
+    layers = list(log_probs)
+    rises = [
+        Rise(earlier, later, paired_difference(log_probs[later], log_probs[earlier]))
+        for i, earlier in enumerate(layers)
+        for later in layers[i + 1 :]
+    ]
+    return [rise for rise in rises if rise.difference.mean > 2 * rise.difference.standard_error]
+
+
+def information_map(per_pixel_given_h: Tensor, per_pixel: Tensor) -> Tensor:
+    """Where h informs: log p(x_i | x_<i, h) - log p(x_i | x_<i) of every pixel, [N, H, W] nats.
+
+    By the chain rule it sums to log p(x | h) - log p(x) of each image, and its mean over images to the estimate of
+    I(x; h). A pixel's value is what h adds to the pixels before it in raster order, so the map is a map of where
+    information enters in that order, and not of the whole that h knows about a pixel.
+
+    Args:
+        per_pixel_given_h: log p(x_i | x_<i, h), [N, H, W] nats.
+        per_pixel: log p(x_i | x_<i) of the same images in the same order, [N, H, W] nats.
+    """
+    return per_pixel_given_h.double() - per_pixel.double()
+
+
+def _interval(statistic: object, samples: tuple[Tensor, ...], seed: int) -> tuple[float, float]:
+    """The 95 % percentile bootstrap interval of a statistic of paired samples."""
+    values = tuple(sample.numpy() for sample in samples)
+    if len(values[0]) < 2:
+        return math.nan, math.nan
+    found = bootstrap(
+        values, statistic, n_resamples=NUM_RESAMPLES, batch=100, paired=True, vectorized=True, method="percentile",
+        rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)

@@ -1,0 +1,190 @@
+"""Networks whose layers keep exactly known information, nn.Sequentials of named stages without training.
+
+Each is made from the image's shape and the number of classes, as all networks are, and has no use for the latter.
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# The data has the same ones; it shares no code with the networks.
+GLYPHS = ("1111100110011111", "1000100010001111", "1111010001000100", "1001011001101001")  # a box, an L, a T, an X
+
+
+class _TopBits(nn.Module):
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.step = 2 ** (8 - bits)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.floor((x * 255).round() / self.step) * self.step / 255
+
+
+class TopBits(nn.Sequential):
+    """Its stage `bits` keeps the top b bits of every pixel, [C, H, W]: b = 8 is the identity, b = 0 a constant.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: Unused.
+        bits: b.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, bits: int = 1) -> None:
+        super().__init__(OrderedDict(bits=_TopBits(bits)))
+
+
+class _EverySecondPixel(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        sign = torch.where(x > 0, 1.0, -1.0).flatten(1)  # [B, H W]
+        even = torch.arange(sign.shape[1], device=x.device) % 2 == 0
+        kept = torch.where(even, sign, 0.0)  # a product would leave the lost pixel in the sign of a zero
+        before, after = F.pad(kept[:, :-1], (1, 0)), F.pad(kept[:, 1:], (0, 1))
+        return torch.stack((kept, before, after), dim=1).unflatten(2, x.shape[2:])
+
+
+class EverySecondPixel(nn.Sequential):
+    """Its stage `pixels` keeps every second pixel of a binary image in raster order, the first included: [3, H, W].
+
+    Where a pixel is kept, the first channel is 1 or -1. Where one is lost, the second and the third are what was kept
+    just before and just after it in raster order. Everything else is 0.
+
+    Args:
+        image_shape: (1, H, W).
+        num_classes: Unused.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__(OrderedDict(pixels=_EverySecondPixel()))
+
+
+class _MatchedFilter(nn.Module):
+    """Of binary glyphs [K, S, S] the best match, where |x - glyph|^2 is smallest: one-hot [B, K, H, W]."""
+
+    glyphs: Tensor
+
+    def __init__(self, glyphs: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("glyphs", glyphs[:, None].float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        ink = (x > 0).to(x.dtype)
+        # x . g - |g|^2 / 2 are multiples of 1/2, so sums are exact; |x|^2 inside of the window would favour empty ones
+        match = F.conv2d(ink, self.glyphs, bias=-self.glyphs.sum(dim=(1, 2, 3)) / 2)  # [B, K, H - S + 1, W - S + 1]
+        best = match.flatten(1).argmax(dim=1)
+        one_hot = F.one_hot(best, match[0].numel()).view_as(match).to(x.dtype)
+        border = self.glyphs.shape[-1] - 1
+        return F.pad(one_hot, (0, border, 0, border))
+
+
+class _Glyph(nn.Module):
+    def forward(self, both: Tensor) -> Tensor:
+        return both.amax(dim=(2, 3))
+
+
+class _Position(nn.Module):
+    def forward(self, both: Tensor) -> Tensor:
+        return both.amax(dim=1, keepdim=True)
+
+
+def _matched_filter(glyphs: Sequence[str]) -> _MatchedFilter:
+    side = math.isqrt(len(glyphs[0]))
+    return _MatchedFilter(torch.tensor([[int(pixel) for pixel in glyph] for glyph in glyphs]).view(-1, side, side))
+
+
+class GlyphNet(nn.Sequential):
+    """Finds one of K glyphs in an image. Stages: `both`, one-hot over glyphs and upper left corners, [K, H, W], and
+    `glyph`, one-hot, [K].
+
+    Args:
+        image_shape: (1, H, W).
+        num_classes: Unused.
+        glyphs: K square pictures, each its rows one after the other, of 0 and 1.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, glyphs: Sequence[str] = GLYPHS) -> None:
+        super().__init__(OrderedDict(both=_matched_filter(glyphs), glyph=_Glyph()))
+
+
+class PositionNet(nn.Sequential):
+    """As GlyphNet, with the stage `position` after `both`: one-hot over upper left corners, [1, H, W].
+
+    Args:
+        image_shape: (1, H, W).
+        num_classes: Unused.
+        glyphs: As for GlyphNet.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, glyphs: Sequence[str] = GLYPHS) -> None:
+        super().__init__(OrderedDict(both=_matched_filter(glyphs), position=_Position()))
+
+
+class _Ink(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return (x > 0).to(x.dtype).flatten(1)
+
+
+class _ReluLayer(nn.Module):
+    """max(0, W x + c) with buffers for weights: there is nothing to train, and no classifier to load."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, num_inputs: int, num_outputs: int, generator: torch.Generator) -> None:
+        super().__init__()
+        std = math.sqrt(2 / num_inputs)
+        for name, shape in (("weight", (num_outputs, num_inputs)), ("bias", (num_outputs,))):
+            self.register_buffer(name, (64 * std * torch.randn(shape, generator=generator)).round() / 64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias).relu()
+
+
+class _Quantised(nn.Module):
+    def __init__(self, bits: int, top: float) -> None:
+        super().__init__()
+        self.num_levels, self.top = 2**bits, top
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.floor(h * (self.num_levels / self.top)).clamp(max=self.num_levels - 1) * (
+            self.top / self.num_levels
+        )
+
+
+class ReluNet(nn.Sequential):
+    """Two ReLU layers of random weights over a binary image. Stages `fc1`, `fc2` and `quantised`, fc2 in 2^b levels.
+
+    The weights are normal, of variance 2 / inputs (He et al. 2015), rounded to multiples of 1/64. All sums are then
+    exact in float32, in any order: images have the same h or not whatever the batch and the machine.
+
+    Args:
+        image_shape: (C, H, W).
+        num_classes: Unused.
+        num_hidden: Units of fc1.
+        num_units: Units of fc2.
+        bits: b.
+        top: Where the highest level ends, and the values above are cut off; a power of 2.
+        seed: Of the weights.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        num_hidden: int = 32,
+        num_units: int = 12,
+        bits: int = 2,
+        top: float = 2.0,
+        seed: int = 0,
+    ) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        super().__init__(
+            OrderedDict(
+                fc1=nn.Sequential(_Ink(), _ReluLayer(math.prod(image_shape), num_hidden, generator)),
+                fc2=_ReluLayer(num_hidden, num_units, generator),
+                quantised=_Quantised(bits, top),
+            )
+        )

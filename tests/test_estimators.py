@@ -1,0 +1,110 @@
+"""Every estimator where the truth is known, high and low."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.integrate import quad
+from scipy.stats import norm
+
+from evaluations.estimators import (
+    all_estimates,
+    binned_information,
+    breakdown,
+    breaks_down_at,
+    kernel_density_bounds,
+    nearest_neighbour_entropy,
+)
+
+
+def test_binning_of_all_patterns_is_the_logarithm_of_their_number():
+    h = torch.tensor(list(itertools.product((0.0, 1.0, 2.0), repeat=3)), dtype=torch.float64)
+    assert binned_information(h) == pytest.approx(math.log(27))
+    assert binned_information(h.repeat(2, 1)) == pytest.approx(math.log(27))
+    assert binned_information(h, num_bins=1) == 0
+    assert binned_information(torch.ones(50, 4)) == 0
+
+
+def test_binning_of_one_normal_variable_is_its_discrete_entropy():
+    h = torch.randn(20_000, 1, dtype=torch.float64)
+    edges = np.linspace(h.min().item(), h.max().item(), 11)
+    p = np.diff(norm.cdf(edges))
+    assert binned_information(h, num_bins=10) == pytest.approx(-(p * np.log(p)).sum(), abs=0.01)
+
+
+def test_binning_fits_its_bins_to_each_unit():
+    h = torch.rand(200, 3, dtype=torch.float64)
+    assert binned_information(h * torch.tensor([1e-3, 1.0, 1e6]) - 7) == pytest.approx(binned_information(h))
+
+
+def test_bins_that_hold_unequal_shares_have_less_entropy_than_equal_ones():
+    h = torch.tensor([[0.0]] * 3 + [[1.0]])
+    assert binned_information(h) == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
+
+
+def test_kernel_density_bounds_of_far_points_are_the_logarithm_of_their_number_and_of_one_point_nothing():
+    far = 1e3 * torch.arange(16, dtype=torch.float64)[:, None]
+    assert kernel_density_bounds(far, 1.0) == pytest.approx((math.log(16), math.log(16)))
+    assert kernel_density_bounds(torch.zeros(16, 2, 3), 1.0) == pytest.approx((0, 0))
+
+
+@pytest.mark.parametrize("gap", [0.5, 2.0, 4.0])
+def test_kernel_density_bounds_enclose_the_information_of_a_mixture(gap):
+    means, deviation = (0.0, gap, 3 * gap), 0.7
+
+    def density(y):
+        return np.mean([norm.pdf(y, mean, deviation) for mean in means])
+
+    grid = (-6.0, 3 * gap + 6)
+    entropy_of_mixture = quad(lambda y: -density(y) * math.log(density(y)), *grid, limit=200)[0]
+    truth = entropy_of_mixture - norm.entropy(0, deviation)
+    lower, upper = kernel_density_bounds(torch.tensor(means, dtype=torch.float64)[:, None], deviation**2)
+    assert lower <= truth <= upper
+    assert upper - lower > 0.01
+
+
+@pytest.mark.parametrize("deviation", [0.01, 3.0])
+def test_nearest_neighbour_entropy_of_a_correlated_normal_is_its_closed_form(deviation):
+    mixing = torch.tensor([[1.0, 0, 0], [0.8, 0.5, 0], [-0.3, 0.2, 0.9]], dtype=torch.float64) * deviation
+    h = torch.randn(4000, 3, dtype=torch.float64) @ mixing.T
+    truth = 1.5 * math.log(2 * math.pi * math.e) + math.log(torch.linalg.det(mixing).item())
+    assert nearest_neighbour_entropy(h) == pytest.approx(truth, abs=0.07)
+    assert nearest_neighbour_entropy(h, k=10) == pytest.approx(truth, abs=0.07)
+
+
+def test_nearest_neighbour_entropy_of_the_unit_interval_is_nothing():
+    assert nearest_neighbour_entropy(torch.rand(4000, 1, dtype=torch.float64)) == pytest.approx(0, abs=0.07)
+
+
+def test_colliding_images_have_a_finite_entropy_that_is_very_low():
+    found = nearest_neighbour_entropy(torch.zeros(50, 2))
+    assert -60 < found < -30
+
+
+def test_every_estimator_breaks_down_as_the_dimension_grows_and_works_where_it_is_small():
+    rows = breakdown(dimensions=(1, 2, 64), num_samples=1000)
+    for name in ("binning", "kernel density, upper", "nearest neighbours"):
+        small, _, large = (row for row in rows if row["estimator"] == name)
+        assert small["estimate_nats"] == pytest.approx(small["truth_nats"], rel=0.1)
+    for name in ("binning", "kernel density, upper"):
+        large = next(row for row in rows if row["estimator"] == name and row["dimension"] == 64)
+        assert large["estimate_nats"] <= math.log(1000) < large["truth_nats"]
+        assert breaks_down_at(rows, name) == 64
+
+
+def test_breakdown_is_where_an_estimator_stays_off():
+    values = {1: 1.5, 2: 1.0, 4: 1.05, 8: 0.8, 16: 0.5}
+    rows = [{"estimator": "a", "dimension": d, "estimate_nats": v, "truth_nats": 1.0} for d, v in values.items()]
+    assert breaks_down_at(rows, "a") == 8
+    assert breaks_down_at(rows[:3], "a") is None
+
+
+def test_rows_for_a_layer_do_not_depend_on_its_scale_but_for_the_entropy():
+    h = torch.randn(300, 4, 2, dtype=torch.float64).relu()
+    rows, scaled = all_estimates(h), all_estimates(100 * h)
+    for row, other in zip(rows[:3], scaled[:3], strict=True):
+        assert row["estimate_nats"] == pytest.approx(other["estimate_nats"])
+        assert 0 <= row["estimate_nats"] <= row["ceiling_nats"] + 1e-12
+    assert scaled[3]["estimate_nats"] - rows[3]["estimate_nats"] == pytest.approx(8 * math.log(100), rel=1e-4)

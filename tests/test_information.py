@@ -1,0 +1,87 @@
+"""Differences, intervals and maps of log-probabilities."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from evaluations.information import (
+    data_processing_rises,
+    information_estimate,
+    information_map,
+    mean_and_standard_error,
+    paired_difference,
+    relative_nce,
+)
+
+
+def test_mean_and_standard_error_are_numpy_s():
+    values = torch.randn(50, dtype=torch.float64)
+    mean, error = mean_and_standard_error(values)
+    assert mean == pytest.approx(np.mean(values.numpy()))
+    assert error == pytest.approx(np.std(values.numpy(), ddof=1) / math.sqrt(50))
+
+
+def test_one_image_has_no_standard_error():
+    assert math.isnan(mean_and_standard_error(torch.tensor([1.0]))[1])
+    estimate = paired_difference(torch.tensor([1.0]), torch.tensor([3.0]))
+    assert estimate.mean == -2
+    assert math.isnan(estimate.low)
+
+
+def test_what_two_models_share_cancels_in_a_paired_difference():
+    image_difficulty = 100 * torch.randn(400, dtype=torch.float64)
+    noise = torch.randn(400, dtype=torch.float64)
+    estimate = paired_difference(image_difficulty + 5 + noise, image_difficulty)
+    assert estimate.mean == pytest.approx(5, abs=0.2)
+    assert estimate.standard_error == pytest.approx(1 / 20, rel=0.15)  # unpaired it would be 7
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    generator = torch.Generator().manual_seed(0)
+    draws = 2 + torch.randn(200, 60, generator=generator, dtype=torch.float64)
+    intervals = [paired_difference(row, torch.zeros(60), seed) for seed, row in enumerate(draws)]
+    covered = sum(e.low <= 2 <= e.high for e in intervals) / 200
+    assert 0.88 <= covered <= 0.98
+
+
+def test_estimate_of_independent_bits_is_their_number():
+    log_prob_given_h = torch.full((10,), -2 * math.log(2))
+    log_prob = torch.full((10,), -3 * math.log(2))
+    assert information_estimate(log_prob_given_h, log_prob).mean == pytest.approx(math.log(2))
+
+
+def test_relative_nce_has_the_spread_of_the_ratio_over_data_sets():
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(2000, 100, generator=generator, dtype=torch.float64)
+    a, b = -50 + 3 * shared, -40 + 3 * shared + torch.randn(2000, 100, generator=generator, dtype=torch.float64)
+    ratios = a.mean(1) / b.mean(1).abs()
+    estimate = relative_nce(a[0], b[0])
+    assert estimate.mean == pytest.approx(-1.25, abs=5 * ratios.std().item())
+    assert estimate.standard_error == pytest.approx(ratios.std().item(), rel=0.25)
+    assert estimate.low < estimate.mean < estimate.high
+    assert (estimate.high - estimate.low) / 3.92 == pytest.approx(estimate.standard_error, rel=0.15)
+
+
+def test_a_layer_is_minus_one_relative_to_itself():
+    log_prob = -100 + torch.randn(50)
+    estimate = relative_nce(log_prob, log_prob)
+    assert estimate.mean == pytest.approx(-1)
+    assert estimate.standard_error == pytest.approx(0, abs=1e-12)
+
+
+def test_only_a_real_rise_of_nce_breaks_the_data_processing_inequality():
+    noise = torch.randn(3, 100, dtype=torch.float64)
+    log_probs = {"conv1": -100 + noise[0], "conv2": -90 + noise[1], "fc3": -120 + noise[2]}
+    rises = data_processing_rises(log_probs)
+    assert [(rise.earlier, rise.later) for rise in rises] == [("conv1", "conv2")]
+    assert rises[0].difference.mean == pytest.approx(10, abs=0.5)
+    assert data_processing_rises({"a": noise[0], "b": noise[0]}) == []
+
+
+def test_map_sums_to_the_estimate():
+    given_h, without = -torch.rand(20, 4, 6), -torch.rand(20, 4, 6)
+    total = information_map(given_h, without).mean(0).sum().item()
+    estimate = information_estimate(given_h.double().sum((1, 2)), without.double().sum((1, 2)))
+    assert total == pytest.approx(estimate.mean, abs=1e-12)

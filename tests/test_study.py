@@ -1,0 +1,60 @@
+"""The graphs of runs, as the workflow engine reads them, without running anything."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def plan(tmp_path):
+    """The engine's dry run of a target in an empty folder, or one where some results are there already."""
+
+    def run(target, *done):
+        for result in done:
+            (tmp_path / result).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / result).write_text("{}")
+        command = ["-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--dry-run", "--printshellcmds", target]
+        found = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return found.stdout + found.stderr
+
+    return run
+
+
+def configs(plan, verb="fit"):
+    return re.findall(rf"cli\.py {verb} --config (\w+)\.yaml", plan)
+
+
+def test_the_paper_is_so_many_runs(plan):
+    names = configs(plan("paper"))
+    kinds = [name.split("_")[0] for name in names]
+    counts = {kind: kinds.count(kind) for kind in ("inverter", "mse", "unconditional", "classifier")}
+    assert counts == {"inverter": 55, "mse": 15, "unconditional": 4, "classifier": 8}
+    assert all((ROOT / "configs" / f"{name}.yaml").is_file() for name in names)
+
+
+def test_the_small_study_asks_every_layer(plan):
+    text = plan("study_mnist5k")
+    layers = {f"inverter_mnist5k_{layer}" for layer in ("conv1", "conv2", "fc3", "logits")}
+    assert set(configs(text, "distances")) == set(configs(text, "estimators")) == layers
+    assert len([name for name in configs(text) if name.startswith("inverter")]) == 4 + 12
+    assert "report --output runs/study_mnist5k.html" in text
+
+
+def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, tmp_path):
+    checkpoints = tmp_path / "runs/inverter_mnist5k_fc3/2026-01-01_00-00-00/checkpoints"
+    checkpoints.mkdir(parents=True)
+    (checkpoints / "last.ckpt").touch()
+    text = plan("study_mnist5k", "runs/classifier_mnist5k/results.json")
+    assert "classifier_mnist5k" not in configs(text)
+    (resumed,) = [line for line in text.splitlines() if "--ckpt_path last" in line]
+    assert "fit --config inverter_mnist5k_fc3.yaml" in resumed
+
+
+def test_every_world_has_its_run(plan):
+    worlds = {path.stem for path in (ROOT / "configs").glob("world_*.yaml")}
+    assert set(configs(plan("worlds"))) == worlds
