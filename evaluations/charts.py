@@ -26,11 +26,13 @@ def nce_over_layers(relative: Mapping[str, Mapping[str, Estimate]]) -> Figure:
         relative: By data set and layer, from the input to the output.
     """
     figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    axis.set_xticks(range(len(_names(relative))), _names(relative))
     for k, (name, layers) in enumerate(relative.items()):
+        places = [_names(relative).index(layer) for layer in layers]
         values = list(layers.values())
         below = [max(v.mean - v.low, 0) for v in values]
         above = [max(v.high - v.mean, 0) for v in values]
-        _line(axis, k, name, list(layers), [v.mean for v in values], [below, above])
+        _line(axis, k, name, places, [v.mean for v in values], [below, above])
     axis.set_ylabel("NCE / |NCE of conv1|")
     axis.set_xlabel("layer")
     axis.legend(frameon=False)
@@ -48,16 +50,23 @@ def training_dynamics(points: Mapping[str, Mapping[str, Mapping[int, tuple[float
     )
     numbers = sorted({n for layers in points.values() for line in layers.values() for n in line})
     for axis, (kind, layers) in zip(axes[0], points.items(), strict=True):
-        for k, (layer, line) in enumerate(layers.items()):
+        for layer, line in layers.items():
             updates = sorted(line)
-            _line(axis, k, layer, updates, [line[n][0] for n in updates], [line[n][1] for n in updates])
-        axis.set_xscale("symlog", linthresh=100, linscale=0.5)
+            _line(
+                axis,
+                _names(points).index(layer),
+                layer,
+                updates,
+                [line[n][0] for n in updates],
+                [line[n][1] for n in updates],
+            )
+        axis.set_xscale("symlog", linthresh=100)
         axis.set_xticks(numbers, [str(n) for n in numbers])
         axis.minorticks_off()
         axis.set_title(f"{kind} classifier")
         axis.set_xlabel("updates of the classifier")
     axes[0, 0].set_ylabel("NCE, nats per image")
-    axes[0, -1].legend(frameon=False)
+    _legend(axes[0])
     return figure
 
 
@@ -96,7 +105,7 @@ def table1_ratios(
         axis.set_xlabel("layer")
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].set_ylabel("distance / that of the nearest training image")
-    axes[0, 0].legend(frameon=False)
+    _legend(axes[0])
     return figure
 
 
@@ -111,16 +120,15 @@ def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float]
     figure, axis = plt.subplots(figsize=(6, 1.5 + 0.6 * len(measured)), layout="constrained")
     for place, (name, value) in enumerate(measured.items()):
         bars = [[max(value.mean - value.low, 0)], [max(value.high - value.mean, 0)]]
-        label = "measured" if place == 0 else None
-        axis.errorbar([value.mean], [place], xerr=bars, fmt=MARKERS[0], color=COLOURS[0], capsize=3, label=label)
+        axis.errorbar([value.mean], [place], xerr=bars, fmt=MARKERS[0], color=COLOURS[0], capsize=3, label="measured")
         if name in paper:
-            label = "the paper's" if place == 0 else None
-            axis.plot(paper[name], place, MARKERS[1], color=COLOURS[1], fillstyle="none", markersize=10, label=label)
+            style = {"color": COLOURS[1], "fillstyle": "none", "markersize": 10, "label": "the paper's"}
+            axis.plot(paper[name], place, MARKERS[1], **style)
     axis.axvline(0, color="grey", linewidth=0.8, linestyle=":")
     axis.set_yticks(range(len(measured)), list(measured))
     axis.set_ylim(-0.5, len(measured) - 0.5)
     axis.set_xlabel(f"NCE less that of {reference}, nats per image")
-    axis.legend(frameon=False)
+    _legend([axis])
     return figure
 
 
@@ -135,7 +143,7 @@ def breakdown_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
         mine = sorted((row for row in rows if row["estimator"] == name), key=lambda row: row["dimension"])
         ratios = [row["estimate_nats"] / row["truth_nats"] for row in mine]
         _line(axis, k, name, [row["dimension"] for row in mine], ratios, None)
-    axis.axhspan(0.9, 1.1, color="grey", alpha=0.2, linewidth=0)
+    axis.axhspan(0.9, 1.1, color="grey", alpha=0.2, linewidth=0, label="10 % off")
     dimensions = sorted({row["dimension"] for row in rows})
     axis.set_xscale("log", base=2)
     axis.set_xticks(dimensions, [str(d) for d in dimensions])
@@ -144,6 +152,18 @@ def breakdown_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axis.set_ylabel("estimate / truth")
     axis.legend(frameon=False)
     return figure
+
+
+def _names(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What occurs in any group, in the order of the fullest."""
+    fullest = max(groups.values(), key=len)
+    return list(dict.fromkeys([*fullest, *(name for group in groups.values() for name in group)]))
+
+
+def _legend(axes: Sequence[Axes]) -> None:
+    """One entry for every label in any panel, in the last panel."""
+    entries = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    axes[-1].legend(entries.values(), entries.keys(), frameon=False)
 
 
 def _line(axis: Axes, k: int, label: str, x: Sequence[Any], y: Sequence[float], errors: Any) -> None:

@@ -18,6 +18,7 @@ NUM_BINS = 30  # Shwartz-Ziv and Tishby (2017)
 RELATIVE_NOISE = 0.1  # standard deviation of the noise of the kernel density bounds, over that of a unit of the layer
 NUM_NEIGHBOURS = 3
 SMALLEST = 1e-10  # added to a neighbour's distance, in the units of h
+DISTANCES_MEGABYTES = 128  # of distances between images at once
 
 
 def binned_information(h: Tensor, num_bins: int = NUM_BINS) -> float:
@@ -161,8 +162,12 @@ def _over_distances(flat: np.ndarray, reduce: Callable[[np.ndarray, int], np.nda
     The rows are centred, as |a|^2 + |b|^2 - 2 a.b loses what is small beside |a|^2.
     """
     parts = pairwise_distances_chunked(
-        flat - flat.mean(axis=0), reduce_func=reduce, metric="euclidean", squared=True, working_memory=128
-    )  # megabytes
+        flat - flat.mean(axis=0),
+        reduce_func=reduce,
+        metric="euclidean",
+        squared=True,
+        working_memory=DISTANCES_MEGABYTES,
+    )
     return np.concatenate(list(parts))
 
 

@@ -70,7 +70,7 @@ def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure
     """
     widths = [1, *(images.shape[1] for images in columns.values())]
     figure, axes = plt.subplots(
-        len(inputs), 1 + len(columns), figsize=(0.8 * (sum(widths) + 0.5 * len(columns)), 0.8 * len(inputs) + 0.4),
+        len(inputs), 1 + len(columns), figsize=(0.9 * (sum(widths) + 0.5 * len(columns)), 0.9 * len(inputs) + 0.4),
         width_ratios=widths, squeeze=False, layout="constrained",
     )  # fmt: skip
     for column, (title, images) in enumerate({"input": inputs[:, None], **columns}.items()):
@@ -110,7 +110,8 @@ def nearest_grid(arrays: Mapping[str, np.ndarray], layer: str) -> Figure:
                     continue
                 _show(axis, image)
                 axis.text(0.5, -0.02, f"{distance:.3g}", fontsize=8, ha="center", va="top", transform=axis.transAxes)
-            row[1].set_title(title, fontsize=8, loc="left")
+            none = np.isnan(arrays[distances][query]).all()
+            row[1].set_title(f"{title}: none" if none else title, fontsize=8, loc="left")
         _show(axes[3 * query, 0], arrays["inputs"][query])
         axes[3 * query, 0].set_title("input", fontsize=8)
     return figure
@@ -128,16 +129,16 @@ def information_maps(mean: np.ndarray, images: np.ndarray, maps: np.ndarray, lay
         layer: Whose representation it is.
     """
     figure, axes = plt.subplots(2, 1 + len(images), figsize=(2.2 * (1 + len(images)), 4.6), layout="constrained")
-    limit = abs(mean).max()
+    limit = abs(mean).max() or 1.0
     shown = axes[0, 0].imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
     axes[0, 0].set_title(f"{layer}: mean,\n{mean.sum():.1f} nats in all", fontsize=9)
-    figure.colorbar(shown, ax=axes[0, 0], label="nats per pixel", shrink=0.8)
-    limit = np.quantile(abs(maps), 0.999)
+    figure.colorbar(shown, ax=axes[0, 0], label="nats per pixel, mean", shrink=0.8)
+    limit = np.quantile(abs(maps), 0.999) or 1.0
     for axis, image, one in zip(axes.T[1:], images, maps, strict=True):
         _show(axis[0], image)
         shown = axis[1].imshow(one, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis[1].set_title(f"{one.sum():.1f} nats", fontsize=9)
-    figure.colorbar(shown, ax=axes[1, -1], label="nats per pixel", shrink=0.8, extend="both")
+    figure.colorbar(shown, ax=axes[1, -1], label="nats per pixel, each image", shrink=0.8, extend="both")
     for axis in axes.flat:
         axis.set_axis_off()
     return figure

@@ -163,8 +163,7 @@ class ReluNet(nn.Sequential):
     Args:
         image_shape: (C, H, W).
         num_classes: Unused.
-        num_hidden: Units of fc1.
-        num_units: Units of fc2.
+        num_units: Of fc1 and fc2.
         bits: b.
         top: Where the highest level ends, and the values above are cut off; a power of 2.
         seed: Of the weights.
@@ -174,17 +173,17 @@ class ReluNet(nn.Sequential):
         self,
         image_shape: tuple[int, int, int],
         num_classes: int,
-        num_hidden: int = 32,
-        num_units: int = 12,
+        num_units: Sequence[int] = (32, 12),
         bits: int = 2,
         top: float = 2.0,
         seed: int = 0,
     ) -> None:
+        # Not num_hidden: where a config changes only the class, ConvNet's value of an argument of that name stays.
         generator = torch.Generator().manual_seed(seed)
         super().__init__(
             OrderedDict(
-                fc1=nn.Sequential(_Ink(), _ReluLayer(math.prod(image_shape), num_hidden, generator)),
-                fc2=_ReluLayer(num_hidden, num_units, generator),
+                fc1=nn.Sequential(_Ink(), _ReluLayer(math.prod(image_shape), num_units[0], generator)),
+                fc2=_ReluLayer(num_units[0], num_units[1], generator),
                 quantised=_Quantised(bits, top),
             )
         )

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.integrate import quad
+from scipy.spatial import KDTree
+from scipy.spatial.distance import cdist
+from scipy.special import digamma, logsumexp
 from scipy.stats import norm
 
 from evaluations.estimators import (
@@ -25,6 +28,7 @@ def test_binning_of_all_patterns_is_the_logarithm_of_their_number():
     assert binned_information(h.repeat(2, 1)) == pytest.approx(math.log(27))
     assert binned_information(h, num_bins=1) == 0
     assert binned_information(torch.ones(50, 4)) == 0
+    assert binned_information(torch.arange(1000.0)[:, None], num_bins=1000) == pytest.approx(math.log(1000))
 
 
 def test_binning_of_one_normal_variable_is_its_discrete_entropy():
@@ -78,20 +82,52 @@ def test_nearest_neighbour_entropy_of_the_unit_interval_is_nothing():
     assert nearest_neighbour_entropy(torch.rand(4000, 1, dtype=torch.float64)) == pytest.approx(0, abs=0.07)
 
 
-def test_colliding_images_have_a_finite_entropy_that_is_very_low():
-    found = nearest_neighbour_entropy(torch.zeros(50, 2))
-    assert -60 < found < -30
+@pytest.mark.parametrize("num_units", [2, 40])
+def test_colliding_images_have_the_finite_entropy_of_neighbours_at_the_smallest_distance(num_units):
+    h = 5 + torch.randn(10, num_units, dtype=torch.float64).relu().repeat(6, 1)  # each six times
+    ball = math.pi ** (num_units / 2) / math.gamma(num_units / 2 + 1)
+    expected = num_units * math.log(1e-10) + math.log(ball) + digamma(60) - digamma(3)
+    assert nearest_neighbour_entropy(h, k=3) == pytest.approx(expected, rel=1e-12)
+    assert nearest_neighbour_entropy(h, k=6) > expected + 5 * num_units
 
 
-def test_every_estimator_breaks_down_as_the_dimension_grows_and_works_where_it_is_small():
-    rows = breakdown(dimensions=(1, 2, 64), num_samples=1000)
-    for name in ("binning", "kernel density, upper", "nearest neighbours"):
-        small, _, large = (row for row in rows if row["estimator"] == name)
-        assert small["estimate_nats"] == pytest.approx(small["truth_nats"], rel=0.1)
-    for name in ("binning", "kernel density, upper"):
-        large = next(row for row in rows if row["estimator"] == name and row["dimension"] == 64)
-        assert large["estimate_nats"] <= math.log(1000) < large["truth_nats"]
-        assert breaks_down_at(rows, name) == 64
+def test_estimates_do_not_depend_on_where_the_layer_lies():
+    h = torch.randn(200, 30, dtype=torch.float64)
+    for row, moved in zip(all_estimates(h), all_estimates(h + 1e5), strict=True):
+        assert moved["estimate_nats"] == pytest.approx(row["estimate_nats"], rel=1e-7)
+
+
+@pytest.mark.parametrize("megabytes", [0.1, 1, 128])  # 21, 218 or all 600 rows at once
+def test_estimates_do_not_depend_on_how_many_images_are_compared_at_once(megabytes, monkeypatch):
+    monkeypatch.setattr("evaluations.estimators.DISTANCES_MEGABYTES", megabytes)
+    h = torch.rand(600, 2, dtype=torch.float64)
+    squares = cdist(h, h, "sqeuclidean")
+    bounds = [math.log(600) - logsumexp(-squares / (f * 0.01), axis=1).mean() for f in (8, 2)]
+    assert kernel_density_bounds(h, 0.01) == pytest.approx(bounds, rel=1e-10)
+    distances = KDTree(h).query(h, 4)[0][:, 3]
+    expected = 2 * np.log(distances).mean() + math.log(math.pi) + digamma(600) - digamma(3)
+    assert nearest_neighbour_entropy(h, k=3) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_neighbour_must_exist():
+    with pytest.raises(ValueError, match="no neighbour number 3 among 3 images; give at least 4 images"):
+        nearest_neighbour_entropy(torch.randn(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "too_far"),
+    [("binning", 64), ("kernel density, lower", 64), ("kernel density, upper", 64), ("nearest neighbours", 256)],
+)
+def test_an_estimator_is_near_the_truth_in_few_dimensions_and_breaks_down_in_many(name, too_far):
+    rows = breakdown(dimensions=(1, 2, too_far), num_samples=1000)
+    assert breaks_down_at(rows, name) == too_far
+    assert breaks_down_at(rows[:-4], name) is None
+
+
+@pytest.mark.parametrize("name", ["binning", "kernel density, lower", "kernel density, upper"])
+def test_no_estimate_of_information_exceeds_the_logarithm_of_the_number_of_images(name):
+    (row,) = (row for row in breakdown(dimensions=[64], num_samples=1000) if row["estimator"] == name)
+    assert row["estimate_nats"] <= math.log(1000) < row["truth_nats"]
 
 
 def test_breakdown_is_where_an_estimator_stays_off():
@@ -108,3 +144,11 @@ def test_rows_for_a_layer_do_not_depend_on_its_scale_but_for_the_entropy():
         assert row["estimate_nats"] == pytest.approx(other["estimate_nats"])
         assert 0 <= row["estimate_nats"] <= row["ceiling_nats"] + 1e-12
     assert scaled[3]["estimate_nats"] - rows[3]["estimate_nats"] == pytest.approx(8 * math.log(100), rel=1e-4)
+
+
+def test_rows_for_a_layer_are_what_each_estimator_says_of_it():
+    h = torch.randn(300, 4, 2).relu()
+    variance = 0.01 * h.double().var(0, correction=0).mean().item()
+    expected = [binned_information(h), *kernel_density_bounds(h, variance), nearest_neighbour_entropy(h)]
+    assert [row["estimate_nats"] for row in all_estimates(h)] == pytest.approx(expected)
+    assert [row["estimate_nats"] for row in all_estimates(torch.ones(300, 4))[:3]] == pytest.approx([0, 0, 0])

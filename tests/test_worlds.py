@@ -153,7 +153,7 @@ def test_glyphs_that_cannot_be_told_apart_are_refused():
 
 @pytest.mark.parametrize("layer", ["fc1", "fc2", "quantised"])
 def test_enumerable_world_counts_the_collisions_that_an_inverter_will_see(layer):
-    network = partial(ReluNet, num_units=4)
+    network = partial(ReluNet, num_units=(16, 4))
     data = EnumerableDataModule(network, layer)
     assert len(data.images.unique(dim=0)) == 4096
     assert not data.images[:, :, 3].any()

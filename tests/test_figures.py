@@ -1,0 +1,101 @@
+"""The figures show what was measured, with units, and no more."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from evaluations.charts import breakdown_chart, nce_differences, nce_over_layers, table1_ratios, training_dynamics
+from evaluations.figures import information_maps, layers_grid, nearest_grid
+from evaluations.information import Estimate
+
+
+@pytest.fixture(autouse=True)
+def _closed_figures():
+    yield
+    plt.close("all")
+
+
+def images(*shape):
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def bars(axis, k=0):
+    """The ends of the k-th error bars of a panel."""
+    return [segment[:, 1].tolist() for segment in axis.containers[k].lines[2][0].get_segments()]
+
+
+def test_relative_nce_has_the_intervals_as_bars_and_layers_in_their_order():
+    estimates = {"conv1": Estimate(-1, 0, -1, -1), "fc3": Estimate(-2, 0.1, -2.3, -1.9)}
+    (axis,) = nce_over_layers({"small": {"fc3": Estimate(-3, 0.1, -3.1, -2.9)}, "all": estimates}).axes
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["conv1", "fc3"]
+    assert bars(axis, 1)[1] == pytest.approx([-2.3, -1.9])
+    assert axis.containers[0].lines[0].get_xdata() == [1]  # fc3, though it is that data set's only layer
+    assert "|NCE of conv1|" in axis.get_ylabel()
+
+
+def test_dynamics_have_one_colour_a_layer_and_a_tick_at_every_number_of_updates():
+    points = {
+        "regular": {"fc3": {0: (-700, 3), 1000: (-600, 2)}},
+        "overfitted": {"conv2": {0: (-650, 3)}, "fc3": {0: (-700, 3)}},
+    }
+    first, second = training_dynamics(points).axes
+    colours = {c.get_label(): c.lines[0].get_color() for c in second.containers}
+    assert colours["fc3"] == first.containers[0].lines[0].get_color() != colours["conv2"]
+    assert [tick.get_text() for tick in first.get_xticklabels()] == ["0", "1000"]
+    assert bars(first) == [[-703, -697], [-602, -598]]
+    assert "nats per image" in first.get_ylabel()
+    assert {text.get_text() for text in second.get_legend().get_texts()} == {"fc3", "conv2"}
+
+
+def test_the_papers_ratios_stand_only_beside_layers_that_it_has():
+    measured = {
+        "mnist5k": {layer: {"IM-S / 1NN": (0.5, 0.1), "IM-NN / 1NN": (0.4, 0.1)} for layer in ("fc3", "logits")}
+    }
+    paper = {"mnist5k": {"fc3": {"IM-S / 1NN": 1.107, "IM-NN / 1NN": 0.780}}}
+    (axis,) = table1_ratios(measured, paper).axes
+    hollow = [line for line in axis.lines if line.get_fillstyle() == "none"]
+    assert sorted(float(y) for line in hollow for y in line.get_ydata()) == [0.780, 1.107]
+    (axis,) = table1_ratios(measured, {}).axes
+    assert not [line for line in axis.lines if line.get_fillstyle() == "none"]
+
+
+def test_differences_name_their_reference_and_unit():
+    (axis,) = nce_differences(
+        {"conv": Estimate(4, 1, 2, 6), "fc": Estimate(-9, 1, -11, -7)}, {"fc": -11.16}, "pool"
+    ).axes
+    assert axis.get_xlabel() == "NCE less that of pool, nats per image"
+    assert {text.get_text() for text in axis.get_legend().get_texts()} == {"measured", "the paper's"}
+
+
+def test_breakdown_is_the_ratio_to_the_truth():
+    rows = [{"estimator": "binning", "dimension": d, "estimate_nats": 2.0, "truth_nats": 1.0 * d} for d in (1, 2, 4)]
+    (axis,) = breakdown_chart(rows).axes
+    assert list(axis.containers[0].lines[0].get_ydata()) == [2, 1, 0.5]
+
+
+def test_map_is_centred_at_nothing_and_its_titles_are_its_sums():
+    mean, maps = np.array([[1.0, -3.0], [0.5, 0.0]]), np.full((2, 2, 2), 0.25)
+    figure = information_maps(mean, images(2, 1, 2, 2), maps, "fc3")
+    shown = {axis.get_title(): axis.images[0] for axis in figure.axes if axis.images}
+    assert shown["fc3: mean,\n-1.5 nats in all"].get_clim() == (-3, 3)
+    assert shown["1.0 nats"].get_clim()[0] == -shown["1.0 nats"].get_clim()[1]
+    assert any("nats per pixel" in axis.get_ylabel() for axis in figure.axes)
+
+
+def test_a_neighbour_that_is_missing_is_not_drawn():
+    shown = images(1, 2, 1, 4, 4)
+    far = np.array([[0.5, 1.5]])
+    arrays = {"inputs": shown[:, 0], "samples": shown, "training": shown, "blind": shown, "sample_distances": far,
+              "training_distances": far, "blind_distances": np.array([[0.5, math.nan]])}  # fmt: skip
+    drawn = [axis for axis in nearest_grid(arrays, "fc3").axes if axis.images]
+    assert len(drawn) == 1 + 2 + 2 + 1
+    figure = nearest_grid({**arrays, "blind_distances": np.full((1, 2), math.nan)}, "fc3")
+    assert "as near by fc3, most different in pixels: none" in [axis.get_title(loc="left") for axis in figure.axes]
+
+
+def test_layers_stand_beside_the_inputs_with_all_their_images():
+    figure = layers_grid(images(3, 1, 4, 4), {"conv1": images(3, 2, 1, 4, 4), "conv1, MSE": images(3, 1, 1, 4, 4)})
+    assert [axis.get_title() for axis in figure.axes[:3]] == ["input", "conv1", "conv1, MSE"]
+    assert [axis.images[0].get_array().shape[1] for axis in figure.axes[:3]] == [4, 4 + 2 + 4, 4]
