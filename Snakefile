@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 CLI = f"{sys.executable} {Path(workflow.basedir) / 'cli.py'}"
+FIT = f"{CLI} fit --ckpt_path auto"  # an interrupted run goes on
 # More arguments for every run: snakemake ... --config 'arguments=--data.data_dir /data'
 ARGUMENTS = config.get("arguments", "")
 # Of a run without a GPU; more threads than one are slower for each run than as many runs beside each other.
@@ -45,12 +46,6 @@ def classifier_of(wildcards):
     data, *rest = wildcards.data_layer.split("_")
     which = f"{data}_{rest[0]}" if data == "affnist" else data
     return f"runs/classifier_{which}/results.json"
-
-
-def goes_on(wildcards, output):
-    """The key that resumes a run which was interrupted."""
-    runs = sorted(Path(output[0]).parent.glob("*/checkpoints"))
-    return "--ckpt_path last" if runs and (runs[-1] / "last.ckpt").exists() else ""
 
 
 localrules: study_mnist5k, worlds, paper, report_mnist5k, report_paper
@@ -90,38 +85,33 @@ rule report_paper:
 
 rule classifier:
     output: "runs/classifier_{data}/results.json"
-    params: resume=goes_on
     resources: gpu=1, runtime="1d"
-    shell: ENVIRONMENT + "{CLI} fit --config classifier_{wildcards.data}.yaml {params.resume} {ARGUMENTS}"
+    shell: ENVIRONMENT + "{FIT} --config classifier_{wildcards.data}.yaml {ARGUMENTS}"
 
 
 rule conditional:
     input: classifier_of
     output: "runs/{kind}_{data_layer}/results.json"
     wildcard_constraints: kind="inverter|mse"
-    params: resume=goes_on
     resources: gpu=1, runtime="5d"
-    shell: ENVIRONMENT + "{CLI} fit --config {wildcards.kind}_{wildcards.data_layer}.yaml {params.resume} {ARGUMENTS}"
+    shell: ENVIRONMENT + "{FIT} --config {wildcards.kind}_{wildcards.data_layer}.yaml {ARGUMENTS}"
 
 
 rule without_classifier:
     output: "runs/{name}/results.json"
     wildcard_constraints: name="(unconditional|world)_[a-z0-9_]+"
-    params: resume=goes_on
     resources: gpu=1, runtime="5d"
-    shell: ENVIRONMENT + "{CLI} fit --config {wildcards.name}.yaml {params.resume} {ARGUMENTS}"
+    shell: ENVIRONMENT + "{FIT} --config {wildcards.name}.yaml {ARGUMENTS}"
 
 
 rule of_updates:
     input: lambda wildcards: f"runs/classifier_{wildcards.data}_{wildcards.kind}/results.json"
     output: "runs/updates/{kind}_{number}/inverter_{data}_{layer}/results.json"
     wildcard_constraints: kind="updates|overfitted", data="[a-z0-9]+", layer="[a-z0-9]+"
-    params:
-        resume=goes_on,
-        short=lambda wildcards: "--trainer.max_steps 200" if wildcards.data == "mnist5k" else "",
+    params: short=lambda wildcards: "--trainer.max_steps 200" if wildcards.data == "mnist5k" else ""
     resources: gpu=1, runtime="5d"
     shell:
-        ENVIRONMENT + "{CLI} fit --config inverter_{wildcards.data}_{wildcards.layer}.yaml {params.resume} "
+        ENVIRONMENT + "{FIT} --config inverter_{wildcards.data}_{wildcards.layer}.yaml "
         "--classifier $(ls -d runs/classifier_{wildcards.data}_{wildcards.kind}/*/checkpoints | tail -n 1)"
         "/update_{wildcards.number}.ckpt --trainer.default_root_dir runs/updates/{wildcards.kind}_{wildcards.number} "
         "{params.short} {ARGUMENTS}"

@@ -32,7 +32,7 @@ from callbacks.metrics_csv import MetricsCSV
 from callbacks.predictions import Predictions
 from callbacks.report import write_report
 from callbacks.results import ClassifierResults, InverterResults, summary
-from callbacks.run_folders import find_checkpoint, new_run_folder, run_folder_of
+from callbacks.run_folders import find_checkpoint, new_run_folder, newest_checkpoint, run_folder_of
 from callbacks.sample_grid import SampleGrid
 from callbacks.step_progress import StepProgress
 from callbacks.trained_classifier import trained_classifier
@@ -177,6 +177,8 @@ class InverterCLI(LightningCLI):
         self.settings = self.config[self.subcommand]
         self.root = Path(self.settings.trainer.default_root_dir)
         wanted = self.settings.get("ckpt_path") or (None if self.subcommand in ("fit", "show") else "best")
+        if wanted == "auto":
+            wanted = "last" if newest_checkpoint(self.root, self.name, "last") else None
         self.checkpoint = find_checkpoint(self.root, self.name, wanted) if wanted else None
         if self.subcommand != "show":
             self.settings.ckpt_path = str(self.checkpoint) if self.checkpoint else None

@@ -194,7 +194,7 @@ def _neighbour_distances(flat: np.ndarray, k: int) -> Callable[[np.ndarray, int]
 
 
 def _bounds(log_densities: np.ndarray) -> tuple[float, float]:
-    lower, upper = math.log(len(log_densities)) - log_densities.mean(axis=0)
+    lower, upper = (math.log(len(log_densities)) - log_densities.mean(axis=0)).clip(min=0)  # rounding
     return float(lower), float(upper)
 
 

@@ -40,7 +40,10 @@ def test_binning_of_one_normal_variable_is_its_discrete_entropy():
 
 def test_binning_fits_its_bins_to_each_unit():
     h = torch.rand(200, 3, dtype=torch.float64)
-    assert binned_information(h * torch.tensor([1e-3, 1.0, 1e6]) - 7) == pytest.approx(binned_information(h))
+    moved = h * torch.tensor([1e-3, 1.0, 1e6]) + torch.tensor([-7.0, 0.0, 5.0])
+    for num_bins in (2, 3, 30):
+        assert binned_information(moved, num_bins) == pytest.approx(binned_information(h, num_bins))
+    assert math.log(7) < binned_information(moved, num_bins=2) < math.log(8)  # eight patterns, nearly equal
 
 
 def test_bins_that_hold_unequal_shares_have_less_entropy_than_equal_ones():
@@ -92,9 +95,9 @@ def test_colliding_images_have_the_finite_entropy_of_neighbours_at_the_smallest_
 
 
 def test_estimates_do_not_depend_on_where_the_layer_lies():
-    h = torch.randn(200, 30, dtype=torch.float64)
-    for row, moved in zip(all_estimates(h), all_estimates(h + 1e5), strict=True):
-        assert moved["estimate_nats"] == pytest.approx(row["estimate_nats"], rel=1e-7)
+    h = torch.randn(200, 3, dtype=torch.float64)
+    for row, moved in zip(all_estimates(h), all_estimates(h + 1e7), strict=True):
+        assert moved["estimate_nats"] == pytest.approx(row["estimate_nats"], rel=1e-6)
 
 
 @pytest.mark.parametrize("megabytes", [0.1, 1, 128])  # 21, 218 or all 600 rows at once
@@ -151,4 +154,6 @@ def test_rows_for_a_layer_are_what_each_estimator_says_of_it():
     variance = 0.01 * h.double().var(0, correction=0).mean().item()
     expected = [binned_information(h), *kernel_density_bounds(h, variance), nearest_neighbour_entropy(h)]
     assert [row["estimate_nats"] for row in all_estimates(h)] == pytest.approx(expected)
-    assert [row["estimate_nats"] for row in all_estimates(torch.ones(300, 4))[:3]] == pytest.approx([0, 0, 0])
+    constant = [row["estimate_nats"] for row in all_estimates(torch.full((300, 4), 0.1))[:3]]
+    assert constant == pytest.approx([0, 0, 0])
+    assert min(constant) >= 0

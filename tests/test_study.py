@@ -12,12 +12,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture
 def plan(tmp_path):
-    """The engine's dry run of a target in an empty folder, or one where some results are there already."""
+    """The engine's dry run of a target."""
 
-    def run(target, *done):
-        for result in done:
-            (tmp_path / result).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / result).write_text("{}")
+    def run(target):
         command = ["-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--dry-run", "--printshellcmds", target]
         found = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
         return found.stdout + found.stderr
@@ -26,7 +23,7 @@ def plan(tmp_path):
 
 
 def configs(plan, verb="fit"):
-    return re.findall(rf"cli\.py {verb} --config (\w+)\.yaml", plan)
+    return re.findall(rf"cli\.py {verb}(?: --ckpt_path auto)? --config (\w+)\.yaml", plan)
 
 
 def test_the_paper_is_so_many_runs(plan):
@@ -46,13 +43,19 @@ def test_the_small_study_asks_every_layer(plan):
 
 
 def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, tmp_path):
-    checkpoints = tmp_path / "runs/inverter_mnist5k_fc3/2026-01-01_00-00-00/checkpoints"
-    checkpoints.mkdir(parents=True)
-    (checkpoints / "last.ckpt").touch()
-    text = plan("study_mnist5k", "runs/classifier_mnist5k/results.json")
-    assert "classifier_mnist5k" not in configs(text)
-    (resumed,) = [line for line in text.splitlines() if "--ckpt_path last" in line]
-    assert "fit --config inverter_mnist5k_fc3.yaml" in resumed
+    """A decoder and its classifier are trained for real, and the decoder again after its result is lost."""
+    result = "runs/mse_mnist5k_logits/results.json"
+    short = (
+        "arguments=--trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1 --num_agreement 1"
+    )
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1", result]
+    subprocess.run([*command, "--config", short], cwd=tmp_path, check=True)
+    assert "Nothing to be done" in plan(result)
+    (tmp_path / result).unlink()
+    assert configs(plan(result)) == ["mse_mnist5k_logits"]
+    subprocess.run([*command, "--config", short], cwd=tmp_path, check=True)
+    assert (tmp_path / result).is_file()
+    assert len(list(tmp_path.glob("runs/mse_mnist5k_logits/*/checkpoints"))) == 1  # it went on in its folder
 
 
 def test_every_world_has_its_run(plan):
