@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import subprocess
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
@@ -211,3 +212,20 @@ def test_a_pickle_in_a_result_is_refused(runs):
     np.save(runs / "inverter_mnist5k_fc3" / "log_prob.npy", np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="cannot be read"):
         read(runs)
+
+
+@pytest.mark.slow
+def test_a_browser_shows_every_picture(runs):
+    """Needs chromium. It is asked for the page as it stands after loading, and for a picture of it."""
+    html = page("What do the layers keep?", sections(runs_under([runs]), []))
+    script = (
+        "<script>document.title = [...document.images].filter(i => i.naturalWidth > 200).length + ' pictures'</script>"
+    )
+    (runs / "report.html").write_text(html.replace("</body>", f"{script}</body>"))
+    chromium = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=10000"]
+    address = (runs / "report.html").as_uri()
+    shown = subprocess.run([*chromium, "--dump-dom", address], capture_output=True, text=True, check=True).stdout
+    assert "<title>8 pictures</title>" in shown
+    picture = runs / "report.png"
+    subprocess.run([*chromium, f"--screenshot={picture}", "--window-size=1200,4000", address], check=True)
+    assert len(Image.open(picture).convert("RGB").getcolors(2**24)) > 500
