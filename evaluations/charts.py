@@ -122,7 +122,7 @@ def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float]
         bars = [[max(value.mean - value.low, 0)], [max(value.high - value.mean, 0)]]
         axis.errorbar([value.mean], [place], xerr=bars, fmt=MARKERS[0], color=COLOURS[0], capsize=3, label="measured")
         if name in paper:
-            style = {"color": COLOURS[1], "fillstyle": "none", "markersize": 10, "label": "the paper's"}
+            style: dict[str, Any] = {"color": COLOURS[1], "fillstyle": "none", "markersize": 10, "label": "the paper's"}
             axis.plot(paper[name], place, MARKERS[1], **style)
     axis.axvline(0, color="grey", linewidth=0.8, linestyle=":")
     axis.set_yticks(range(len(measured)), list(measured))

@@ -67,12 +67,15 @@ class Folded:
         return f"<details><summary>{escape(self.summary)}</summary><pre>{escape(self.text)}</pre></details>"
 
 
+Part = str | Table | Picture | Folded  # a string is a paragraph
+
+
 @dataclass(frozen=True)
 class Section:
-    """A heading and what comes under it; a string is a paragraph."""
+    """A heading and what comes under it."""
 
     title: str
-    parts: Sequence[str | Table | Picture | Folded]
+    parts: Sequence[Part]
 
     def html(self) -> str:
         parts = [f"<p>{escape(part)}</p>" if isinstance(part, str) else part.html() for part in self.parts]
