@@ -213,7 +213,8 @@ def _other_estimators(groups: Sequence[DataSet], breakdown_rows: Sequence[dict[s
         parts.append(
             Picture(
                 "Estimate over truth where the truth is known, against the dimension. An error of 10 % is reached by "
-                + ", ".join(limits) + ".",
+                + ", ".join(limits) + ". Binning and both kernel density bounds lie on one line: each counts patterns, "
+                "and no more than there are samples.",
                 breakdown_chart(breakdown_rows),
             )
         )  # fmt: skip
