@@ -15,7 +15,7 @@ table { border-collapse: collapse; font: 14px/1.4 Helvetica, Arial, sans-serif; 
 .wide { overflow-x: auto; margin: 1.5rem 0; }
 caption { text-align: left; padding-bottom: .4rem; color: #555; }
 th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
-th:first-child, td:first-child { text-align: left; }
+td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 figure { margin: 1.5rem 0; } figcaption { color: #555; font: 14px/1.4 Helvetica, Arial, sans-serif; }
 img { max-width: 100%; height: auto; } pre { font-size: 12px; overflow-x: auto; } summary { cursor: pointer; }
 @media print { h2 { break-after: avoid; } figure, table { break-inside: avoid; } }

@@ -81,8 +81,8 @@ def _known_worlds(runs: Sequence[Run]) -> Section | None:
         verdict = ("passes" if row["passes"] else "fails") + (", as it must" if row["passes"] != must_fail else "")
         rows.append(
             [
-                row["name"], number(row["entropy_nats"]), number(row["exact_nce_nats"]),
-                number(row["nce_nats"], row["nce_nats_se"]),
+                row["name"], number(row["entropy_nats"], digits=3), number(row["exact_nce_nats"], digits=3),
+                number(row["nce_nats"], row["nce_nats_se"], digits=3),
                 number(row["excess_nats"], row["excess_nats_se"], digits=3),
                 number(0.02 * row["entropy_nats"], digits=3),
                 verdict,
