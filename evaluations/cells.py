@@ -12,6 +12,11 @@ def number(value: float | None, error: float | None = None, digits: int = 2) -> 
     return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None else "")
 
 
+def percent(share: float, error: float | None) -> str:
+    """A share and its standard error in per cent, without the sign."""
+    return number(100 * share, None if error is None else 100 * error)
+
+
 def estimate(value: Estimate, digits: int = 2) -> str:
     """With its standard error and interval."""
     interval = f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"

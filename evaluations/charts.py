@@ -3,11 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")  # a training run has no screen
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,7 +20,8 @@ def nce_over_layers(relative: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     Args:
         relative: By data set and layer, from the input to the output.
     """
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
     axis.set_xticks(range(len(_names(relative))), _names(relative))
     for k, (name, layers) in enumerate(relative.items()):
         places = [_names(relative).index(layer) for layer in layers]
@@ -35,7 +31,7 @@ def nce_over_layers(relative: Mapping[str, Mapping[str, Estimate]]) -> Figure:
         _line(axis, k, name, places, [v.mean for v in values], [below, above])
     axis.set_ylabel("NCE / |NCE of conv1|")
     axis.set_xlabel("layer")
-    axis.legend(frameon=False)
+    _legend(figure)
     return figure
 
 
@@ -45,9 +41,8 @@ def training_dynamics(points: Mapping[str, Mapping[str, Mapping[int, tuple[float
     Args:
         points: By kind, layer and number of updates: NCE and its standard error, nats.
     """
-    figure, axes = plt.subplots(
-        1, len(points), figsize=(1 + 4 * len(points), 4), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(1 + 4 * len(points), 4), layout="constrained")
+    axes = figure.subplots(1, len(points), sharey=True, squeeze=False)
     numbers = sorted({n for layers in points.values() for line in layers.values() for n in line})
     for axis, (kind, layers) in zip(axes[0], points.items(), strict=True):
         for layer, line in layers.items():
@@ -66,7 +61,7 @@ def training_dynamics(points: Mapping[str, Mapping[str, Mapping[int, tuple[float
         axis.set_title(f"{kind} classifier")
         axis.set_xlabel("updates of the classifier")
     axes[0, 0].set_ylabel("NCE, nats per image")
-    _legend(axes[0])
+    _legend(figure)
     return figure
 
 
@@ -80,9 +75,8 @@ def table1_ratios(
         measured: By data set, layer and ratio: its value and standard error.
         paper: By data set, layer and ratio: the published value, where there is one.
     """
-    figure, axes = plt.subplots(
-        1, len(measured), figsize=(1 + 4 * len(measured), 4), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(1 + 4 * len(measured), 4), layout="constrained")
+    axes = figure.subplots(1, len(measured), sharey=True, squeeze=False)
     for axis, (name, layers) in zip(axes[0], measured.items(), strict=True):
         theirs = paper.get(name, {})
         for k, ratio in enumerate(next(iter(layers.values()))):
@@ -105,7 +99,7 @@ def table1_ratios(
         axis.set_xlabel("layer")
     axes[0, 0].set_ylim(bottom=0)
     axes[0, 0].set_ylabel("distance / that of the nearest training image")
-    _legend(axes[0])
+    _legend(figure)
     return figure
 
 
@@ -117,7 +111,8 @@ def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float]
         paper: By network, the published difference, where there is one.
         reference: The network that is subtracted.
     """
-    figure, axis = plt.subplots(figsize=(6, 1.5 + 0.6 * len(measured)), layout="constrained")
+    figure = Figure(figsize=(6, 1.5 + 0.6 * len(measured)), layout="constrained")
+    axis = figure.subplots()
     for place, (name, value) in enumerate(measured.items()):
         bars = [[max(value.mean - value.low, 0)], [max(value.high - value.mean, 0)]]
         axis.errorbar([value.mean], [place], xerr=bars, fmt=MARKERS[0], color=COLOURS[0], capsize=3, label="measured")
@@ -128,7 +123,7 @@ def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float]
     axis.set_yticks(range(len(measured)), list(measured))
     axis.set_ylim(-0.5, len(measured) - 0.5)
     axis.set_xlabel(f"NCE less that of {reference}, nats per image")
-    _legend([axis])
+    _legend(figure)
     return figure
 
 
@@ -138,11 +133,12 @@ def breakdown_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
     Args:
         rows: Each with estimator, dimension, estimate_nats and truth_nats.
     """
-    figure, axis = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
     for k, name in enumerate(dict.fromkeys(row["estimator"] for row in rows)):
         mine = sorted((row for row in rows if row["estimator"] == name), key=lambda row: row["dimension"])
         ratios = [row["estimate_nats"] / row["truth_nats"] for row in mine]
-        _line(axis, k, name, [row["dimension"] for row in mine], ratios, None)
+        _line(axis, k, name, [row["dimension"] for row in mine], ratios, None, hollow=True)
     axis.axhspan(0.9, 1.1, color="grey", alpha=0.2, linewidth=0, label="10 % off")
     dimensions = sorted({row["dimension"] for row in rows})
     axis.set_xscale("log", base=2)
@@ -150,7 +146,7 @@ def breakdown_chart(rows: Sequence[Mapping[str, Any]]) -> Figure:
     axis.minorticks_off()
     axis.set_xlabel("dimension")
     axis.set_ylabel("estimate / truth")
-    axis.legend(frameon=False)
+    _legend(figure)
     return figure
 
 
@@ -160,18 +156,27 @@ def _names(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys([*fullest, *(name for group in groups.values() for name in group)]))
 
 
-def _legend(axes: Sequence[Axes]) -> None:
-    """One entry for every label in any panel, in the last panel."""
-    entries = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    axes[-1].legend(entries.values(), entries.keys(), frameon=False)
+def _legend(figure: Figure) -> None:
+    """One entry for every label in any panel, below the panels, where it hides nothing."""
+    entries: dict[str, Any] = {}
+    for axis in figure.axes:
+        handles, labels = axis.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    columns = int(figure.get_figwidth() // 2.4)  # inches, of the longest label
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
 
 
-def _line(axis: Axes, k: int, label: str, x: Sequence[Any], y: Sequence[float], errors: Any) -> None:
+def _line(
+    axis: Axes, k: int, label: str, x: Sequence[Any], y: Sequence[float], errors: Any, hollow: bool = False
+) -> None:
+    """One measured line; hollow markers shrink from line to line, so that lines on top of one another are seen."""
     style: dict[str, Any] = {
         "color": COLOURS[k % len(COLOURS)],
         "marker": MARKERS[k % len(MARKERS)],
         "capsize": 3,
         "label": label,
     }
+    if hollow:
+        style |= {"fillstyle": "none", "markersize": 13 - 2.5 * k}
     axis.errorbar(x, y, errors, **style)
     axis.spines[["top", "right"]].set_visible(False)

@@ -113,7 +113,8 @@ def neighbours(group: DataSet) -> Section | None:
                 f"{group.name}, {label}: the nearest of {int(arrays['num_samples'])} samples and the nearest training "
                 f"images (the paper's fig 2); and of the samples that are as near, to the layer, as the nearest "
                 f"training image, those that differ most from the input in pixels: what the layer is most blind to. "
-                f"Empty where no sample is so near."
+                f"Fewer, or none, where no sample is so near. Below each image is its distance from the input: the "
+                f"mean absolute difference per unit of {label}, or per pixel where pixels are compared."
             )
             parts.append(Picture(words, nearest_grid(arrays, label)))
     return Section(f"{group.name}: nearest, and most different", parts) if parts else None

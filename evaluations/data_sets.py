@@ -18,7 +18,7 @@ class DataSet:
 
     Attributes:
         name: As results give it.
-        inverters: By layer; where there are several networks, by layer and network.
+        inverters: By layer; where there are several networks, by layer and network; a second of the same, by folder.
         decoders: Likewise, those trained by squared error.
         unconditional: The model of p(x), where there is one.
         left_out: Names of runs that were tested on other images.
@@ -80,7 +80,7 @@ def _data_set(name: str, runs: list[Run]) -> DataSet:
             kind = group.decoders if run.row["density"] == "MSEDecoder" else group.inverters
             layer = run.row["layer"]
             label = layer if len(networks) == 1 else f"{layer} of {run.row['network']}"
-            kind[run.row["name"] if label in kind else label] = run
+            kind[str(run.folder) if label in kind else label] = run
     return group
 
 
@@ -89,8 +89,10 @@ def over_training(runs: Iterable[Run]) -> dict[str, dict[str, dict[str, dict[int
     found: dict[str, dict[str, dict[str, dict[int, tuple[float, float]]]]] = {}
     for run in sorted(runs, key=lambda run: run.row.get("depth") or 0):
         row = run.row
-        if row.get("kind") == "inverter" and str(row["classifier"]).endswith(OVER_TRAINING):
+        if row.get("kind") != "inverter" or row["density"] == "MSEDecoder":
+            continue
+        if str(row["classifier"]).endswith(OVER_TRAINING):
             kind = "overfitted" if row["classifier"].endswith("_overfitted") else "regular"
-            layers = found.setdefault(row["dataset"], {}).setdefault(kind, {})
-            layers.setdefault(row["layer"], {})[row["classifier_updates"]] = (row["nce_nats"], row["nce_nats_se"])
-    return found
+            points = found.setdefault(row["dataset"], {}).setdefault(kind, {}).setdefault(row["layer"], {})
+            points[row["classifier_updates"]] = (row["nce_nats"], row["nce_nats_se"])
+    return {name: dict(sorted(kinds.items(), reverse=True)) for name, kinds in found.items()}  # regular first

@@ -1,12 +1,8 @@
 """The figures, each a function from images or result rows to a matplotlib figure."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
-import matplotlib
-
-matplotlib.use("Agg")  # a training run has no screen
-
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +13,8 @@ def _grid(inputs: Tensor, others: Tensor, title: str) -> Figure:
     """Inputs in the first column, others [N, M, C, H, W] under a title."""
     num_images, num_others = others.shape[:2]
     size = (max(num_others + 1.2, 2.8), num_images + 0.4)  # room for the title
-    figure, axes = plt.subplots(num_images, num_others + 1, figsize=size, squeeze=False, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(num_images, num_others + 1, squeeze=False)
     for row in range(num_images):
         for column, image in enumerate((inputs[row], *others[row])):
             axis = axes[row, column]
@@ -52,7 +49,8 @@ def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:
         labels: N.
     """
     num_rows = -(-len(images) // 10)
-    figure, axes = plt.subplots(num_rows, 10, figsize=(10, 1.2 * num_rows), squeeze=False, layout="constrained")
+    figure = Figure(figsize=(10, 1.2 * num_rows), layout="constrained")
+    axes = figure.subplots(num_rows, 10, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, image, label in zip(axes.flat, images, labels, strict=False):
@@ -69,12 +67,12 @@ def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure
         columns: uint8 [N, M, C, H, W] by title, M of each its own.
     """
     widths = [1, *(images.shape[1] for images in columns.values())]
-    figure, axes = plt.subplots(
-        len(inputs), 1 + len(columns), figsize=(0.9 * (sum(widths) + 0.5 * len(columns)), 0.9 * len(inputs) + 0.4),
-        width_ratios=widths, squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for column, (title, images) in enumerate({"input": inputs[:, None], **columns}.items()):
-        axes[0, column].set_title(title, fontsize=9)
+    titles = [wrap(title, 15 * n, break_long_words=False) for title, n in zip(["input", *columns], widths, strict=True)]
+    room = 0.25 + 0.15 * max(map(len, titles))
+    figure = Figure(figsize=(0.9 * (sum(widths) + 0.5 * len(columns)), 0.9 * len(inputs) + room), layout="constrained")
+    axes = figure.subplots(len(inputs), 1 + len(columns), width_ratios=widths, squeeze=False)
+    for column, (title, images) in enumerate(zip(titles, [inputs[:, None], *columns.values()], strict=True)):
+        axes[0, column].set_title("\n".join(title), fontsize=9)
         for axis, row in zip(axes[:, column], images, strict=True):
             _show(axis, np.concatenate(_spaced(row), axis=2))
     return figure
@@ -96,10 +94,13 @@ def nearest_grid(arrays: Mapping[str, np.ndarray], layer: str) -> Figure:
         "blind": (f"as near by {layer}, most different in pixels", "blind_distances"),
     }
     num_queries, num_shown = arrays["samples"].shape[:2]
-    figure, axes = plt.subplots(
-        3 * num_queries, 1 + num_shown, figsize=(1.1 * (1 + num_shown), 4.2 * num_queries), squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    height = 4.2 * num_queries
+    figure = Figure(figsize=(1.1 * (1 + num_shown), height))
+    # Not "constrained", which takes a title's width for its column's.
+    place = {"left": 0.01, "right": 0.99, "top": 1 - 0.25 / height, "bottom": 0.25 / height}
+    axes = figure.subplots(
+        3 * num_queries, 1 + num_shown, squeeze=False, gridspec_kw={**place, "wspace": 0.06, "hspace": 0.38}
+    )
     for query in range(num_queries):
         for k, (name, (title, distances)) in enumerate(kinds.items()):
             row = axes[3 * query + k]
@@ -128,16 +129,18 @@ def information_maps(mean: np.ndarray, images: np.ndarray, maps: np.ndarray, lay
         maps: Of these images, [K, H, W] nats.
         layer: Whose representation it is.
     """
-    figure, axes = plt.subplots(2, 1 + len(images), figsize=(2.2 * (1 + len(images)), 4.6), layout="constrained")
+    figure = Figure(figsize=(2.2 * (1 + len(images)), 4.6), layout="constrained")
+    axes = figure.subplots(2, 1 + len(images))
     limit = abs(mean).max() or 1.0
     shown = axes[0, 0].imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    axes[0, 0].set_title(f"{layer}: mean,\n{mean.sum():.1f} nats in all", fontsize=9)
+    name = "\n".join(wrap(layer, 24))
+    axes[0, 0].set_title(f"{name}: mean,\n{mean.sum():.2f} nats in all", fontsize=9)
     figure.colorbar(shown, ax=axes[0, 0], label="nats per pixel, mean", shrink=0.8)
     limit = np.quantile(abs(maps), 0.999) or 1.0
     for axis, image, one in zip(axes.T[1:], images, maps, strict=True):
         _show(axis[0], image)
         shown = axis[1].imshow(one, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axis[1].set_title(f"{one.sum():.1f} nats", fontsize=9)
+        axis[1].set_title(f"{one.sum():.2f} nats", fontsize=9)
     figure.colorbar(shown, ax=axes[1, -1], label="nats per pixel, each image", shrink=0.8, extend="both")
     for axis in axes.flat:
         axis.set_axis_off()

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -9,16 +10,18 @@ from html import escape
 from matplotlib.figure import Figure
 
 STYLE = """
-body { font: 16px/1.5 Georgia, serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
+body { font: 16px/1.5 Georgia, serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  overflow-wrap: anywhere; }
 h1, h2 { font-family: Helvetica, Arial, sans-serif; line-height: 1.2; } h2 { margin-top: 3rem; }
-table { border-collapse: collapse; font: 14px/1.4 Helvetica, Arial, sans-serif; }
+table { border-collapse: collapse; overflow-wrap: normal; font: 13px/1.4 Helvetica, Arial, sans-serif; }
 .wide { overflow-x: auto; margin: 1.5rem 0; }
 caption { text-align: left; padding-bottom: .4rem; color: #555; }
-th, td { padding: .25rem .7rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
-td { white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: .25rem .5rem; border-bottom: 1px solid #ddd; text-align: right; vertical-align: top; }
+th:first-child { text-align: left; } tbody th { font-weight: normal; }
 figure { margin: 1.5rem 0; } figcaption { color: #555; font: 14px/1.4 Helvetica, Arial, sans-serif; }
 img { max-width: 100%; height: auto; } pre { font-size: 12px; overflow-x: auto; } summary { cursor: pointer; }
-@media print { h2 { break-after: avoid; } figure, table { break-inside: avoid; } }
+@media print { h2 { break-after: avoid; } figure, table { break-inside: avoid; } .wide { overflow: visible; }
+  table { font-size: 10px; } th, td { padding: .2rem; } img { max-height: 19cm; width: auto; } }
 """
 
 
@@ -32,7 +35,10 @@ class Table:
 
     def html(self) -> str:
         head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in self.header)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in self.rows)
+        body = "".join(
+            f'<tr><th scope="row">{_cell(name)}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in cells)}</tr>\n'
+            for name, *cells in self.rows
+        )
         return (
             f'<div class="wide"><table><caption>{escape(self.caption)}</caption>\n'
             f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>"
@@ -90,3 +96,8 @@ def page(title: str, sections: Sequence[Section]) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
         f"<style>{STYLE}</style></head>\n<body><h1>{escape(title)}</h1>\n{body}\n</body></html>\n"
     )
+
+
+def _cell(text: str) -> str:
+    """Escaped; a number stays on one line with its error, and so does an interval."""
+    return re.sub(r"(?<=[\d±,]) (?=[±\d-])", "&nbsp;", escape(text))

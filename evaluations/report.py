@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from evaluations import paper
-from evaluations.cells import NONE, number
+from evaluations.cells import NONE, number, percent
 from evaluations.charts import breakdown_chart, nce_over_layers, table1_ratios, training_dynamics
 from evaluations.data_set_sections import maps, neighbours, networks, what_is_kept
 from evaluations.data_sets import DataSet, data_sets, log_prob, over_training
@@ -78,7 +78,10 @@ def _known_worlds(runs: Sequence[Run]) -> Section | None:
     rows = []
     for row in worlds:
         must_fail = "shuffled" in row["name"]
-        verdict = ("passes" if row["passes"] else "fails") + (", as it must" if row["passes"] != must_fail else "")
+        right = row["passes"] != must_fail
+        verdict = ("passes" if row["passes"] else "fails") + (
+            ", as it must" if right else f", but must {'fail' if must_fail else 'pass'}"
+        )
         rows.append(
             [
                 row["name"], number(row["entropy_nats"], digits=3), number(row["exact_nce_nats"], digits=3),
@@ -88,7 +91,7 @@ def _known_worlds(runs: Sequence[Run]) -> Section | None:
                 verdict,
             ]
         )  # fmt: skip
-    header = ["world", "H(x)", "exact NCE", "measured NCE", "excess", "allowed", ""]
+    header = ["world", "H(x)", "exact NCE", "measured NCE", "excess", "allowed", "verdict"]
     words = (
         "Worlds where log p(x | h) of every image is known exactly. The excess is the mean of exact less measured "
         "log-probability over the same test images. Above 2 % of H(x) the model is too weak; more than 4 standard "
@@ -105,7 +108,7 @@ def _classifiers(runs: Sequence[Run]) -> Section | None:
     rows = [
         [
             row["name"], row["dataset"], row["network"], str(row["num_images"]),
-            number(100 * row["accuracy"], 100 * row["accuracy_se"]), number(paper.ACCURACY.get(row["name"]), digits=1),
+            percent(row["accuracy"], row["accuracy_se"]), number(paper.ACCURACY.get(row["name"]), digits=1),
         ]
         for row in found
     ]  # fmt: skip

@@ -40,7 +40,7 @@ class Run:
     def config(self) -> str:
         """The text of the newest run's config; empty where there is none."""
         paths = sorted(self.folder.glob("*/config.yaml"))
-        return paths[-1].read_text() if paths else ""
+        return paths[-1].read_text(encoding="utf-8") if paths else ""
 
 
 def runs_under(paths: Iterable[Path]) -> list[Run]:

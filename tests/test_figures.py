@@ -1,6 +1,7 @@
 """The figures show what was measured, with units, and no more."""
 
 import math
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,12 +10,6 @@ import pytest
 from evaluations.charts import breakdown_chart, nce_differences, nce_over_layers, table1_ratios, training_dynamics
 from evaluations.figures import information_maps, layers_grid, nearest_grid
 from evaluations.information import Estimate
-
-
-@pytest.fixture(autouse=True)
-def _closed_figures():
-    yield
-    plt.close("all")
 
 
 def images(*shape):
@@ -40,13 +35,14 @@ def test_dynamics_have_one_colour_a_layer_and_a_tick_at_every_number_of_updates(
         "regular": {"fc3": {0: (-700, 3), 1000: (-600, 2)}},
         "overfitted": {"conv2": {0: (-650, 3)}, "fc3": {0: (-700, 3)}},
     }
-    first, second = training_dynamics(points).axes
+    figure = training_dynamics(points)
+    first, second = figure.axes
     colours = {c.get_label(): c.lines[0].get_color() for c in second.containers}
     assert colours["fc3"] == first.containers[0].lines[0].get_color() != colours["conv2"]
     assert [tick.get_text() for tick in first.get_xticklabels()] == ["0", "1000"]
     assert bars(first) == [[-703, -697], [-602, -598]]
     assert "nats per image" in first.get_ylabel()
-    assert {text.get_text() for text in second.get_legend().get_texts()} == {"fc3", "conv2"}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"fc3", "conv2"}
 
 
 def test_the_papers_ratios_stand_only_beside_layers_that_it_has():
@@ -62,11 +58,11 @@ def test_the_papers_ratios_stand_only_beside_layers_that_it_has():
 
 
 def test_differences_name_their_reference_and_unit():
-    (axis,) = nce_differences(
-        {"conv": Estimate(4, 1, 2, 6), "fc": Estimate(-9, 1, -11, -7)}, {"fc": -11.16}, "pool"
-    ).axes
+    measured = {"conv": Estimate(4, 1, 2, 6), "fc": Estimate(-9, 1, -11, -7)}
+    figure = nce_differences(measured, {"fc": -11.16}, "pool")
+    (axis,) = figure.axes
     assert axis.get_xlabel() == "NCE less that of pool, nats per image"
-    assert {text.get_text() for text in axis.get_legend().get_texts()} == {"measured", "the paper's"}
+    assert {text.get_text() for text in figure.legends[0].get_texts()} == {"measured", "the paper's"}
 
 
 def test_breakdown_is_the_ratio_to_the_truth():
@@ -79,8 +75,8 @@ def test_map_is_centred_at_nothing_and_its_titles_are_its_sums():
     mean, maps = np.array([[1.0, -3.0], [0.5, 0.0]]), np.full((2, 2, 2), 0.25)
     figure = information_maps(mean, images(2, 1, 2, 2), maps, "fc3")
     shown = {axis.get_title(): axis.images[0] for axis in figure.axes if axis.images}
-    assert shown["fc3: mean,\n-1.5 nats in all"].get_clim() == (-3, 3)
-    assert shown["1.0 nats"].get_clim()[0] == -shown["1.0 nats"].get_clim()[1]
+    assert shown["fc3: mean,\n-1.50 nats in all"].get_clim() == (-3, 3)
+    assert shown["1.00 nats"].get_clim()[0] == -shown["1.00 nats"].get_clim()[1]
     assert any("nats per pixel" in axis.get_ylabel() for axis in figure.axes)
 
 
@@ -99,3 +95,47 @@ def test_layers_stand_beside_the_inputs_with_all_their_images():
     figure = layers_grid(images(3, 1, 4, 4), {"conv1": images(3, 2, 1, 4, 4), "conv1, MSE": images(3, 1, 1, 4, 4)})
     assert [axis.get_title() for axis in figure.axes[:3]] == ["input", "conv1", "conv1, MSE"]
     assert [axis.images[0].get_array().shape[1] for axis in figure.axes[:3]] == [4, 4 + 2 + 4, 4]
+
+
+def test_figures_are_not_kept_by_pyplot():
+    layers_grid(images(3, 1, 4, 4), {"conv1": images(3, 2, 1, 4, 4)})
+    nce_differences({"conv": Estimate(4, 1, 2, 6)}, {}, "pool")
+    assert plt.get_fignums() == []  # pyplot keeps what it makes until it is closed, and warns from the 21st on
+
+
+def test_a_legend_is_whole_and_hides_nothing():
+    measured = {"conv": Estimate(4, 1, 2, 6), "fc": Estimate(-9, 1, -11, -7)}
+    names = ("binning", "kernel density, lower", "kernel density, upper", "nearest neighbours")
+    rows = [{"estimator": name, "dimension": d, "estimate_nats": 1, "truth_nats": d} for name in names for d in (1, 2)]
+    for figure in (nce_differences(measured, {"fc": -11.16}, "pool"), breakdown_chart(rows)):
+        figure.draw_without_rendering()
+        legend, whole = figure.legends[0].get_window_extent(), figure.bbox
+        assert not legend.overlaps(figure.axes[0].get_tightbbox())
+        assert whole.x0 <= legend.x0 < legend.x1 <= whole.x1
+
+
+def test_lines_on_top_of_one_another_can_all_be_seen():
+    rows = [{"estimator": name, "dimension": 1, "estimate_nats": 1, "truth_nats": 1} for name in ("lower", "upper")]
+    lower, upper = (container.lines[0] for container in breakdown_chart(rows).axes[0].containers)
+    assert lower.get_fillstyle() == upper.get_fillstyle() == "none"
+    assert lower.get_markersize() > upper.get_markersize()
+
+
+def test_long_titles_of_the_layers_grid_do_not_overlap():
+    names = ("fc3 of ConvNet with global pooling", "fc3 of FullyConnectedNet")
+    draws, mean = images(2, 3, 1, 4, 4), images(2, 1, 1, 4, 4)
+    columns = {f"{name}{end}": shown for name in names for end, shown in (("", draws), (", MSE", mean))}
+    figure = layers_grid(images(2, 1, 4, 4), columns)
+    figure.draw_without_rendering()
+    boxes = [axis.title.get_window_extent() for axis in figure.axes[: 1 + len(columns)]]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_columns_of_the_nearest_are_evenly_spaced():
+    shown, far = images(1, 3, 1, 4, 4), np.array([[0.5, 1.0, 1.5]])
+    arrays = {"inputs": shown[:, 0], **dict.fromkeys(("samples", "training", "blind"), shown)}
+    distances = {f"{name}_distances": far for name in ("sample", "training", "blind")}
+    figure = nearest_grid({**arrays, **distances}, "fc3")
+    figure.draw_without_rendering()
+    steps = np.diff([axis.get_window_extent().x0 for axis in figure.axes[:4]])
+    np.testing.assert_allclose(steps, steps[0])
