@@ -12,8 +12,9 @@ from callbacks.cache_activations import CacheActivations, cached_activations
 from callbacks.initialise_from_data import InitialiseFromData
 from datamodules.images import ImageDataModule, ImageDataset
 from datamodules.worlds import BitDropDataModule
+from inverters.exact_networks import TopBits
 from inverters.inverter import Inverter
-from inverters.networks import ConvNet, TopBits
+from inverters.networks import ConvNet
 from inverters.pixelcnn import PixelCNN
 from inverters.representation import Representation
 

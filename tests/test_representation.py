@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
+from inverters.exact_networks import TopBits
 from inverters.inverter import Inverter
-from inverters.networks import ConvNet, TopBits
+from inverters.networks import ConvNet
 from inverters.pixelcnn import PixelCNN
 from inverters.representation import Representation
 
