@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["WANDB_MODE"] = "offline"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from its background jobs
 
 
 @pytest.fixture(autouse=True)

@@ -507,7 +507,7 @@ def test_activations_are_kept_once_for_all_runs(here, capsys):
         main(["fit", "--config", "mse_mnist5k_logits.yaml", *short, "--cache_activations=float16"])
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith("making runs/activations/logits_train_") for line in lines) == 1
-    (path,) = Path("runs/activations").glob("*.npy")
+    (path,) = Path("runs/activations").glob("logits_*.npy")
     h = np.load(path, mmap_mode="r")
     assert (h.shape, h.dtype) == ((4000, 10), np.float16)
 
