@@ -9,6 +9,7 @@ from torch import Tensor
 
 from callbacks.atomic import write_arrays, write_json
 from callbacks.cache_activations import cached_activations
+from callbacks.datamodule import first_images
 from evaluations.distances import (
     closest_samples,
     most_different_samples,
@@ -20,6 +21,11 @@ from evaluations.information import mean_and_standard_error
 from inverters.inverter import Inverter
 
 NUM_SHOWN = 6  # of each kind beside an input, as in the paper's fig 2
+
+
+def raw_h(inverter: Inverter, images: Tensor) -> Tensor:
+    """Raw h of uint8 images [N, C, H, W], on the CPU, [N, ...]."""
+    return torch.cat([inverter.representation(x.to(inverter.device)).cpu() for x in images.split(250)])
 
 
 class Measurement:
@@ -35,19 +41,14 @@ class Measurement:
     def __init__(self, inverter: Inverter, training: Tensor, h_training: np.ndarray, seed: int) -> None:
         self.inverter, self.training, self.h_training, self.seed = inverter, training, h_training, seed
 
-    def h(self, images: Tensor) -> Tensor:
-        """Raw h of uint8 images [B, C, H, W], on the CPU, [B, ...]."""
-        parts = images.split(250)
-        return torch.cat([self.inverter.representation(x.to(self.inverter.device)).cpu() for x in parts])
-
     def table(self, images: Tensor, index: list[int], num_samples: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Table 1: its row, and the distances of each image that it is made of."""
-        h = self.h(images)
+        h = raw_h(self.inverter, images)
         one_nn = nearest(h, self.h_training, k=1)[0][:, 0]
         draws = self.inverter.draws(images.to(self.inverter.device), index, num_samples, self.seed).cpu()  # [M, S, ...]
         to_samples = torch.cat(
             [
-                sample_distances(one[None], self.h(its).unflatten(0, (1, num_samples)))
+                sample_distances(one[None], raw_h(self.inverter, its).unflatten(0, (1, num_samples)))
                 for one, its in zip(h, draws, strict=True)
             ]
         )
@@ -79,14 +80,14 @@ class Measurement:
             Images uint8 [Q, 6, C, H, W] and distances [Q, 6] by name.
         """
         draws = self.inverter.draws(images.to(self.inverter.device), index, num_candidates, self.seed).cpu()
-        h = self.h(images)
+        h = raw_h(self.inverter, images)
         to_training, rows = nearest(h, self.h_training, NUM_SHOWN)
         radius = to_training[:, 0]
         if space == "pixels":
             to_training, rows = nearest(images, self.training, NUM_SHOWN)
         found: dict[str, list[Tensor]] = {}
         for i, samples in enumerate(draws):
-            h_samples = self.h(samples)
+            h_samples = raw_h(self.inverter, samples)
             one, its = (h[i], h_samples) if space == "layer" else (images[i], samples)
             to_samples, closest = closest_samples(one, its, NUM_SHOWN)
             blind = most_different_samples(images[i], samples, h[i], h_samples, radius[i].item(), NUM_SHOWN)
@@ -133,8 +134,7 @@ def measured_distances(
     training = datasets["train"].images
     h_training = cached_activations(representation, training, "train", folder.parent / "activations")
     measurement = Measurement(inverter, training, h_training, seed)
-    test = datasets["test"]
-    batch = test.__getitems__(range(min(num_images, len(test))))
+    batch = first_images(datasets["test"], num_images)
     images, index = batch["image"].cpu(), batch["index"].tolist()
     row, arrays = measurement.table(images, index, num_samples)
     row |= {"name": folder.name, "layer": representation.layer, "seed": seed}

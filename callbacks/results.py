@@ -11,7 +11,7 @@ from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
 from callbacks.atomic import replacing, write_json
-from callbacks.datamodule import datamodule_of
+from callbacks.datamodule import datamodule_of, first_images
 from evaluations.information import mean_and_standard_error
 from evaluations.known_worlds import score
 from inverters.densities import bits_per_dim
@@ -203,8 +203,7 @@ class InverterResults(_Results):
         representation = pl_module.representation
         if representation.layer is None or "logits" not in dict(representation.network.named_children()):
             return None, None, 0
-        dataset = datamodule_of(trainer).datasets["test"]
-        batch = dataset.__getitems__(range(min(self.num_agreement, len(dataset))))
+        batch = first_images(datamodule_of(trainer).datasets["test"], self.num_agreement)
         images = batch["image"].to(pl_module.device)
         with torch.random.fork_rng(devices=[]):
             samples = pl_module.draws(images, batch["index"].tolist(), num_draws=1)[:, 0]

@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
 from callbacks.atomic import write_arrays
-from callbacks.datamodule import datamodule_of
+from callbacks.datamodule import datamodule_of, first_images
 from evaluations.figures import mean_grid, sample_grid
 from inverters.mse_decoder import MSEDecoder
 
@@ -46,8 +46,7 @@ class SampleGrid(Callback):
     def _draw(self, trainer: Trainer, pl_module: Any, split: str, name: str) -> None:
         if not trainer.is_global_zero or not self.num_images:
             return
-        dataset = datamodule_of(trainer).datasets[split]
-        batch = dataset.__getitems__(range(min(self.num_images, len(dataset))))
+        batch = first_images(datamodule_of(trainer).datasets[split], self.num_images)
         images = batch["image"].to(pl_module.device)
         if isinstance(pl_module.density, MSEDecoder):
             with torch.no_grad():

@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from callbacks.atomic import replacing, write_json
-from callbacks.distances import measured_distances
+from callbacks.datamodule import first_images
+from callbacks.distances import measured_distances, raw_h
 from evaluations.estimators import all_estimates
 from evaluations.figures import contact_sheet, sample_grid
 from inverters.checkpoints import load_checkpoint
@@ -35,8 +36,7 @@ class Trainer(pl.Trainer):
         datamodule.setup("fit")
         if split not in datamodule.datasets:
             raise ValueError(f"no split {split!r}; there are {', '.join(datamodule.datasets)}")
-        dataset = datamodule.datasets[split]
-        batch = dataset.__getitems__(range(min(num_images, len(dataset))))
+        batch = first_images(datamodule.datasets[split], num_images)
         labels = [datamodule.class_names[label] for label in batch["label"].tolist()]
         path = Path(self.default_root_dir) / f"contact_sheet_{split}.png"
         with replacing(path) as file:
@@ -74,8 +74,7 @@ class Trainer(pl.Trainer):
         inverter = self._restored(model, str(ckpt_path))
         datamodule.prepare_data()
         datamodule.setup("test")
-        dataset = datamodule.datasets["test"]
-        batch = dataset.__getitems__(range(min(num_images, len(dataset))))
+        batch = first_images(datamodule.datasets["test"], num_images)
         folder = Path(self.default_root_dir)
         images = batch["image"].to(inverter.device)
         finished: list[Tensor] = []
@@ -193,9 +192,8 @@ class Trainer(pl.Trainer):
         inverter = self._restored(model, str(ckpt_path))
         datamodule.prepare_data()
         datamodule.setup("test")
-        test = datamodule.datasets["test"]
-        images = test.__getitems__(range(min(num_images, len(test))))["image"]
-        h = torch.cat([inverter.representation(x.to(inverter.device)).cpu() for x in images.split(250)])
+        images = first_images(datamodule.datasets["test"], num_images)["image"]
+        h = raw_h(inverter, images)
         rows = all_estimates(h)
         path = Path(self.default_root_dir).parent / "estimators.json"
         write_json(path, rows)

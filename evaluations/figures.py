@@ -17,9 +17,7 @@ def _grid(inputs: Tensor, others: Tensor, title: str) -> Figure:
     axes = figure.subplots(num_images, num_others + 1, squeeze=False)
     for row in range(num_images):
         for column, image in enumerate((inputs[row], *others[row])):
-            axis = axes[row, column]
-            axis.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set_axis_off()
+            _show(axes[row, column], image.cpu().numpy())
     axes[0, 0].set_title("input")
     axes[0, 1].set_title(title, loc="left")
     return figure
@@ -54,7 +52,7 @@ def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, image, label in zip(axes.flat, images, labels, strict=False):
-        axis.imshow(image.permute(1, 2, 0).cpu().numpy(), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        _show(axis, image.cpu().numpy())
         axis.set_title(label, fontsize=8)
     return figure
 
