@@ -213,6 +213,9 @@ def test_distances_agree_with_numpy_s(here, capsys, space):
     nearest = pixels if space == "pixels" else abs(h[1] - h[0][0]).mean(axis=1)
     assert shown["training_distances"][0] == pytest.approx(np.sort(nearest)[:6], rel=1e-5)
     assert shown["samples"].shape == shown["training"].shape == shown["blind"].shape == (2, 6, 1, 28, 28)
+    h_blind = inverter.representation(torch.from_numpy(shown["blind"][0])).double().numpy()
+    as_near = abs(h_blind - h[0][0]).mean(axis=1) <= one_nn[0] * (1 + 1e-6)
+    assert as_near[~np.isnan(shown["blind_distances"][0])].all()
 
 
 def test_distances_need_a_layer(here, capsys):
