@@ -10,31 +10,38 @@ import subprocess
 import sys
 import traceback
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import wandb
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.cache_activations import CacheActivations
+from callbacks.checkpoint_files import CheckpointFiles
 from callbacks.cost_estimate import CostEstimate
+from callbacks.exact_resume import ExactResume
 from callbacks.fit_variance import FitVariance
 from callbacks.freeze_classifier import FreezeClassifier
 from callbacks.initialise_from_data import InitialiseFromData
+from callbacks.interruption import Interruption
 from callbacks.keep_updates import KeepUpdates
 from callbacks.metrics_csv import MetricsCSV
+from callbacks.patience import Patience
 from callbacks.predictions import Predictions
+from callbacks.processes import of_first_process
 from callbacks.report import write_report
 from callbacks.results import ClassifierResults, InverterResults, summary
 from callbacks.run_folders import find_checkpoint, new_run_folder, newest_checkpoint, run_folder_of
 from callbacks.sample_grid import SampleGrid
 from callbacks.step_progress import StepProgress
+from callbacks.stop_at_nan import StopAtNaN
 from callbacks.trained_classifier import trained_classifier
 from callbacks.trainer import Trainer
 from callbacks.wandb_run import wandb_run
@@ -69,6 +76,7 @@ NAMED = (
 # Where a classifier is trained first, these arguments of the data are the inverter's.
 SAME_DATA = ("data_dir", "path", "side", "fit", "channels", "source", "stride")
 RUN_FOLDER = "INVERTERS_RUN_FOLDER"  # tells the processes that Lightning starts for DDP where the first one writes
+CHECKPOINT = "INVERTERS_CHECKPOINT"  # and from which checkpoint, if any, it goes on
 
 
 class Parser(LightningArgumentParser):
@@ -176,10 +184,7 @@ class InverterCLI(LightningCLI):
         # Everything that lies under this key is ours from here on.
         self.settings = self.config[self.subcommand]
         self.root = Path(self.settings.trainer.default_root_dir)
-        wanted = self.settings.get("ckpt_path") or (None if self.subcommand in ("fit", "show") else "best")
-        if wanted == "auto":
-            wanted = "last" if newest_checkpoint(self.root, self.name, "last") else None
-        self.checkpoint = find_checkpoint(self.root, self.name, wanted) if wanted else None
+        self.checkpoint, self.run_folder = self._places()
         if self.subcommand != "show":
             self.settings.ckpt_path = str(self.checkpoint) if self.checkpoint else None
         trainer = self.settings.trainer
@@ -188,9 +193,9 @@ class InverterCLI(LightningCLI):
             trainer.val_check_interval = min(trainer.val_check_interval, trainer.max_steps)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        self.saved: dict[str, Any] = load_checkpoint(self.checkpoint) if self.checkpoint else {}
         if self.checkpoint:
-            check_fit(self.model, load_checkpoint(self.checkpoint)["state_dict"], self.checkpoint)
-        self.run_folder = self._run_folder()
+            check_fit(self.model, self.saved["state_dict"], self.checkpoint)
         callbacks = self._callbacks()
         if self.config_init[self.subcommand].trainer.enable_progress_bar is not False:
             callbacks.append(StepProgress())
@@ -202,17 +207,27 @@ class InverterCLI(LightningCLI):
                 config[key] = int(config[key])
         if config["logger"] is None or config["logger"] is True:
             config["logger"] = self._loggers()
+        config["plugins"] = [*(config["plugins"] or []), CheckpointFiles()]
         return self._instantiate_trainer({**config, **kwargs}, callbacks)
 
-    def _run_folder(self) -> Path:
-        if self.subcommand == "show":
-            return self.root / self.name
+    def _places(self) -> tuple[Path | None, Path]:
+        """The checkpoint to go on from, if any, and the folder of the run: the same for all processes."""
         if int(os.environ.get("LOCAL_RANK", 0)) > 0 and RUN_FOLDER in os.environ:
-            return Path(os.environ[RUN_FOLDER])
-        folder = run_folder_of(self.checkpoint) if self.checkpoint else None
-        folder = folder or new_run_folder(self.root, self.name)
-        os.environ[RUN_FOLDER] = str(folder)
-        return folder
+            return Path(os.environ[CHECKPOINT]) if os.environ[CHECKPOINT] else None, Path(os.environ[RUN_FOLDER])
+        wanted = self.settings.get("ckpt_path") or (None if self.subcommand in ("fit", "show") else "best")
+        if wanted == "auto":
+            wanted = "last" if newest_checkpoint(self.root, self.name, "last") else None
+        checkpoint = find_checkpoint(self.root, self.name, wanted) if wanted else None
+        folder = run_folder_of(checkpoint) if checkpoint else None
+        if self.subcommand == "show":
+            folder = self.root / self.name
+        folder = folder or rank_zero_only(new_run_folder)(self.root, self.name)
+        options = {key: self.settings.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
+        if not isinstance(options["strategy"], str):
+            options["strategy"] = "ddp"  # a class with arguments: all need a process group, as this one
+        checkpoint, folder = of_first_process((checkpoint, folder), options)
+        os.environ[RUN_FOLDER], os.environ[CHECKPOINT] = str(folder), str(checkpoint or "")
+        return checkpoint, folder
 
     def _callbacks(self) -> list[Callback]:
         inverter = isinstance(self.model, Inverter)
@@ -236,9 +251,12 @@ class InverterCLI(LightningCLI):
         else:
             self.results = ClassifierResults(commit, checkpoint)
             callbacks.append(self.results)
+        self.interruption = Interruption(self.run_folder / "checkpoints" / "last.ckpt")
         if self.subcommand == "fit":
             callbacks += [
-                EarlyStopping(monitor, mode="max", patience=self.settings.patience),
+                StopAtNaN(),
+                ExactResume(),
+                Patience(monitor, self.settings.patience),
                 ModelCheckpoint(folder, "best", monitor=monitor, mode="max", enable_version_counter=False),
                 ModelCheckpoint(folder, "last", save_on_train_epoch_end=False, enable_version_counter=False),
             ]
@@ -250,7 +268,7 @@ class InverterCLI(LightningCLI):
                 callbacks.append(KeepUpdates(self.settings.keep_updates))
         if self.subcommand == "predict":
             callbacks.append(Predictions())
-        return callbacks
+        return [*callbacks, self.interruption]  # after the averaged weights are swapped out
 
     def _loggers(self) -> list[Logger] | bool:
         if self.subcommand != "fit":
@@ -262,8 +280,9 @@ class InverterCLI(LightningCLI):
             "network": type(network).__name__,
             "layer": self.model.representation.layer if inverter else None,
         }
-        run = wandb_run(self.name, self.run_folder, {**about, **self.settings.as_dict()})
-        return [MetricsCSV(self.run_folder), run]
+        config = {**about, **self.settings.as_dict()}
+        run = wandb_run(self.name, self.run_folder, config, self.saved.get("wandb_id"))
+        return [MetricsCSV(self.run_folder, self.saved.get("global_step", 0)), run]
 
     @rank_zero_only
     def _save_config(self) -> None:
@@ -284,6 +303,7 @@ class InverterCLI(LightningCLI):
             shared = {
                 "trainer.default_root_dir": self.root,
                 "trainer.accelerator": self.settings.trainer.accelerator,
+                "trainer.devices": 1,
                 **{f"data.{key}": data[key] for key in SAME_DATA if key in data},
             }
             arguments = [part for key, value in shared.items() if value for part in (f"--{key}", str(value))]
@@ -291,27 +311,37 @@ class InverterCLI(LightningCLI):
                 self.root, Path(reference).stem, HERE / "cli.py", arguments, self.settings.train_classifier
             )
 
+    def _until_interrupted(self, verb: Callable[..., Any], **kwargs: Any) -> None:
+        """Do what Lightning does; a run that a signal has ended says how to go on."""
+        try:
+            verb(**kwargs, weights_only=True)
+        except SIGTERMException:
+            finish_wandb()  # before the queue ends this process
+            self.interruption.leave(self.trainer, f"python cli.py fit --config {self.name}.yaml --ckpt_path last")
+
     def fit(self, **kwargs: Any) -> None:
-        print(f"{self.name}: run folder {self.run_folder}", flush=True)
-        self.trainer.fit(**kwargs, weights_only=True)
+        rank_zero_only(print)(f"{self.name}: run folder {self.run_folder}", flush=True)
+        self._until_interrupted(self.trainer.fit, **kwargs)
 
     def after_fit(self) -> None:
         best = self.run_folder / "checkpoints" / "best.ckpt"
         if not self.settings.test_after_fit or self.settings.trainer.fast_dev_run:
             return
         self.results.checkpoint = str(best)
-        self.trainer.test(self.model, self.datamodule, ckpt_path=str(best), weights_only=True, verbose=False)
+        self._until_interrupted(
+            self.trainer.test, model=self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False
+        )
         self._report()
 
     def test(self, **kwargs: Any) -> None:
-        self.trainer.test(**kwargs, weights_only=True)
+        self._until_interrupted(self.trainer.test, **kwargs)
         self._report()
 
     def validate(self, **kwargs: Any) -> None:
-        self.trainer.validate(**kwargs, weights_only=True)
+        self._until_interrupted(self.trainer.validate, **kwargs)
 
     def predict(self, **kwargs: Any) -> None:
-        self.trainer.predict(**kwargs, weights_only=True)
+        self._until_interrupted(self.trainer.predict, **kwargs)
 
     @rank_zero_only
     def _report(self) -> None:
@@ -386,7 +416,8 @@ def quiet() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("inverters").setLevel(logging.INFO)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    logging.getLogger("lightning_fabric.utilities.seed").setLevel(logging.WARNING)
+    for name in ("seed", "distributed"):
+        logging.getLogger(f"lightning_fabric.utilities.{name}").setLevel(logging.WARNING)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6's to answer, not the user's
     for message in (
         ".*does not have many workers.*",  # the images are in memory: workers would only copy them
@@ -394,6 +425,10 @@ def quiet() -> None:
         ".*is smaller than the logging interval.*",  # of one epoch; metrics are logged by steps over all epochs
         ".*callbacks used to create the checkpoint need to be provided.*",  # not in order to test
         "The dirpath has changed from.*",  # a path is relative to the working folder
+        ".*resuming from a checkpoint that ended before the epoch ended.*",  # our sampler goes on where it was
+        ".*Grad strides do not match bucket view strides.*",  # of 1x1 convolutions, whose strides mean the same
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # the sums are of all processes already
+        ".*`srun` command is available on your system but is not used.*",
         ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer torch deprecates
         "Found .* module.s. in eval mode at the start of training.*",  # the frozen representation, as it must be
     ):
@@ -420,14 +455,26 @@ def main(args: list[str] | None = None) -> None:
             InverterCLI(**OPTIONS, args=args)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (OSError, ValueError, MisconfigurationException) as error:
+    except (OSError, ValueError, FloatingPointError, MisconfigurationException) as error:
         log = Path("runs") / "last_error.txt"
-        log.parent.mkdir(exist_ok=True)
-        log.write_text(traceback.format_exc())
-        print(f"error: {' '.join(str(point_of(error)).split())} (traceback in {log})", file=sys.stderr)
+        try:
+            log.parent.mkdir(exist_ok=True)
+            log.write_text(traceback.format_exc())
+            where = f" (traceback in {log})"
+        except OSError:  # such as a full disk, which may be the error
+            where = ""
+        print(f"error: {' '.join(str(point_of(error)).split())}{where}", file=sys.stderr)
         sys.exit(1)
     finally:
-        wandb.finish()  # nothing where there is no run
+        finish_wandb()
+
+
+def finish_wandb() -> None:
+    """End the W&B run, if there is one; what cannot be uploaded stays in its folder."""
+    try:
+        wandb.finish()
+    except (wandb.Error, OSError) as error:
+        print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
 
 
 def point_of(error: BaseException) -> BaseException:

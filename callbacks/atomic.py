@@ -1,5 +1,6 @@
 """A file that is replaced whole or not at all."""
 
+import errno
 import json
 import os
 import tempfile
@@ -10,21 +11,32 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, or the largest file allowed
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write; it takes the place of `path` when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """A binary file to write; it takes the place of `path` when the block ends without an error.
+
+    Raises:
+        OSError: There is no room, with the path and the remedy; or any other, as it is.
+    """
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in FULL:
+            kept = "; the file that was there is kept" if path.exists() else ""
+            raise OSError(f"no room to write {path} ({os.strerror(error.errno)}){kept}; make room there") from error
         raise
 
 

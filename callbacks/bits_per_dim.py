@@ -14,7 +14,7 @@ class BitsPerDim(Callback):
     """Logs `{train,val,test}/nce_nats` and `{train,val,test}/bits_per_dim` from the steps' log-probabilities.
 
     A metric with summed states, so that the number does not depend on batches or processes; during training, the
-    mean of the latest batch.
+    mean of the latest global batch.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,8 @@ class BitsPerDim(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._log(pl_module, "train", outputs["log_prob"].mean())
+        # Every process has as many images.
+        self._log(pl_module, "train", trainer.strategy.reduce(outputs["log_prob"].mean(), reduce_op="mean"))
 
     def _start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.mean.to(pl_module.device).reset()

@@ -11,8 +11,7 @@ from callbacks.datamodule import datamodule_of
 class InitialiseFromData(Callback):
     """Statistics of h over the training set, and the density's data-dependent initialisation from one fixed batch.
 
-    Both are functions of the data and the seed, so every process computes the same. A resumed run has them in its
-    checkpoint.
+    The first process computes both, and the others get its numbers. A resumed run has them in its checkpoint.
 
     Args:
         num_images: In the fixed batch.
@@ -33,5 +32,9 @@ class InitialiseFromData(Callback):
             for first in range(0, size, self.batch_size)
         )
         first = dataset.__getitems__(range(min(self.num_images, size)))["image"].to(pl_module.device)
-        with torch.random.fork_rng(devices=[]):
-            pl_module.initialise(batches, first)
+        if trainer.is_global_zero:
+            with torch.random.fork_rng(devices=[]):
+                pl_module.initialise(batches, first)
+        if trainer.world_size > 1:
+            for tensor in (*pl_module.parameters(), *pl_module.buffers()):
+                torch.distributed.broadcast(tensor.data, 0)

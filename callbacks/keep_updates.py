@@ -20,7 +20,7 @@ class KeepUpdates(Callback):
     def _keep(self, trainer: Trainer) -> None:
         if trainer.global_step in self.updates:
             path = Path(trainer.default_root_dir) / "checkpoints" / f"update_{trainer.global_step:06d}.ckpt"
-            if not path.is_file():
+            if not trainer.strategy.broadcast(path.is_file()):  # saving is done by all processes or by none
                 trainer.save_checkpoint(path)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor, nn
 
 from callbacks.atomic import replacing, write_json
 from callbacks.datamodule import datamodule_of, first_images
+from callbacks.processes import gathered, in_order, share
+from callbacks.wandb_run import WandbRun
 from evaluations.information import mean_and_standard_error
 from evaluations.known_worlds import score
 from inverters.densities import bits_per_dim
@@ -84,16 +85,6 @@ def known(data: Any, values: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _gathered(trainer: Trainer, values: list[Tensor]) -> Tensor:
-    """The values of all processes, which may hold different numbers of them."""
-    mine = torch.cat(values)
-    if trainer.world_size == 1:
-        return mine.cpu()
-    everyone: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(everyone, mine.cpu())
-    return torch.cat(everyone)
-
-
 class _Results(Callback):
     """Collects per-image values over a test and writes them once, from the first process.
 
@@ -115,9 +106,19 @@ class _Results(Callback):
             self.collected.setdefault(name, []).append(value)
 
     def _gather(self, trainer: Trainer) -> dict[str, Tensor]:
-        """Every value of the whole test set, in the order of the test set. Raises RuntimeError for a wrong count."""
-        values = {name: _gathered(trainer, value) for name, value in self.collected.items()}
+        """Every value of the whole test set, in the order of the test set.
+
+        Raises:
+            RuntimeError: An image is missing or was counted twice.
+        """
+        mine = {name: torch.cat(value).cpu() for name, value in self.collected.items()}
+        everyone = gathered(trainer, mine)
+        values = {name: torch.cat([part[name] for part in everyone]) for name in mine}
         order = torch.argsort(values["position"])
+        seen, num_images = len(order), len(datamodule_of(trainer).datasets["test"])
+        everything = isinstance(trainer.limit_test_batches, float) and trainer.limit_test_batches == 1.0
+        if len(values["position"].unique()) < seen or (everything and seen < num_images):
+            raise RuntimeError(f"the test saw {seen} images of {num_images}, some twice or some not at all")
         return {name: value[order] for name, value in values.items()}
 
     def _write(self, trainer: Trainer, numbers: dict[str, Any], arrays: dict[str, Tensor]) -> None:
@@ -132,8 +133,8 @@ class _Results(Callback):
         text = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.row.items()}
         write_json(folder / "results.json", text)
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update({k: v for k, v in numbers.items() if v is not None})
+            if isinstance(logger, WandbRun):
+                logger.summarise({k: v for k, v in numbers.items() if v is not None})
 
 
 class ClassifierResults(_Results):
@@ -204,9 +205,10 @@ class InverterResults(_Results):
         if representation.layer is None or "logits" not in dict(representation.network.named_children()):
             return None, None, 0
         batch = first_images(datamodule_of(trainer).datasets["test"], self.num_agreement)
-        images = batch["image"].to(pl_module.device)
+        images = share(trainer, batch["image"]).to(pl_module.device)
         with torch.random.fork_rng(devices=[]):
-            samples = pl_module.draws(images, batch["index"].tolist(), num_draws=1)[:, 0]
+            samples = pl_module.draws(images, share(trainer, batch["index"].tolist()), num_draws=1)[:, 0]
         predicted = [representation.class_probabilities(x).argmax(dim=1) for x in (images, samples)]
-        share, error = mean_and_standard_error(predicted[0] == predicted[1])
-        return share, error, len(images)
+        agrees = in_order(trainer, predicted[0] == predicted[1])
+        mean, error = mean_and_standard_error(agrees)
+        return mean, error, len(agrees)

@@ -31,8 +31,11 @@ class SampleGrid(Callback):
         self.every_n_steps, self.num_images, self.num_draws = every_n_steps, num_images, num_draws
         self.next_step = every_n_steps
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.next_step = (trainer.global_step // self.every_n_steps + 1) * self.every_n_steps
+    def state_dict(self) -> dict[str, Any]:
+        return {"next_step": self.next_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.next_step = state_dict["next_step"]
 
     # The hook of the batch, because averaged weights are swapped out again before the callbacks' end of the epoch.
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,34 +1,84 @@
 """The run on Weights & Biases: with an account, or offline without asking anything."""
 
+import logging
 import netrc
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
+
+log = logging.getLogger("inverters.wandb")
 
 
-def wandb_run(name: str, folder: Path, config: dict[str, Any]) -> WandbLogger:
+class WandbRun(WandbLogger):
+    """Lightning's logger, but no failure of W&B ends a training: all numbers and pictures are on disk too."""
+
+    failed = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run; an offline one where the server cannot be reached."""
+        try:
+            return super().experiment
+        except wandb.Error as error:
+            self._say(f"cannot be reached ({error}); the run is offline")
+            self._offline = True
+            self._wandb_init["mode"] = "offline"
+            return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """As Lightning's; gives up W&B for the rest of the run where it fails."""
+        self._unless_it_fails(lambda: super(WandbRun, self).log_metrics(metrics, step))
+
+    @rank_zero_only
+    def summarise(self, numbers: dict[str, Any]) -> None:
+        """Put numbers in the run's summary."""
+        self._unless_it_fails(lambda: self.experiment.summary.update(numbers))
+
+    def _unless_it_fails(self, function: Callable[[], Any]) -> None:
+        if self.failed:
+            return
+        try:
+            function()
+        except (wandb.Error, OSError) as error:
+            self.failed = True
+            self._say(f"failed ({error}); the training goes on without it")
+
+    def _say(self, what: str) -> None:
+        folder = Path(str(self.save_dir)) / "wandb"
+        log.warning(
+            f"Weights & Biases {what}, metrics.csv has all numbers. To upload later: wandb sync {folder}/*run-*"
+        )
+
+
+def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | None = None) -> WandbRun:
     """The logger of a run. W&B itself is not touched before the first metric, and by the first process only.
 
     Online where there is an account, as WANDB_MODE says where it is set, and otherwise offline, in the run's folder.
 
     Args:
         name: Of the config.
-        folder: Of the run; its name makes the run's id, so that a resumed run continues the same one.
+        folder: Of the run; its name makes the id of a new run.
         config: To group runs by.
+        run_id: Of a run that is resumed, from its checkpoint.
     """
-    return WandbLogger(
+    return WandbRun(
         project=os.environ.get("WANDB_PROJECT", "inverters"),
         name=name,
-        id=f"{name}-{folder.name}",
+        id=run_id or f"{name}-{folder.name}",
         resume="allow",
         save_dir=folder,
         offline="WANDB_MODE" not in os.environ and not has_wandb_account(),
         config=config,
-        settings=wandb.Settings(console="off", silent=True),
+        settings=wandb.Settings(console="off", silent=True, init_timeout=30),
     )
 
 

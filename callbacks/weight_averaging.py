@@ -27,6 +27,20 @@ class WarmWeightAveraging(WeightAveraging):
             return averaged + (current - averaged) * (1 - min(decay, (1 + t) / (10 + t)))
 
         super().__init__(use_buffers=False, avg_fn=average)
+        self.swapped_in = False
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_start(trainer, pl_module)
+        self.swapped_in = self._average_model is not None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
+        self.swapped_in = False
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        # A validation was left: whoever saves a checkpoint now, after this callback, must not take one for the other.
+        if self.swapped_in:
+            self.on_validation_epoch_end(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Lightning's own would put the raw weights back when a fit is followed by a test of its best checkpoint.

@@ -1,7 +1,9 @@
 """What every data set has in common: uint8 images in memory, three splits, batches as dictionaries."""
 
+import signal
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -66,6 +68,39 @@ def _as_is(batch: Any) -> Batch:
     return batch
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to the whole job must not end its loader processes before the run has saved its checkpoint."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+class ResumableSampler(DistributedSampler[Batch]):
+    """One process's share of every epoch, in an order that is a function of (seed, epoch).
+
+    The first pass begins where a resumed run was stopped; its length is that of a whole epoch all the same, as
+    Lightning counts the batches that were done too.
+
+    Args:
+        dataset: All images.
+        world_size: Processes.
+        rank: This one's.
+        seed: Of the order.
+        epoch: Of the first pass.
+        num_done: Of this process's images in the first pass.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Batch], world_size: int, rank: int, seed: int, epoch: int = 0, num_done: int = 0
+    ) -> None:
+        super().__init__(dataset, world_size, rank, shuffle=True, seed=seed)
+        self.set_epoch(epoch)
+        self.num_done = num_done
+
+    def __iter__(self) -> Iterator[int]:  # type: ignore[override] # torch types it as yielding whole batches
+        num_done, self.num_done = self.num_done, 0
+        return islice(super().__iter__(), num_done, None)  # type: ignore[arg-type]
+
+
 class ImageDataModule(LightningDataModule):
     """Three splits of one image data set.
 
@@ -104,6 +139,7 @@ class ImageDataModule(LightningDataModule):
         self.seed = seed
         self.num_workers, self.pin_memory, self.on_device = num_workers, pin_memory, on_device
         self.datasets: dict[str, Dataset[Batch]] = {}
+        self.first_epoch = self.batches_done = 0  # of a resumed run
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -167,6 +203,8 @@ class ImageDataModule(LightningDataModule):
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_leave_signals_to_the_run,
+            generator=self.generator(),  # otherwise making an iterator would draw from the global random state
         )
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -176,13 +214,22 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(
                 f"data.batch_size {self.batch_size} does not divide among {world} processes; choose a multiple"
             )
-        sampler: DistributedSampler[Batch] = DistributedSampler(
-            self.datasets["train"], world, rank, shuffle=True, seed=self.seed
+        mine = self.batch_size // world
+        sampler = ResumableSampler(
+            self.datasets["train"], world, rank, self.seed, self.first_epoch, self.batches_done * mine
         )
-        return self._loader(self.datasets["train"], sampler, self.batch_size // world)
+        return self._loader(self.datasets["train"], sampler, mine)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        sampler = UnrepeatedDistributedSampler(self.datasets[split], *self._replicas(), shuffle=False)
+        """Raises ValueError where there are more processes than images."""
+        world, rank = self._replicas()
+        num_images = len(self.datasets[split])  # type: ignore[arg-type] # all have a length
+        if num_images < world:
+            raise ValueError(
+                f"the {split} split of {self.name} has {num_images} images for {world} processes; start at most "
+                f"{num_images} (--trainer.devices)"
+            )
+        sampler = UnrepeatedDistributedSampler(self.datasets[split], world, rank, shuffle=False)
         return self._loader(self.datasets[split], sampler, self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -195,10 +242,19 @@ class ImageDataModule(LightningDataModule):
         return self._eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """Which data a checkpoint saw."""
-        return {"dataset": self.name, "seed": self.seed}
+        """Which data a checkpoint saw, and how far: the epoch, and its global batches that are done."""
+        state = {"dataset": self.name, "seed": self.seed}
+        if self.trainer is None:
+            return state
+        loop = self.trainer.fit_loop
+        progress = loop.epoch_loop.batch_progress
+        epoch = max(loop.epoch_progress.current.ready - 1, 0)
+        if progress.is_last_batch:
+            return {**state, "epoch": epoch + 1, "batches_done": 0}
+        return {**state, "epoch": epoch, "batches_done": progress.current.processed}  # type: ignore[attr-defined]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of another data set."""
         if state_dict["dataset"] != self.name:
             raise ValueError(f"the checkpoint was trained on {state_dict['dataset']}, not on {self.name}")
+        self.first_epoch, self.batches_done = state_dict.get("epoch", 0), state_dict.get("batches_done", 0)

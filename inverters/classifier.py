@@ -41,11 +41,11 @@ class Classifier(LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B, K] of uint8 images [B, C, H, W]."""
-        return self.network(unit_interval(image))
+        return self.network(unit_interval(image, self.network))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         loss = F.cross_entropy(self(batch["image"]), batch["label"])
-        self.log("train/cross_entropy_nats", loss.detach(), prog_bar=True)
+        self.log("train/cross_entropy_nats", loss.detach(), prog_bar=True, sync_dist=True)  # all have as many images
         return {"loss": loss}
 
     def _evaluate(self, batch: dict[str, Tensor], stage: str) -> dict[str, Tensor]:

@@ -90,7 +90,7 @@ class Inverter(LightningModule):
     def _batch_context(self, batch: dict[str, Tensor]) -> Tensor:
         """Of `context_image` where the batch has one, else the raw `h` that it brings along, else of `image`."""
         if "h" in batch and "context_image" not in batch:
-            return self._standardised(batch["h"].float())  # it may be kept in float16
+            return self._standardised(batch["h"].to(self.context_mean.dtype))  # it may be kept in float16
         return self.context(batch.get("context_image", batch["image"]))
 
     def log_prob(self, batch: dict[str, Tensor]) -> Tensor:
@@ -155,9 +155,19 @@ class Inverter(LightningModule):
         Args:
             images: Batches that make up the training set, uint8 [B, C, H, W].
             first: The batch that initialises the density, uint8 [B, C, H, W].
+
+        Raises:
+            ValueError: h of a training image is not finite.
         """
         if self.standardise and self.context_mean.numel():
-            self.context_mean, self.context_scale = channel_statistics(map(self.representation, images))
+            mean, scale = channel_statistics(map(self.representation, images))
+            if not (mean.isfinite().all() and scale.isfinite().all()):
+                raise ValueError(
+                    f"layer {self.representation.layer} gives NaN or infinity on training images: its classifier has "
+                    f"diverged; train it anew with a lower learning rate, or give another with --classifier"
+                )
+            self.context_mean.copy_(mean)
+            self.context_scale.copy_(scale)
         self.density.initialise(first, self.context(first))
         self.initialised.fill_(True)
 

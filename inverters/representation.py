@@ -1,12 +1,15 @@
 """A frozen network up to one layer."""
 
+from itertools import chain
+
 import torch
 from torch import Tensor, nn
 
 
-def unit_interval(image: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """uint8 images as a classifier takes them, in [0, 1]."""
-    return image.to(dtype) / 255
+def unit_interval(image: Tensor, network: nn.Module) -> Tensor:
+    """uint8 images as a classifier takes them, in [0, 1] and in the precision of its weights."""
+    own = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
+    return image.to(next(own, torch.float32)) / 255
 
 
 def architecture(network: nn.Sequential) -> str:
@@ -41,9 +44,9 @@ class Representation(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """h of uint8 images [B, C, H, W]: [B, ...] as the layer gives it; [B, 0] if the layer is None.
 
-        In float32 under autocast too: h is the same number in every run.
+        Not in bfloat16 under autocast: h is the same number in every run.
         """
-        h = unit_interval(image)
+        h = unit_interval(image, self.network)
         if self.layer is None:
             return h.new_empty(len(h), 0)
         with torch.autocast(h.device.type, enabled=False):
@@ -56,7 +59,7 @@ class Representation(nn.Module):
     @torch.no_grad()
     def class_probabilities(self, image: Tensor) -> Tensor:
         """What the whole network predicts for uint8 images [B, C, H, W]: [B, K]."""
-        return self.network(unit_interval(image)).softmax(dim=1)
+        return self.network(unit_interval(image, self.network)).softmax(dim=1)
 
     def shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
         """The shape of h, without its batch axis, for images of a shape."""

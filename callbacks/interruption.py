@@ -1,0 +1,120 @@
+"""A signal ends a run in order: the batch is finished, a checkpoint written, and a SLURM job queued again."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+from lightning_fabric.plugins.environments import SLURMEnvironment
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Interruption(Callback):
+    """SIGTERM, SIGINT and SIGUSR1 finish the batch, of training or validation, save `last.ckpt` and end the run.
+
+    Lightning's own handler broadcasts from inside the handler, which deadlocks with two processes. Here it only sets a
+    flag, on which all processes agree after each batch. SIGUSR1, which SLURM can send ahead of the time limit, puts a
+    SLURM job back into the queue. A second SIGINT ends the run at once.
+
+    A test or a prediction is ended at once: there is nothing to save.
+
+    Args:
+        checkpoint: Where to save.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.received: signal.Signals | None = None
+        self.mid_validation = False
+        self.saved_step = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+        # Here, as Lightning's handlers are in place by now; it puts back all that it found when the fit ends.
+        for number in SIGNALS:
+            signal.signal(number, self._remember)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+        for number in SIGNALS:
+            signal.signal(number, self._end)
+
+    on_predict_start = on_test_start
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+        raise SIGTERMException
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+    def _asked(self, trainer: pl.Trainer) -> bool:
+        """Whether any process has received a signal; every process asks at the same moment."""
+        return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # Lightning then raises its exception after this step's validation and logging, when all of the step is done.
+        # After the last batch of an epoch it would not.
+        if not trainer.is_last_batch and self._asked(trainer):
+            trainer._signal_connector.received_sigterm = True
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_last_batch and self._asked(trainer):
+            raise SIGTERMException
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:  # fmt: skip
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        val = trainer.datamodule.datasets["val"]  # type: ignore[attr-defined] # of an ImageDataModule
+        fewest = len(val) // trainer.world_size // trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+        # Some processes may have one batch more, which they cannot agree about.
+        if batch_idx < fewest and self._asked(trainer):
+            self.mid_validation = True
+            raise SIGTERMException
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.saved_step = trainer.global_step
+        if self.mid_validation:
+            # As Lightning knows a validation that was left in its first batch: the resumed run begins it anew.
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
+            progress["total"] = {**nothing, "ready": 1, "started": 1}
+            progress["current"], progress["is_last_batch"] = nothing, False
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
+            return
+        # A validation has just saved the same step where it fell on this one.
+        if self.mid_validation or self.saved_step != trainer.global_step:
+            trainer.save_checkpoint(self.checkpoint)
+
+    def leave(self, trainer: pl.Trainer, command: str) -> NoReturn:
+        """Say how to go on, put a SLURM job that got SIGUSR1 back into the queue, and exit as a shell expects.
+
+        Args:
+            trainer: That was interrupted.
+            command: Which goes on.
+        """
+        name = (self.received or signal.SIGTERM).name
+        if trainer.is_global_zero:
+            print(f"\nended by {name} after step {trainer.global_step}; go on with: {command}", flush=True)
+            environment = getattr(trainer.strategy, "cluster_environment", None)
+            if name == "SIGUSR1" and isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+                array = os.environ.get("SLURM_ARRAY_JOB_ID")
+                task = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+                subprocess.run(["scontrol", "requeue", task], check=True)
+            sys.exit(128 + signal.Signals[name])
+        sys.exit(0)  # launchers would kill the first process when another one ends with an error

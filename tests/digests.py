@@ -1,0 +1,46 @@
+"""What a run has come to, as digests: equal where two runs are the same bit for bit."""
+
+import hashlib
+
+import numpy as np
+import torch
+
+
+def tensors(value, name=""):
+    """Every leaf of a checkpoint, by its path in it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from tensors(inner, f"{name}/{key}")
+    elif isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from tensors(inner, f"{name}/{i}")
+    else:
+        yield name, value
+
+
+def checkpoint_digest(path):
+    """Of everything in a checkpoint but where the run lies and when it began."""
+    folder = path.absolute().parent.parent
+    digest = hashlib.sha256()
+    for name, value in tensors(torch.load(path, weights_only=True)):
+        name, value = (
+            text.replace(str(folder), "").replace(folder.name, "") if isinstance(text, str) else text
+            for text in (name, value)
+        )
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+            digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        else:
+            digest.update(f"{name} {value!r}".encode())
+    return digest.hexdigest()
+
+
+def run_digests(folder):
+    """Of a run's folder and of the results beside it, by name."""
+    found = {name: checkpoint_digest(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")}
+    found["metrics.csv"] = hashlib.sha256((folder / "metrics.csv").read_bytes()).hexdigest()
+    for name in ("log_prob.npy", "log_prob_per_pixel.npy", "samples.npz"):
+        loaded = np.load(folder.parent / name)
+        arrays = [loaded[key] for key in sorted(loaded)] if name.endswith("z") else [loaded]
+        found[name] = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    return found

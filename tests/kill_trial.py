@@ -1,0 +1,99 @@
+"""Kill a run with SIGKILL at random moments, resume it until it ends, and compare it with the uninterrupted run.
+
+python tests/kill_trial.py --kills 50
+"""
+
+import argparse
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from digests import run_digests
+
+CLI = Path(__file__).parents[1] / "cli.py"
+# A validation, and with it two checkpoints, after every second step.
+FIT = [
+    "fit", "--config=inverter_mnist5k_fc3.yaml", "--model.density.num_filters=4", "--model.density.dropout=0.3",
+    "--data.batch_size=4", "--data.eval_batch_size=10", "--num_agreement=2", "--sample_grid.num_images=2",
+    "--sample_grid.num_draws=1", "--sample_grid.every_n_steps=1000000", "--trainer.val_check_interval=2",
+    "--trainer.limit_train_batches=7", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1",
+    "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--patience=1000000",
+]  # fmt: skip
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, str(CLI), *arguments]
+
+
+def the_run(folder: Path) -> Path:
+    """The one that has a checkpoint; one that was killed before its first has none and is begun anew."""
+    (last,) = (folder / "runs" / "inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
+    return last.parent.parent
+
+
+def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
+    """Returns how many kills the run has survived.
+
+    Args:
+        folder: Empty, to work in.
+        num_kills: After so many the run may end; it is begun anew, in a copy, where it ends before.
+        max_steps: Of the run.
+        seed: Of the moments.
+
+    Raises:
+        AssertionError: A resumed run failed, or came to other numbers.
+    """
+    generator = random.Random(seed)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    whole, killed = folder / "whole", folder / "killed"
+    whole.mkdir(parents=True)
+    fit = command(*FIT, f"--trainer.max_steps={max_steps}", "--ckpt_path=auto")
+    with (folder / "log.txt").open("w") as log:
+        start = time.monotonic()
+        for first in (command("fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3"), fit):
+            subprocess.run(first, cwd=whole, env=environment, stdout=log, stderr=log, check=True)
+        expected = run_digests(the_run(whole))
+        kills = 0
+        while True:
+            shutil.rmtree(killed, ignore_errors=True)
+            killed.mkdir()
+            shutil.copytree(whole / "runs" / "classifier_mnist5k", killed / "runs" / "classifier_mnist5k")
+            while True:
+                process = subprocess.Popen(fit, cwd=killed, env=environment, stdout=log, stderr=log)
+                wait_until_it_trains(process, killed)
+                try:
+                    process.wait(generator.uniform(0, 3) if kills < num_kills else None)
+                    break
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
+                    kills += 1
+                    print(f"kill {kills} after {time.monotonic() - start:.0f} s", flush=True)
+            assert process.returncode == 0, (folder / "log.txt").read_text()[-2000:]
+            assert run_digests(the_run(killed)) == expected
+            if kills >= num_kills:
+                return kills
+
+
+def wait_until_it_trains(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until it has opened its metrics, or a minute at most: starting Python takes the most of a short life."""
+    newest = 0.0
+    begin = time.time()
+    while process.poll() is None and newest < begin and time.time() < begin + 60:
+        files = folder.glob("runs/inverter_mnist5k_fc3/*/wandb/*run-*")
+        newest = max((file.stat().st_mtime for file in files), default=0.0)
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--max_steps", type=int, default=200)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        print(f"{trial(Path(directory), given.kills, given.max_steps)} kills survived, and the same numbers")

@@ -1,0 +1,32 @@
+"""A callback, named in a test's command line, that sends its own process a signal at a chosen moment."""
+
+import os
+import signal
+
+from pytorch_lightning import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+
+
+class SignalAt(Callback):
+    """Once, in the batch that makes step `step`, or in the first batch of the validation after it.
+
+    Args:
+        step: Of training, from 1.
+        name: Of the signal.
+        in_validation: Whether to wait for the validation.
+        rank: Of the process that gets it.
+    """
+
+    def __init__(self, step: int, name: str = "SIGTERM", in_validation: bool = False, rank: int = 0) -> None:
+        self.step, self.name, self.in_validation, self.rank = step, name, in_validation, rank
+
+    def _send(self, trainer, now):
+        if now and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), signal.Signals[self.name])
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self._send(trainer, not self.in_validation and trainer.global_step == self.step - 1)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        now = self.in_validation and trainer.global_step == self.step and batch_idx == 0
+        self._send(trainer, now and trainer.state.fn == TrainerFn.FITTING)
