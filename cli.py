@@ -1,6 +1,7 @@
 """The command line: python cli.py {fit,test,sample,distances,...} --config NAME.yaml ..."""
 
 import argparse
+import contextlib
 import difflib
 import inspect
 import logging
@@ -55,7 +56,7 @@ from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
 from datamodules.photos import PhotosDataModule
 from datamodules.svhn import SVHNDataModule
 from datamodules.worlds import BitDropDataModule, MarkovDataModule, ShuffledDataModule
-from inverters.checkpoints import check_fit, load_checkpoint
+from inverters.checkpoints import check_fit, check_resumable, load_checkpoint
 from inverters.classifier import Classifier
 from inverters.exact_networks import EverySecondPixel, GlyphNet, PositionNet, ReluNet, TopBits
 from inverters.inverter import Inverter
@@ -196,6 +197,8 @@ class InverterCLI(LightningCLI):
         self.saved: dict[str, Any] = load_checkpoint(self.checkpoint) if self.checkpoint else {}
         if self.checkpoint:
             check_fit(self.model, self.saved["state_dict"], self.checkpoint)
+            if self.subcommand == "fit":
+                check_resumable(self.saved, self.checkpoint)
         callbacks = self._callbacks()
         if self.config_init[self.subcommand].trainer.enable_progress_bar is not False:
             callbacks.append(StepProgress())
@@ -455,7 +458,7 @@ def main(args: list[str] | None = None) -> None:
             InverterCLI(**OPTIONS, args=args)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (OSError, ValueError, FloatingPointError, MisconfigurationException) as error:
+    except Exception as error:
         log = Path("runs") / "last_error.txt"
         try:
             log.parent.mkdir(exist_ok=True)
@@ -463,7 +466,7 @@ def main(args: list[str] | None = None) -> None:
             where = f" (traceback in {log})"
         except OSError:  # such as a full disk, which may be the error
             where = ""
-        print(f"error: {' '.join(str(point_of(error)).split())}{where}", file=sys.stderr)
+        print(f"error: {sentence_of(error)}{where}", file=sys.stderr)
         sys.exit(1)
     finally:
         finish_wandb()
@@ -475,13 +478,21 @@ def finish_wandb() -> None:
         wandb.finish()
     except (wandb.Error, OSError) as error:
         print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
+        with contextlib.suppress(wandb.Error, OSError):
+            wandb.teardown()  # fails too, but is not tried again when Python ends
 
 
-def point_of(error: BaseException) -> BaseException:
-    """The error of ours that jsonargparse wraps in its own when a constructor refuses its arguments."""
+def sentence_of(error: BaseException) -> str:
+    """What an error says, on one line."""
+    # jsonargparse wraps one of ours in its own when a constructor refuses its arguments.
     while "Does not validate against" in str(error) and (inner := error.__cause__ or error.__context__):
         error = inner
-    return error
+    text = " ".join(str(error).split())
+    if isinstance(error, OSError | ValueError | FloatingPointError | MisconfigurationException):
+        return text
+    if "closed by peer" in text or "Connection reset" in text:
+        return f"another process of this run has ended, and says why above; {text}"
+    return f"{type(error).__name__}: {text}; this should not happen, so please report it"
 
 
 if __name__ == "__main__":

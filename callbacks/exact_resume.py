@@ -30,15 +30,8 @@ class ExactResume(Callback):
                 checkpoint["wandb_id"] = logger.version
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError where a run is to be resumed from the checkpoint of a version that kept no states."""
-        if trainer.state.fn != TrainerFn.FITTING:
-            return
-        if "random_states" not in checkpoint:
-            raise ValueError(
-                "the checkpoint is of a version before 0.4, which cannot be resumed exactly; test it, or leave out "
-                "--ckpt_path to train anew"
-            )
-        self.states = checkpoint["random_states"]
+        if trainer.state.fn == TrainerFn.FITTING:
+            self.states = checkpoint["random_states"]
 
     # Not at the start of the epoch, which is left out in a run that is resumed in the middle of one.
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

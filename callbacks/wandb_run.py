@@ -29,6 +29,7 @@ class WandbRun(WandbLogger):
             return super().experiment
         except wandb.Error as error:
             self._say(f"cannot be reached ({error}); the run is offline")
+            wandb.teardown()  # its service holds on to the run that failed
             self._offline = True
             self._wandb_init["mode"] = "offline"
             return super().experiment

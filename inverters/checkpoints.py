@@ -1,5 +1,6 @@
 """Reading checkpoints safely: plain tensors and numbers only, nothing in them is executed."""
 
+import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,16 +19,37 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load would take a flipped bit for a weight
+        if damaged:
+            raise ValueError(f"its checksum of {damaged} is wrong")
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
             f"{path} is no checkpoint, or holds objects other than tensors and numbers, which are not loaded"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} is not a whole checkpoint ({str(error).splitlines()[0]})") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    except Exception as error:  # neither zipfile nor torch promises a list of what a broken file raises
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is not a whole checkpoint ({reason}); give another one") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(f"{path} is not a checkpoint of this application: it has no state_dict")
+    if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
+        raise ValueError(f"{path} is not a checkpoint of this application: its state_dict holds more than tensors")
     return checkpoint
+
+
+# What a run needs to go on, beside its weights.
+RESUMED = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step", "random_states")
+
+
+def check_resumable(checkpoint: dict[str, Any], source: str | Path) -> None:
+    """Raises ValueError where a checkpoint lacks what a training needs to go on, as those of old versions do."""
+    missing = [key for key in RESUMED if key not in checkpoint]
+    if missing:
+        raise ValueError(
+            f"{source} cannot be resumed: it has no {missing[0]}, as one of a version before 0.4; test it, or leave "
+            f"out --ckpt_path to train anew"
+        )
 
 
 def check_fit(module: nn.Module, state_dict: dict[str, Tensor], source: str | Path) -> None:

@@ -320,12 +320,10 @@ def test_score_refuses_images_of_another_size(here, capsys, tmp_path):
     assert "text.png" in failure(capsys, "score", *INVERTER, *SMALL, f"--images=[{tmp_path / 'text.png'}]")
 
 
-# Resuming in the middle of an epoch starts the epoch's order anew.
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_resume_goes_on_in_its_folder_and_adds_to_its_metrics(here):
     before = run_folders("inverter_mnist5k_fc3")
     with (before[0] / "metrics.csv").open() as file:
-        old = list(csv.DictReader(file))
+        old = [row for row in csv.DictReader(file) if not row["test/nce_nats"]]  # the test is of the longer run now
     main(["fit", *INVERTER, *SMALL, "--ckpt_path=last", "--trainer.max_steps=6", "--trainer.val_check_interval=2",
           "--trainer.log_every_n_steps=1"])  # fmt: skip
     assert run_folders("inverter_mnist5k_fc3") == before

@@ -51,7 +51,7 @@ def classifier(tmp_path_factory):
 def here(classifier, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    shutil.copytree(classifier, "runs/classifier_mnist5k")
+    shutil.copytree(classifier, "runs/classifier_mnist5k", symlinks=True)
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def uninterrupted(classifier, tmp_path_factory):
     folder = tmp_path_factory.mktemp("uninterrupted")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        shutil.copytree(classifier, "runs/classifier_mnist5k")
+        shutil.copytree(classifier, "runs/classifier_mnist5k", symlinks=True)
         main(FIT)
         return run_digests(only_run())
 
