@@ -62,7 +62,8 @@ def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
         while True:
             shutil.rmtree(killed, ignore_errors=True)
             killed.mkdir()
-            shutil.copytree(whole / "runs" / "classifier_mnist5k", killed / "runs" / "classifier_mnist5k", symlinks=True)
+            classifier = Path("runs", "classifier_mnist5k")
+            shutil.copytree(whole / classifier, killed / classifier, symlinks=True)
             while True:
                 process = subprocess.Popen(fit, cwd=killed, env=environment, stdout=log, stderr=log)
                 wait_until_it_trains(process, killed)
