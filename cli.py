@@ -466,7 +466,12 @@ def main(args: list[str] | None = None) -> None:
             where = f" (traceback in {log})"
         except OSError:  # such as a full disk, which may be the error
             where = ""
-        print(f"error: {sentence_of(error)}{where}", file=sys.stderr)
+        rank = int(getattr(rank_zero_only, "rank", 0))
+        print(f"error: {f'process {rank}: ' if rank else ''}{sentence_of(error)}{where}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a run that was refused leaves no folder; one that holds files stays
+            folder = Path(os.environ.get(RUN_FOLDER, ""))
+            folder.rmdir()
+            folder.parent.rmdir()
         sys.exit(1)
     finally:
         finish_wandb()

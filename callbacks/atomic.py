@@ -1,6 +1,7 @@
 """A file that is replaced whole or not at all."""
 
 import errno
+import io
 import json
 import os
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from matplotlib.figure import Figure
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, or the largest file allowed
 
@@ -44,6 +46,20 @@ def write_json(path: Path, value: Any) -> None:
     """A value as JSON, whole or not at all."""
     with replacing(path) as file:
         file.write((json.dumps(value, indent=2) + "\n").encode())
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """An array as .npy, whole or not at all."""
+    content = io.BytesIO()  # into a file NumPy writes past Python, and does not say why it could not
+    np.save(content, array)
+    with replacing(path) as file:
+        file.write(content.getbuffer())
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """A figure as PNG, whole or not at all."""
+    with replacing(path) as file:
+        figure.savefig(file, dpi=150, format="png")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

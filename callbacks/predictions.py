@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.atomic import replacing
+from callbacks.atomic import write_array
 
 
 class Predictions(Callback):
@@ -36,7 +35,6 @@ class Predictions(Callback):
     def _write(self, trainer: Trainer, prefix: str) -> None:
         path = Path(trainer.default_root_dir) / "predictions.npy"
         predictions = torch.cat(self.batches).numpy()
-        with replacing(path) as file:
-            np.save(file, predictions)
+        write_array(path, predictions)
         kind = "class probabilities" if predictions.ndim == 2 else "samples"
         print(f"{prefix}{kind} {list(predictions.shape)} of the first test images: {path}")

@@ -4,12 +4,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from callbacks.atomic import replacing, write_json
+from callbacks.atomic import write_array, write_json
 from callbacks.datamodule import datamodule_of, first_images
 from callbacks.processes import gathered, in_order, share
 from callbacks.wandb_run import WandbRun
@@ -128,8 +127,7 @@ class _Results(Callback):
         head = {"name": folder.name, "commit": self.commit, "split": "test", "dataset": datamodule_of(trainer).name}
         self.row = {**head, **numbers, "checkpoint": self.checkpoint}
         for name, array in arrays.items():
-            with replacing(folder / f"{name}.npy") as file:
-                np.save(file, array.numpy())
+            write_array(folder / f"{name}.npy", array.numpy())
         text = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.row.items()}
         write_json(folder / "results.json", text)
         for logger in trainer.loggers:

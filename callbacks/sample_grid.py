@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
-from callbacks.atomic import write_arrays
+from callbacks.atomic import write_arrays, write_figure
 from callbacks.datamodule import datamodule_of, first_images
 from evaluations.figures import mean_grid, sample_grid
 from inverters.mse_decoder import MSEDecoder
@@ -63,7 +63,7 @@ class SampleGrid(Callback):
             arrays |= {"inputs": batch["image"], "index": batch["index"]}
             path = Path(trainer.default_root_dir).parent / "samples.npz"
             write_arrays(path, {key: value.cpu().numpy() for key, value in arrays.items()})
-        figure.savefig(Path(trainer.default_root_dir) / f"{name}.png", dpi=150)
+        write_figure(Path(trainer.default_root_dir) / f"{name}.png", figure)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"{split}/samples", [figure])

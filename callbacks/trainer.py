@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from callbacks.atomic import replacing, write_json
+from callbacks.atomic import write_array, write_figure, write_json
 from callbacks.datamodule import first_images
 from callbacks.distances import measured_distances, raw_h
 from evaluations.estimators import all_estimates
@@ -39,8 +39,7 @@ class Trainer(pl.Trainer):
         batch = first_images(datamodule.datasets[split], num_images)
         labels = [datamodule.class_names[label] for label in batch["label"].tolist()]
         path = Path(self.default_root_dir) / f"contact_sheet_{split}.png"
-        with replacing(path) as file:
-            contact_sheet(batch["image"], labels).savefig(file, dpi=150)
+        write_figure(path, contact_sheet(batch["image"], labels))
         sizes = ", ".join(f"{name} {len(images)}" for name, images in datamodule.datasets.items())
         print(f"{datamodule.name}: {sizes} images of {list(datamodule.image_shape)}; {path}")
 
@@ -86,20 +85,16 @@ class Trainer(pl.Trainer):
             kept = ""
             if finished:
                 path = folder / "draws_finished.npy"
-                with replacing(path) as file:
-                    np.save(file, torch.cat(finished).numpy())
+                write_array(path, torch.cat(finished).numpy())
                 kept = f"; they are kept in {path}, draw j of image i at {num_draws} i + j"
             print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept}")
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
         draws = torch.cat(finished).unflatten(0, (-1, num_draws))
-        with replacing(folder / "draws.npy") as file:
-            np.save(file, draws.numpy())
-        with replacing(folder / "inputs.npy") as file:
-            np.save(file, batch["image"].cpu().numpy())
-        with replacing(folder / "draws.png") as file:
-            sample_grid(batch["image"], draws, inverter.representation.layer).savefig(file, dpi=150)
+        write_array(folder / "draws.npy", draws.numpy())
+        write_array(folder / "inputs.npy", batch["image"].cpu().numpy())
+        write_figure(folder / "draws.png", sample_grid(batch["image"], draws, inverter.representation.layer))
         print(f"{len(draws)} images, {num_draws} draws each: {folder / 'draws.png'}; as arrays draws.npy, inputs.npy")
 
     def score(

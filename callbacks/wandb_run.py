@@ -27,11 +27,13 @@ class WandbRun(WandbLogger):
         """The run; an offline one where the server cannot be reached."""
         try:
             return super().experiment
-        except wandb.Error as error:
+        except Exception as error:  # W&B promises no list
+            if self._offline:
+                raise
             self._say(f"cannot be reached ({error}); the run is offline")
-            wandb.teardown()  # its service holds on to the run that failed
             self._offline = True
-            self._wandb_init["mode"] = "offline"
+            # Its service holds on to the run that failed.
+            self._wandb_init |= {"mode": "offline", "id": f"{self._id}-offline"}
             return super().experiment
 
     @rank_zero_only
@@ -49,7 +51,7 @@ class WandbRun(WandbLogger):
             return
         try:
             function()
-        except (wandb.Error, OSError) as error:
+        except Exception as error:
             self.failed = True
             self._say(f"failed ({error}); the training goes on without it")
 
@@ -79,7 +81,9 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         save_dir=folder,
         offline="WANDB_MODE" not in os.environ and not has_wandb_account(),
         config=config,
-        settings=wandb.Settings(console="off", silent=True, init_timeout=30),
+        settings=wandb.Settings(
+            console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30))
+        ),
     )
 
 

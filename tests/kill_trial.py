@@ -49,7 +49,8 @@ def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
         AssertionError: A resumed run failed, or came to other numbers.
     """
     generator = random.Random(seed)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    environment = {k: v for k, v in os.environ.items() if "WANDB" not in k}
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
     whole, killed = folder / "whole", folder / "killed"
     whole.mkdir(parents=True)
     fit = command(*FIT, f"--trainer.max_steps={max_steps}", "--ckpt_path=auto")

@@ -1,0 +1,252 @@
+"""What can go wrong gives one clear sentence and a non-zero exit, and nothing is lost."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from callbacks.atomic import replacing
+from cli import main
+from datamodules.mnist import MNIST5kDataModule
+from inverters.checkpoints import load_checkpoint
+
+ROOT = Path(__file__).parents[1]
+INVERTER = [
+    "--config=inverter_mnist5k_fc3.yaml", "--model.density.num_filters=4", "--data.batch_size=4",
+    "--data.eval_batch_size=10", "--num_agreement=2", "--sample_grid.num_images=1", "--sample_grid.num_draws=1",
+    "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu",
+    "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3", "--trainer.accelerator=cpu"])
+        main(["fit", *INVERTER, "--trainer.max_steps=2"])
+    return folder / "runs"
+
+
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    shutil.copytree(trained, "runs", symlinks=True)
+    return tmp_path
+
+
+def failure(capsys, *arguments):
+    """The one sentence that a failing command prints."""
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code not in (0, None)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "should not happen" not in lines[0]
+    return lines[0]
+
+
+def checkpoint_of(name, kind="last"):
+    (path,) = Path("runs", name).glob(f"*/checkpoints/{kind}.ckpt")
+    return path
+
+
+@contextmanager
+def largest_file(num_bytes):
+    """What a full disk does to a process, for its own files."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_checkpoint_of_an_old_version_can_be_tested_but_not_resumed(here, capsys):
+    checkpoint = torch.load(checkpoint_of("inverter_mnist5k_fc3"), weights_only=True)
+    del checkpoint["random_states"]
+    torch.save(checkpoint, "old.ckpt")
+    message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=3", "--ckpt_path=old.ckpt")
+    assert "old.ckpt cannot be resumed: it has no random_states, as one of a version before 0.4" in message
+    main(["test", *INVERTER, "--ckpt_path=old.ckpt"])
+
+
+def test_a_flipped_bit_is_not_taken_for_a_weight(here, capsys):
+    content = bytearray(checkpoint_of("inverter_mnist5k_fc3", "best").read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("flipped.ckpt").write_bytes(content)
+    assert "its checksum of" in failure(capsys, "test", *INVERTER, "--ckpt_path=flipped.ckpt")
+
+
+class Pickle:
+    """Executes a command where it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+@pytest.mark.parametrize("arguments", [["--ckpt_path=evil.ckpt"], ["--classifier=evil.ckpt"]])
+def test_a_pickle_is_refused_and_never_executed(here, capsys, arguments):
+    torch.save({"state_dict": {}, "architecture": Pickle()}, "evil.ckpt")
+    assert "evil.ckpt is no checkpoint, or holds objects" in failure(
+        capsys, "fit", *INVERTER, "--trainer.max_steps=3", *arguments
+    )
+    assert not Path("executed").exists()
+
+
+def test_a_checkpoint_of_other_data_is_refused(here, capsys):
+    checkpoint = torch.load(checkpoint_of("inverter_mnist5k_fc3"), weights_only=True)
+    checkpoint["MNIST5kDataModule"]["dataset"] = "svhn"
+    torch.save(checkpoint, "svhn.ckpt")
+    for verb in ("fit", "test"):
+        message = failure(capsys, verb, *INVERTER, "--trainer.max_steps=3", "--ckpt_path=svhn.ckpt")
+        assert "the checkpoint was trained on svhn, not on mnist5k" in message
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(here, capsys):
+    path = checkpoint_of("inverter_mnist5k_fc3")
+    before = path.read_bytes()
+    with largest_file(300_000):
+        message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=4", "--ckpt_path=last")
+    assert "no room to write" in message
+    assert ".ckpt (File too large); the file that was there is kept; make room there" in message
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
+    main(["fit", *INVERTER, "--trainer.max_steps=4", "--ckpt_path=last"])
+    assert load_checkpoint(path)["global_step"] == 4
+
+
+def test_a_full_disk_leaves_results_as_they_were(here, capsys):
+    folder = Path("runs/inverter_mnist5k_fc3")
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with largest_file(20_000):
+        message = failure(capsys, "test", *INVERTER, "--data.seed=1")
+    assert "log_prob_per_pixel.npy (File too large); the file that was there is kept" in message
+    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert before["results.json"] == after["results.json"]
+    assert before["log_prob_per_pixel.npy"] == after["log_prob_per_pixel.npy"]
+
+
+def test_a_full_disk_stops_a_cache(here, capsys):
+    with largest_file(300_000):
+        message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=1", "--cache_activations=float32")
+    assert "no room to write" in message
+    assert not list(Path("runs/activations").glob("*.npy"))
+
+
+def test_the_error_of_a_disk_without_room_names_the_path_and_the_remedy(tmp_path):
+    message = r"no room to write .*new\.txt .*; make room there"
+    with largest_file(10), pytest.raises(OSError, match=message), replacing(tmp_path / "new.txt") as file:
+        file.write(b"more than ten bytes")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(here, capsys):
+    message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=50", "--model.lr=1e30")
+    assert "NaN or infinite at step" in message
+    assert "most likely the learning rate 1e+30 is too high: lower --model.lr" in message
+    runs = list(Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/*.ckpt"))
+    for path in runs:
+        values = load_checkpoint(path)["state_dict"].values()
+        assert all(value.isfinite().all() for value in values if value.is_floating_point())
+
+
+def test_infinite_activations_are_laid_to_the_classifier(here, capsys):
+    checkpoint = torch.load(checkpoint_of("classifier_mnist5k", "best"), weights_only=True)
+    checkpoint["state_dict"]["network.fc3.1.weight"].fill_(torch.inf)
+    torch.save(checkpoint, "diverged.ckpt")
+    message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=1", "--classifier=diverged.ckpt")
+    assert "layer fc3 gives NaN or infinity on training images: its classifier has diverged" in message
+
+
+def by_itself(*arguments, **environment):
+    """A command in a process of its own, with a W&B of its own: it would join that of this process."""
+    environment = {k: v for k, v in os.environ.items() if "WANDB" not in k} | environment
+    environment["PYTHONPATH"] = str(Path(__file__).parent)
+    call = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0
+    return done.stderr
+
+
+def test_wandb_that_cannot_be_reached_stops_nothing(here):
+    said = by_itself(
+        "fit", *INVERTER, "--trainer.max_steps=1", WANDB_API_KEY=40 * "a", WANDB_INIT_TIMEOUT="3",
+        WANDB_BASE_URL="http://127.0.0.1:9",  # where nothing listens
+    )  # fmt: skip
+    assert "Weights & Biases cannot be reached" in said
+    assert "upload later: wandb sync runs/inverter_mnist5k_fc3/" in said
+    assert len(list(Path("runs/inverter_mnist5k_fc3").glob("*/wandb/offline-run-*-offline"))) == 1
+
+
+def test_wandb_that_fails_in_the_middle_stops_nothing(here):
+    callback = "[{class_path: signal_at.KillWandb, init_args: {step: 2}}]"
+    said = by_itself("fit", *INVERTER, "--trainer.max_steps=4", f"--trainer.callbacks={callback}")
+    assert "Weights & Biases failed" in said
+    assert json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["num_images"] == 10
+
+
+def test_sides_must_be_multiples_of_4(here, capsys):
+    for split in ("train", "test"):
+        for name in "ab":
+            Path("pictures", split, name).mkdir(parents=True)
+            for i in range(10):
+                Image.fromarray(np.full((30, 30, 3), i, np.uint8)).save(f"pictures/{split}/{name}/{i}.png")
+    arguments = ["--config=inverter_images.yaml", "--data.path=pictures", "--data.side=30"]
+    message = failure(capsys, "fit", *arguments)
+    assert "its sides must be multiples of 4, not 30x30" in message
+
+
+def test_a_single_test_image_has_a_result_without_an_error_bar(here):
+    for split, number in (("train", 20), ("test", 1)):
+        for name in "ab"[: 2 if split == "train" else 1]:
+            Path("pictures", split, name).mkdir(parents=True)
+            for i in range(number):
+                noise = np.random.default_rng(i).integers(256, size=(8, 8, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(f"pictures/{split}/{name}/{i}.png")
+    arguments = [
+        "--config=unconditional_cifar.yaml", "--data=ImageFolderDataModule", "--data.path=pictures", "--data.side=8",
+        "--data.batch_size=4", "--model.density.num_filters=4", "--model.density.num_layers=1", "--trainer.max_steps=1",
+        "--trainer.accelerator=cpu", "--sample_grid.num_images=1", "--sample_grid.num_draws=1",
+    ]  # fmt: skip
+    main(["fit", *arguments])
+    row = json.loads(Path("runs/unconditional_cifar/results.json").read_text())
+    assert row["num_images"] == 1
+    assert row["nce_nats_se"] is None
+
+
+def test_more_processes_than_images_are_refused():
+    data = MNIST5kDataModule(batch_size=501)
+    data.setup("fit")
+    data.trainer = SimpleNamespace(world_size=501, global_rank=0)
+    with pytest.raises(
+        ValueError, match="the test split of mnist5k has 500 images for 501 processes; start at most 500"
+    ):
+        data.test_dataloader()
+
+
+def test_a_refused_run_leaves_no_folder(here, capsys):
+    before = sorted(Path("runs/inverter_mnist5k_fc3").iterdir())
+    failure(capsys, "fit", *INVERTER, "--model.layer=conv9")
+    assert sorted(Path("runs/inverter_mnist5k_fc3").iterdir()) == before
+
+
+def test_a_test_that_gets_a_signal_ends_at_once(here):
+    callback = "[{class_path: signal_at.SignalInTest, init_args: {name: SIGTERM}}]"
+    with pytest.raises(SystemExit) as caught:
+        main(["test", *INVERTER, f"--trainer.callbacks={callback}"])
+    assert caught.value.code == 128 + signal.SIGTERM
