@@ -12,6 +12,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -36,7 +37,7 @@ from callbacks.keep_updates import KeepUpdates
 from callbacks.metrics_csv import MetricsCSV
 from callbacks.patience import Patience
 from callbacks.predictions import Predictions
-from callbacks.processes import of_first_process
+from callbacks.processes import in_all_processes, of_first_process
 from callbacks.report import write_report
 from callbacks.results import ClassifierResults, InverterResults, summary
 from callbacks.run_folders import find_checkpoint, new_run_folder, newest_checkpoint, run_folder_of
@@ -120,6 +121,7 @@ def known_keys() -> list[str]:
 class InverterCLI(LightningCLI):
     """LightningCLI with a folder for each run, our callbacks, and a classifier that is trained when it is missing."""
 
+    trainer: Trainer
     run_folder: Path
     results: ClassifierResults | InverterResults
     name = "unnamed"
@@ -345,6 +347,21 @@ class InverterCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         self._until_interrupted(self.trainer.predict, **kwargs)
+
+    def sample(self, **kwargs: Any) -> None:
+        in_all_processes(self.trainer, partial(self.trainer.sample, **kwargs))
+
+    def distances(self, **kwargs: Any) -> None:
+        in_all_processes(self.trainer, partial(self.trainer.distances, **kwargs))
+
+    def estimators(self, **kwargs: Any) -> None:
+        rank_zero_only(self.trainer.estimators)(**kwargs)
+
+    def score(self, **kwargs: Any) -> None:
+        rank_zero_only(self.trainer.score)(**kwargs)
+
+    def show(self, **kwargs: Any) -> None:
+        rank_zero_only(self.trainer.show)(**kwargs)
 
     @rank_zero_only
     def _report(self) -> None:

@@ -5,11 +5,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pytorch_lightning import Trainer
 from torch import Tensor
 
 from callbacks.atomic import write_arrays, write_json
 from callbacks.cache_activations import cached_activations
 from callbacks.datamodule import first_images
+from callbacks.processes import shared_draws
 from evaluations.distances import (
     closest_samples,
     most_different_samples,
@@ -32,20 +34,24 @@ class Measurement:
     """Table 1 and fig 2 (Nash et al. 2019) of one inverter, and the reverse of fig 2.
 
     Args:
+        trainer: Whose processes share the drawing.
         inverter: In eval mode, with a layer.
         training: Images among which neighbours are sought, uint8 [N, C, H, W].
         h_training: Their raw h, [N, ...].
         seed: Of the noise of the samples.
     """
 
-    def __init__(self, inverter: Inverter, training: Tensor, h_training: np.ndarray, seed: int) -> None:
-        self.inverter, self.training, self.h_training, self.seed = inverter, training, h_training, seed
+    def __init__(
+        self, trainer: Trainer, inverter: Inverter, training: Tensor, h_training: np.ndarray, seed: int
+    ) -> None:
+        self.trainer, self.inverter, self.seed = trainer, inverter, seed
+        self.training, self.h_training = training, h_training
 
     def table(self, images: Tensor, index: list[int], num_samples: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Table 1: its row, and the distances of each image that it is made of."""
         h = raw_h(self.inverter, images)
         one_nn = nearest(h, self.h_training, k=1)[0][:, 0]
-        draws = self.inverter.draws(images.to(self.inverter.device), index, num_samples, self.seed).cpu()  # [M, S, ...]
+        draws = shared_draws(self.trainer, self.inverter, images, index, num_samples, self.seed)  # [M, S, C, H, W]
         to_samples = torch.cat(
             [
                 sample_distances(one[None], raw_h(self.inverter, its).unflatten(0, (1, num_samples)))
@@ -79,7 +85,7 @@ class Measurement:
         Returns:
             Images uint8 [Q, 6, C, H, W] and distances [Q, 6] by name.
         """
-        draws = self.inverter.draws(images.to(self.inverter.device), index, num_candidates, self.seed).cpu()
+        draws = shared_draws(self.trainer, self.inverter, images, index, num_candidates, self.seed)
         h = raw_h(self.inverter, images)
         to_training, rows = nearest(h, self.h_training, NUM_SHOWN)
         radius = to_training[:, 0]
@@ -109,6 +115,7 @@ class Measurement:
 
 
 def measured_distances(
+    trainer: Trainer,
     inverter: Inverter,
     datasets: dict[str, Any],
     folder: Path,
@@ -133,13 +140,15 @@ def measured_distances(
         raise ValueError("this data draws new training images each time, so that there is no nearest one")
     training = datasets["train"].images
     h_training = cached_activations(representation, training, "train", folder.parent / "activations")
-    measurement = Measurement(inverter, training, h_training, seed)
+    measurement = Measurement(trainer, inverter, training, h_training, seed)
     batch = first_images(datasets["test"], num_images)
     images, index = batch["image"].cpu(), batch["index"].tolist()
     row, arrays = measurement.table(images, index, num_samples)
     row |= {"name": folder.name, "layer": representation.layer, "seed": seed}
-    write_arrays(folder / "distances.npz", arrays)
+    if trainer.is_global_zero:
+        write_arrays(folder / "distances.npz", arrays)
     shown = measurement.neighbours(images[:num_queries], index[:num_queries], num_candidates, space)
-    write_arrays(folder / "nearest.npz", shown)
-    write_json(folder / "distances.json", row)  # last: it says that all are there
+    if trainer.is_global_zero:
+        write_arrays(folder / "nearest.npz", shown)
+        write_json(folder / "distances.json", row)  # last: it says that all are there
     return row

@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.atomic import write_array
+from callbacks.processes import gathered
 
 
 class Predictions(Callback):
@@ -15,26 +16,32 @@ class Predictions(Callback):
 
     def __init__(self) -> None:
         self.batches: list[Tensor] = []
+        self.positions: list[Tensor] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.batches = []
+        self.batches, self.positions = [], []
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:  # fmt: skip
         self.batches.append(outputs.cpu())
+        self.positions.append(batch["position"].cpu())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write(trainer, "")
+        parts = gathered(trainer, (torch.cat(self.batches), torch.cat(self.positions)))
+        predictions, positions = (torch.cat(values) for values in zip(*parts, strict=True))
+        if trainer.is_global_zero:
+            self._write(trainer, predictions[positions.argsort()], "predictions", "")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.predicting and self.batches:
-            self._write(trainer, "interrupted after ")
+            # The others may have ended: each process keeps its own.
+            name = "predictions" if trainer.world_size == 1 else f"predictions_of_process_{trainer.global_rank}"
+            self._write(trainer, torch.cat(self.batches), name, "interrupted after ")
 
-    def _write(self, trainer: Trainer, prefix: str) -> None:
-        path = Path(trainer.default_root_dir) / "predictions.npy"
-        predictions = torch.cat(self.batches).numpy()
-        write_array(path, predictions)
+    def _write(self, trainer: Trainer, predictions: Tensor, name: str, prefix: str) -> None:
+        path = Path(trainer.default_root_dir) / f"{name}.npy"
+        write_array(path, predictions.numpy())
         kind = "class probabilities" if predictions.ndim == 2 else "samples"
         print(f"{prefix}{kind} {list(predictions.shape)} of the first test images: {path}")

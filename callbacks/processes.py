@@ -1,12 +1,15 @@
 """Work that the processes of a run share, and what they must agree on."""
 
 import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
+
+from inverters.inverter import Inverter
 
 
 def share(trainer: pl.Trainer, values: Any) -> Any:
@@ -30,6 +33,29 @@ def in_order(trainer: pl.Trainer, mine: Tensor) -> Tensor:
     for rank, part in enumerate(parts):
         rows[rank :: trainer.world_size] = part
     return rows
+
+
+def shared_draws(
+    trainer: pl.Trainer, inverter: Inverter, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0
+) -> Tensor:
+    """What `Inverter.draws` gives, on the CPU of every process, each of which draws for its share of the images."""
+    mine = share(trainer, image).to(inverter.device)
+    with torch.random.fork_rng(devices=[]):  # a draw has a generator of its own; so that nobody notices
+        return in_order(trainer, inverter.draws(mine, share(trainer, index), num_draws, seed))
+
+
+def in_all_processes(trainer: pl.Trainer, work: Callable[[], None]) -> None:
+    """Do something in every process, as Lightning does its own verbs; those that it starts run the same command."""
+    strategy = trainer.strategy
+    if isinstance(strategy, ParallelStrategy) and strategy.launcher is not None:
+
+        def joined() -> None:
+            strategy.setup_environment()
+            work()
+
+        strategy.launcher.launch(joined, trainer=trainer)
+    else:
+        work()
 
 
 def of_first_process(value: Any, options: dict[str, Any]) -> Any:

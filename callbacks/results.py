@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from callbacks.atomic import write_array, write_json
 from callbacks.datamodule import datamodule_of, first_images
-from callbacks.processes import gathered, in_order, share
+from callbacks.processes import gathered, shared_draws
 from callbacks.wandb_run import WandbRun
 from evaluations.information import mean_and_standard_error
 from evaluations.known_worlds import score
@@ -203,10 +203,8 @@ class InverterResults(_Results):
         if representation.layer is None or "logits" not in dict(representation.network.named_children()):
             return None, None, 0
         batch = first_images(datamodule_of(trainer).datasets["test"], self.num_agreement)
-        images = share(trainer, batch["image"]).to(pl_module.device)
-        with torch.random.fork_rng(devices=[]):
-            samples = pl_module.draws(images, share(trainer, batch["index"].tolist()), num_draws=1)[:, 0]
+        images = batch["image"].to(pl_module.device)
+        samples = shared_draws(trainer, pl_module, images, batch["index"].tolist(), num_draws=1)[:, 0].to(images.device)
         predicted = [representation.class_probabilities(x).argmax(dim=1) for x in (images, samples)]
-        agrees = in_order(trainer, predicted[0] == predicted[1])
-        mean, error = mean_and_standard_error(agrees)
-        return mean, error, len(agrees)
+        mean, error = mean_and_standard_error(predicted[0] == predicted[1])
+        return mean, error, len(images)

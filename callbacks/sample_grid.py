@@ -5,11 +5,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
 
 from callbacks.atomic import write_arrays, write_figure
 from callbacks.datamodule import datamodule_of, first_images
+from callbacks.processes import shared_draws
 from evaluations.figures import mean_grid, sample_grid
 from inverters.mse_decoder import MSEDecoder
 
@@ -47,7 +50,7 @@ class SampleGrid(Callback):
         self._draw(trainer, pl_module, "test", "samples")
 
     def _draw(self, trainer: Trainer, pl_module: Any, split: str, name: str) -> None:
-        if not trainer.is_global_zero or not self.num_images:
+        if not self.num_images:
             return
         batch = first_images(datamodule_of(trainer).datasets[split], self.num_images)
         images = batch["image"].to(pl_module.device)
@@ -56,9 +59,15 @@ class SampleGrid(Callback):
                 means = pl_module.density.reconstruction(pl_module.context(images))
             figure, arrays = mean_grid(batch["image"], means), {"means": means}
         else:
-            with torch.random.fork_rng(devices=[]):
-                draws = pl_module.draws(images, batch["index"].tolist(), self.num_draws)
+            draws = shared_draws(trainer, pl_module, images, batch["index"].tolist(), self.num_draws)
             figure, arrays = sample_grid(batch["image"], draws, pl_module.representation.layer), {"draws": draws}
+        if trainer.is_global_zero:
+            self._write(trainer, split, name, figure, arrays, batch)
+        plt.close(figure)
+
+    def _write(
+        self, trainer: Trainer, split: str, name: str, figure: Figure, arrays: dict[str, Tensor], batch: Any
+    ) -> None:
         if split == "test":
             arrays |= {"inputs": batch["image"], "index": batch["index"]}
             path = Path(trainer.default_root_dir).parent / "samples.npz"
@@ -67,4 +76,3 @@ class SampleGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"{split}/samples", [figure])
-        plt.close(figure)

@@ -14,6 +14,7 @@ from torch import Tensor
 from callbacks.atomic import write_array, write_figure, write_json
 from callbacks.datamodule import first_images
 from callbacks.distances import measured_distances, raw_h
+from callbacks.processes import in_order, share
 from evaluations.estimators import all_estimates
 from evaluations.figures import contact_sheet, sample_grid
 from inverters.checkpoints import load_checkpoint
@@ -75,23 +76,27 @@ class Trainer(pl.Trainer):
         datamodule.setup("test")
         batch = first_images(datamodule.datasets["test"], num_images)
         folder = Path(self.default_root_dir)
-        images = batch["image"].to(inverter.device)
-        finished: list[Tensor] = []
+        images, index = share(self, batch["image"]).to(inverter.device), share(self, batch["index"].tolist())
+        finished: list[Tensor] = [images.new_empty(0, *images.shape[1:]).cpu()]
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt
         try:
-            for drawn in inverter.draw_batches(images, batch["index"].tolist(), num_draws, seed):
+            for drawn in inverter.draw_batches(images, index, num_draws, seed):
                 finished.append(drawn.cpu())
         except KeyboardInterrupt:
             kept = ""
-            if finished:
-                path = folder / "draws_finished.npy"
+            if len(finished) > 1:
+                # Image i of a process is image (rank + world_size i) of the test set.
+                process = f"_of_process_{self.global_rank}" if self.world_size > 1 else ""
+                path = folder / f"draws_finished{process}.npy"
                 write_array(path, torch.cat(finished).numpy())
                 kept = f"; they are kept in {path}, draw j of image i at {num_draws} i + j"
             print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept}")
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
-        draws = torch.cat(finished).unflatten(0, (-1, num_draws))
+        draws = in_order(self, torch.cat(finished).unflatten(0, (-1, num_draws)))
+        if not self.is_global_zero:
+            return
         write_array(folder / "draws.npy", draws.numpy())
         write_array(folder / "inputs.npy", batch["image"].cpu().numpy())
         write_figure(folder / "draws.png", sample_grid(batch["image"], draws, inverter.representation.layer))
@@ -163,9 +168,11 @@ class Trainer(pl.Trainer):
         datamodule.setup("fit")
         folder = Path(self.default_root_dir)
         row = measured_distances(
-            inverter, datamodule.datasets, folder.parent, num_images, num_samples, num_queries, num_candidates, space,
-            seed,
+            self, inverter, datamodule.datasets, folder.parent, num_images, num_samples, num_queries, num_candidates,
+            space, seed,
         )  # fmt: skip
+        if not self.is_global_zero:
+            return
         print(f"{row['name']}, {row['num_images']} test images, {row['num_samples']} samples each, {row['unit']}")
         for name, words in (("one_nn", "1NN   nearest training image"), ("im_s", "IM-S  a sample"),
                             ("im_nn", "IM-NN nearest sample")):  # fmt: skip

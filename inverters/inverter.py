@@ -145,8 +145,10 @@ class Inverter(LightningModule):
         Returns:
             uint8 [N, M, C, H, W].
         """
-        drawn = torch.cat(list(self.draw_batches(image, index, num_draws, seed)))
-        return drawn.unflatten(0, (len(image), num_draws))
+        drawn = list(self.draw_batches(image, index, num_draws, seed))
+        if not drawn:
+            return image.new_empty(len(image), num_draws, *image.shape[1:])
+        return torch.cat(drawn).unflatten(0, (len(image), num_draws))
 
     @torch.no_grad()
     def initialise(self, images: Iterable[Tensor], first: Tensor) -> None:
