@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
+import torch
 import wandb
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
@@ -317,9 +318,20 @@ class InverterCLI(LightningCLI):
             )
 
     def _until_interrupted(self, verb: Callable[..., Any], **kwargs: Any) -> None:
-        """Do what Lightning does; a run that a signal has ended says how to go on."""
+        """Do what Lightning does; a run that a signal has ended says how to go on.
+
+        Raises:
+            ValueError: The checkpoint is whole, but does not hold what Lightning expects.
+        """
         try:
             verb(**kwargs, weights_only=True)
+        except (TypeError, LookupError, AttributeError, RuntimeError) as error:
+            if self.checkpoint is None or isinstance(error, torch.OutOfMemoryError) or of_a_peer(error):
+                raise
+            raise ValueError(
+                f"{type(error).__name__} in a run that goes on from {self.checkpoint}, which was changed or is of "
+                f"another version: {error}; give another checkpoint, or leave out --ckpt_path to train anew"
+            ) from error
         except SIGTERMException:
             finish_wandb()  # before the queue ends this process
             self.interruption.leave(self.trainer, f"python cli.py fit --config {self.name}.yaml --ckpt_path last")
@@ -435,9 +447,11 @@ def quiet() -> None:
     """Keep Lightning's advertisements, and advice that does not apply here, off the screen; let our own remarks on."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("inverters").setLevel(logging.INFO)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    for name in ("seed", "distributed"):
-        logging.getLogger(f"lightning_fabric.utilities.{name}").setLevel(logging.WARNING)
+    for name in (
+        "pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric",
+        "lightning_fabric.utilities.seed", "lightning_fabric.utilities.distributed",
+    ):  # fmt: skip
+        logging.getLogger(name).setLevel(logging.WARNING)
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6's to answer, not the user's
     for message in (
         ".*does not have many workers.*",  # the images are in memory: workers would only copy them
@@ -504,6 +518,11 @@ def finish_wandb() -> None:
             wandb.teardown()  # fails too, but is not tried again when Python ends
 
 
+def of_a_peer(error: BaseException) -> bool:
+    """Whether it says no more than that another process is no longer there."""
+    return "closed by peer" in str(error) or "Connection reset" in str(error)
+
+
 def sentence_of(error: BaseException) -> str:
     """What an error says, on one line."""
     # jsonargparse wraps one of ours in its own when a constructor refuses its arguments.
@@ -512,7 +531,7 @@ def sentence_of(error: BaseException) -> str:
     text = " ".join(str(error).split())
     if isinstance(error, OSError | ValueError | FloatingPointError | MisconfigurationException):
         return text
-    if "closed by peer" in text or "Connection reset" in text:
+    if of_a_peer(error):
         return f"another process of this run has ended, and says why above; {text}"
     return f"{type(error).__name__}: {text}; this should not happen, so please report it"
 

@@ -1,5 +1,7 @@
 """A resumed run goes on as the one that was stopped would have."""
 
+import functools
+import operator
 import random
 from typing import Any
 
@@ -30,8 +32,15 @@ class ExactResume(Callback):
                 checkpoint["wandb_id"] = logger.version
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
-            self.states = checkpoint["random_states"]
+        """Raises ValueError where the checkpoint does not say how far the run was."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        ours = trainer.fit_loop.state_dict()
+        saved = checkpoint["loops"].get("fit_loop")
+        steps = ("epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed")
+        if not same_form(saved, ours) or functools.reduce(operator.getitem, steps, saved) != checkpoint["global_step"]:
+            raise ValueError("the checkpoint does not say how far its run was; give another one")
+        self.states = checkpoint["random_states"]
 
     # Not at the start of the epoch, which is left out in a run that is resumed in the middle of one.
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -43,6 +52,17 @@ class ExactResume(Callback):
         offset = trainer.global_step * trainer.world_size + trainer.global_rank
         if offset:
             torch.manual_seed(torch.initial_seed() + offset)
+
+
+def same_form(value: Any, pattern: Any) -> bool:
+    """Whether two nestings of dictionaries have the same keys and kinds of values, and numbers are not negative."""
+    if isinstance(pattern, dict):
+        return (
+            isinstance(value, dict)
+            and value.keys() == pattern.keys()
+            and all(same_form(value[key], pattern[key]) for key in pattern)
+        )
+    return type(value) is type(pattern) and (not isinstance(value, int) or value >= 0)
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -39,17 +39,20 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 # What a run needs to go on, beside its weights.
-RESUMED = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step", "random_states")
+RESUMED = {
+    "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list, "global_step": int,
+    "random_states": list,
+}  # fmt: skip
 
 
 def check_resumable(checkpoint: dict[str, Any], source: str | Path) -> None:
     """Raises ValueError where a checkpoint lacks what a training needs to go on, as those of old versions do."""
-    missing = [key for key in RESUMED if key not in checkpoint]
-    if missing:
-        raise ValueError(
-            f"{source} cannot be resumed: it has no {missing[0]}, as one of a version before 0.4; test it, or leave "
-            f"out --ckpt_path to train anew"
-        )
+    for key, kind in RESUMED.items():
+        if not isinstance(checkpoint.get(key), kind):
+            raise ValueError(
+                f"{source} cannot be resumed: it has no {key}, as one of a version before 0.4; test it, or leave out "
+                f"--ckpt_path to train anew"
+            )
 
 
 def check_fit(module: nn.Module, state_dict: dict[str, Tensor], source: str | Path) -> None:

@@ -23,13 +23,12 @@ LINES = [
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
-COMMANDS = [line[2:] for line in LINES if line[:2] == ["python", "cli.py"]]
+COMMANDS = [line[2:] for line in LINES if line[:2] == ["python", "cli.py"] and "--trainer.devices" not in line]
+DISTRIBUTED = [line[line.index("cli.py") + 1 :] for line in LINES if "--trainer.devices" in line]
 STUDIES = [line for line in LINES if line[:1] == ["snakemake"]]
 BENCHMARKS = [line[2:] for line in LINES if line[:2] == ["python", "-m"]]
 
 
-# Resuming in the middle of an epoch starts the epoch's order anew.
-@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_data_sets(tmp_path)
@@ -52,6 +51,15 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
             short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
         main([*command, *short])
     assert verbs == {"fit", "test", "predict", "sample", "score", "show", "distances", "estimators", "report"}
+
+
+@pytest.mark.parametrize("command", DISTRIBUTED, ids=" ".join)
+def test_commands_for_several_processes_are_understood(command, capsys):
+    """test_ddp.py and test_slurm.py run such ones."""
+    with pytest.raises(SystemExit) as caught:
+        main([*command, "--print_config"])
+    assert caught.value.code == 0
+    assert "devices: '4'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", STUDIES, ids=lambda command: command[-1])

@@ -1,0 +1,231 @@
+"""Mutated checkpoints, configs and data files: a result or one sentence; nothing hangs, nothing is executed.
+
+Each kind is a fixed number of mutations, a function of a seed. INVERTERS_FUZZ=N does N times as many.
+"""
+
+import os
+import random
+import shutil
+import signal
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from dataset_files import write_data_sets
+
+from cli import main
+from datamodules.cifar10 import CIFAR10DataModule
+from datamodules.image_folder import ImageFolderDataModule
+from datamodules.mnist import MNISTDataModule
+from datamodules.svhn import SVHNDataModule
+from evaluations.runs import runs_under
+from inverters.checkpoints import load_checkpoint
+
+TIMES = int(os.environ.get("INVERTERS_FUZZ", "1"))
+ROOT = Path(__file__).parents[1]
+INVERTER = [
+    "--config=inverter_mnist5k_fc3.yaml", "--model.density.num_filters=4", "--data.batch_size=4",
+    "--data.eval_batch_size=5", "--num_agreement=1", "--sample_grid.num_images=0", "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu", "--trainer.val_check_interval=1",
+    "--trainer.logger=false", "--trainer.enable_progress_bar=false",
+]  # fmt: skip
+
+
+class Hang(BaseException):
+    """Not an Exception, which would be answered with a sentence."""
+
+
+def stop(number, frame):
+    raise Hang
+
+
+@contextmanager
+def at_most(seconds):
+    """A mutation that makes something wait ends the test."""
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+ODD = (b"\0\0\0\0", b"\xff" * 8, b"!!python/object/apply:os.system", b"1e400", b"\n- ")
+
+
+def mutated(content, generator):
+    """Bytes with some of them flipped, cut out, doubled, replaced or moved."""
+    data = bytearray(content)
+    for _ in range(generator.randint(1, 4)):
+        start = generator.randrange(len(data) + 1)
+        length = generator.choice((1, 2, 8, 100))
+        kind = generator.randrange(6)
+        if kind == 0 and start < len(data):
+            data[start] ^= 1 << generator.randrange(8)
+        elif kind == 1:
+            del data[start : start + length]
+        elif kind == 2:
+            data[start:start] = data[start : start + length]
+        elif kind == 3:
+            data[start : start + length] = generator.randbytes(length)
+        elif kind == 4:
+            del data[start:]
+        else:
+            data[start:start] = generator.choice(
+                (b"\0\0\0\0", b"\xff" * 8, b"!!python/object/apply:os.system", b"1e400", b"\n- ")
+            )
+    return bytes(data)
+
+
+def answered(capsys, *arguments):
+    """Whether a command came to its end; otherwise it said one sentence, which knows what it is about."""
+    try:
+        with at_most(60):
+            main(list(arguments))
+        return True
+    except SystemExit as caught:
+        if caught.code in (0, None):
+            return True
+    said = capsys.readouterr().err
+    assert sum(line.startswith("error: ") for line in said.splitlines()) == 1, said
+    assert "Traceback" not in said
+    assert "should not happen" not in said
+    return False
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=2", "--trainer.accelerator=cpu",
+              "--trainer.logger=false"])  # fmt: skip
+        main(["fit", *INVERTER, "--trainer.max_steps=1"])
+    return folder / "runs"
+
+
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained, "runs")
+    return tmp_path
+
+
+def test_a_mutated_checkpoint_file_is_refused_or_the_same(here):
+    (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
+    content, expected = path.read_bytes(), load_checkpoint(path)["state_dict"]
+    generator = random.Random(0)
+    refused = []
+    for _ in range(300 * TIMES):
+        Path("mutated.ckpt").write_bytes(mutated(content, generator))
+        try:
+            with at_most(60):
+                found = load_checkpoint("mutated.ckpt")["state_dict"]
+            assert all(torch.equal(found[name], value) for name, value in expected.items())
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(refused) > 200 * TIMES
+    assert all("mutated.ckpt" in message for message in refused)
+
+
+def mutate_value(checkpoint, generator):
+    """Replace or take away something inside a checkpoint."""
+    place = checkpoint
+    while True:
+        keys = list(place.keys() if isinstance(place, dict) else range(len(place)))
+        key = generator.choice(keys)
+        inner = place[key]
+        if isinstance(inner, dict | list) and inner and generator.random() < 0.8:
+            place = inner
+            continue
+        if generator.random() < 0.4:
+            del place[key]
+        else:
+            place[key] = generator.choice((None, -1, "text", [], {}, float("nan"), torch.zeros(2), True))
+        return
+
+
+def test_a_checkpoint_with_other_contents_is_answered(here, capsys):
+    (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
+    generator = random.Random(1)
+    for _ in range(30 * TIMES):
+        checkpoint = torch.load(path, weights_only=True)
+        mutate_value(checkpoint, generator)
+        torch.save(checkpoint, "mutated.ckpt")
+        verb = generator.choice((["fit", "--trainer.max_steps=2", "--test_after_fit=false"], ["test"]))
+        answered(capsys, verb[0], *INVERTER, *verb[1:], "--ckpt_path=mutated.ckpt")
+
+
+@pytest.mark.parametrize("name", ["inverter_mnist5k_fc3", "classifier_svhn", "world_markov"])
+def test_a_mutated_config_is_answered(here, capsys, name):
+    content = (ROOT / "configs" / f"{name}.yaml").read_bytes()
+    generator = random.Random(2)
+    for _ in range(25 * TIMES):
+        Path("mutated.yaml").write_bytes(mutated(content, generator))
+        answered(capsys, "fit", "--config=mutated.yaml", "--print_config")
+
+
+DATA = {
+    "MNIST": lambda: MNISTDataModule("data", val_split=10),
+    "32x32.mat": lambda: SVHNDataModule("data"),
+    "cifar-10-batches-py": lambda: CIFAR10DataModule("data", val_split=10),
+    "pictures.zip": lambda: ImageFolderDataModule("pictures.zip", side=8),
+}
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_mutated_data_is_answered(tmp_path, monkeypatch, name):
+    """Without checksums, which would refuse every one: what is tried is the reading itself."""
+    monkeypatch.chdir(tmp_path)
+    write_data_sets(tmp_path)
+    places = [path for path in (*tmp_path.rglob("*"),) if path.is_file() and name in str(path.relative_to(tmp_path))]
+    assert places
+    generator, refused = random.Random(3), []
+    for _ in range(40 * TIMES):
+        path = generator.choice(places)
+        content = path.read_bytes()
+        path.write_bytes(mutated(content, generator))
+        try:
+            with at_most(60):
+                data = DATA[name]()
+                data.prepare_data()
+                data.setup("fit")
+        except (OSError, ValueError) as error:
+            refused.append(str(error))
+        finally:
+            path.write_bytes(content)
+    assert refused
+    assert all(refused)
+
+
+def test_mutated_results_are_answered(here):
+    generator, refused = random.Random(4), []
+    files = [path for path in Path("runs").glob("*/*") if path.is_file() and path.suffix in (".json", ".npy", ".npz")]
+    for _ in range(60 * TIMES):
+        path = generator.choice(files)
+        content = path.read_bytes()
+        path.write_bytes(mutated(content, generator))
+        try:
+            with at_most(60):
+                runs_under([Path("runs")])
+        except (OSError, ValueError) as error:
+            refused.append(str(error))
+        path.write_bytes(content)
+    assert refused
+    assert all(refused)
+
+
+def test_nothing_was_executed(tmp_path, monkeypatch, capsys):
+    """A config and a data file that ask for it."""
+    monkeypatch.chdir(tmp_path)
+    Path("evil.yaml").write_text("model: !!python/object/apply:os.system ['touch executed']\n")
+    assert not answered(capsys, "fit", "--config=evil.yaml")
+    Path("evil.yaml").write_text("model: {class_path: os.system, init_args: {command: touch executed}}\n")
+    assert not answered(capsys, "fit", "--config=evil.yaml")
+    with zipfile.ZipFile("evil.zip", "w") as archive:
+        archive.writestr("../../executed", "x")
+    assert not answered(capsys, "fit", "--config=inverter_images.yaml", "--data.path=evil.zip", "--data.side=8")
+    assert not Path("executed").exists()

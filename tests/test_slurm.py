@@ -1,0 +1,75 @@
+"""README's job script on a real SLURM: two tasks, a signal ahead of the limit, a requeue, and the numbers of one go."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from digests import run_digests
+from test_ddp import DDP, DIGITS, ROOT, command, the_run, write_short_classifier
+
+LONGER = [*DIGITS, "--trainer.max_steps=300", "--trainer.limit_train_batches=50", "--trainer.val_check_interval=20"]
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """Of one node on this machine; needs root and Debian's packages."""
+    script = [str(Path(__file__).parent / "slurm" / "one_node.sh"), str(tmp_path / "cluster")]
+    subprocess.run(["bash", *script], check=True, timeout=300)
+    yield {**os.environ, "SLURM_CONF": str(tmp_path / "cluster" / "slurm.conf")}
+    subprocess.run(["bash", *script, "stop"], check=True, timeout=120)
+
+
+def job_script():
+    """README's, with what this machine has."""
+    script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    script = re.sub(r"#SBATCH --(gpus-per-node|cpus-per-task|time|signal)=.*\n", "", script)
+    script = script.replace("--ntasks-per-node=4", "--ntasks-per-node=2").replace(
+        "--signal=USR1@300", "--signal=USR1@1"
+    )
+    script, count = re.subn(
+        r"python cli.py fit --config \S+ --trainer.devices 4",
+        f"{sys.executable} {ROOT / 'cli.py'} fit {' '.join(LONGER + DDP)}", script,
+    )  # fmt: skip
+    assert count == 1
+    return script
+
+
+def wait_for(condition, seconds=180):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_requeued_job_gives_the_numbers_of_one_go(tmp_path, cluster):
+    whole, job = tmp_path / "whole", tmp_path / "job"
+    whole.mkdir()
+    write_short_classifier(whole)
+    command(whole, "fit", *LONGER, *DDP)
+    classifier = Path("runs", "classifier_mnist5k")
+    shutil.copytree(whole / classifier, job / classifier, symlinks=True)
+    (job / "job.sh").write_text(job_script())
+    environment = {k: v for k, v in cluster.items() if "WANDB" not in k} | {
+        "WANDB_MODE": "offline",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def slurm(*call):
+        return subprocess.run(call, env=environment, cwd=job, check=True, capture_output=True, text=True).stdout.strip()
+
+    number = slurm("sbatch", "--parsable", "job.sh")
+    wait_for(lambda: list((job / "runs").glob("inverter_mnist5k_fc3/*/checkpoints/last.ckpt")))
+    slurm("scancel", "--signal=USR1", number)
+    wait_for(lambda: re.search(r"Restarts=1\b", slurm("scontrol", "show", "job", number)))
+    wait_for(lambda: re.search(r"JobState=(COMPLETED|FAILED)", slurm("scontrol", "show", "job", number)))
+    said = (job / f"slurm-{number}.out").read_text()
+    assert "JobState=COMPLETED" in slurm("scontrol", "show", "job", number), said
+    assert said.count("ended by SIGUSR1 after step") == 1
+    name = "inverter_mnist5k_fc3"
+    assert run_digests(the_run(job, name)) == run_digests(the_run(whole, name))
