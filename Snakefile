@@ -7,8 +7,11 @@
 What is done is not done again; an interrupted training goes on from its last checkpoint.
 """
 
+import itertools
 import sys
 from pathlib import Path
+
+import yaml
 
 CLI = f"{sys.executable} {Path(workflow.basedir) / 'cli.py'}"
 FIT = f"{CLI} fit --ckpt_path auto"  # an interrupted run goes on
@@ -48,7 +51,22 @@ def classifier_of(wildcards):
     return f"runs/classifier_{which}/results.json"
 
 
-localrules: study_mnist5k, worlds, paper, report_mnist5k, report_paper
+def grid(name):
+    """The runs of a sweep in sweeps/: every combination is a folder, named by the arguments that it stands for."""
+    parameters = yaml.safe_load((Path(workflow.basedir) / "sweeps" / f"{name}.yaml").read_text())["parameters"]
+    values = itertools.product(*(values["values"] for values in parameters.values()))
+    return [
+        f"runs/{name}/{','.join(f'{key}={value}' for key, value in zip(parameters, combination))}"
+        "/inverter_mnist5k_fc3/results.json"
+        for combination in values
+    ]
+
+
+def arguments_of(wildcards):
+    return " ".join(f"--{argument}" for argument in wildcards.combination.split(","))
+
+
+localrules: study_mnist5k, worlds, paper, report_mnist5k, report_paper, learning_rate_and_dropout, network, optimizer
 
 
 rule study_mnist5k:
@@ -115,6 +133,46 @@ rule of_updates:
         "--classifier $(ls -d runs/classifier_{wildcards.data}_{wildcards.kind}/*/checkpoints | tail -n 1)"
         "/update_{wildcards.number}.ckpt --trainer.default_root_dir runs/updates/{wildcards.kind}_{wildcards.number} "
         "{params.short} {ARGUMENTS}"
+
+
+rule learning_rate_and_dropout:
+    input: grid("learning_rate_and_dropout")
+
+
+rule network:
+    input: grid("network")
+
+
+rule optimizer:
+    input: grid("optimizer")
+
+
+rule of_classifiers_grid:
+    output: "runs/{name}/{combination}/classifier_mnist5k/results.json"
+    wildcard_constraints: name="network|optimizer"
+    params: arguments=arguments_of, root=lambda wildcards: f"runs/{wildcards.name}/{wildcards.combination}"
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{FIT} --config classifier_mnist5k.yaml --trainer.default_root_dir {params.root} "
+        "{params.arguments} {ARGUMENTS}"
+
+
+rule of_grid:
+    input:
+        lambda wildcards: f"runs/{wildcards.name}/{wildcards.combination}/classifier_mnist5k/results.json"
+        if wildcards.name in ("network", "optimizer") else "runs/classifier_mnist5k/results.json"
+    output: "runs/{name}/{combination}/inverter_mnist5k_fc3/results.json"
+    wildcard_constraints: name="network|optimizer|learning_rate_and_dropout"
+    params:
+        # The optimiser is the classifier's alone; the classifier of the first grid is the one of the study.
+        arguments=lambda wildcards: "" if wildcards.name == "optimizer" else arguments_of(wildcards),
+        classifier=lambda wildcards: "--classifier $(ls -d runs/classifier_mnist5k/*/checkpoints | tail -n 1)/best.ckpt"
+        if wildcards.name == "learning_rate_and_dropout" else "",
+        root=lambda wildcards: f"runs/{wildcards.name}/{wildcards.combination}",
+    resources: gpu=1, runtime="5d"
+    shell:
+        ENVIRONMENT + "{FIT} --config inverter_mnist5k_fc3.yaml --trainer.default_root_dir {params.root} "
+        "{params.arguments} {params.classifier} {ARGUMENTS}"
 
 
 rule asked:

@@ -85,4 +85,5 @@ def one_process_environment() -> dict[str, str]:
     launchers = ("SLURM_", "TORCHELASTIC_", "PMI", "OMPI_")
     names = {"RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"}
     names |= {"ROLE_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
+    names |= {"WANDB_SWEEP_ID", "WANDB_RUN_ID"}  # its run is not the sweep's
     return {k: v for k, v in os.environ.items() if k not in names and not k.startswith(launchers)}

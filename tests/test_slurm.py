@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,12 +17,13 @@ LONGER = [*DIGITS, "--trainer.max_steps=300", "--trainer.limit_train_batches=50"
 
 
 @pytest.fixture
-def cluster(tmp_path):
-    """Of one node on this machine; needs root and Debian's packages."""
-    script = [str(Path(__file__).parent / "slurm" / "one_node.sh"), str(tmp_path / "cluster")]
-    subprocess.run(["bash", *script], check=True, timeout=300)
-    yield {**os.environ, "SLURM_CONF": str(tmp_path / "cluster" / "slurm.conf")}
-    subprocess.run(["bash", *script, "stop"], check=True, timeout=120)
+def cluster():
+    """Of one node on this machine; needs root and Debian's packages. Munge wants a folder that all may enter."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="slurm") as folder:
+        script = [str(Path(__file__).parent / "slurm" / "one_node.sh"), folder]
+        subprocess.run(["bash", *script], check=True, timeout=300)
+        yield {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
+        subprocess.run(["bash", *script, "stop"], check=True, timeout=120)
 
 
 def job_script():

@@ -42,6 +42,17 @@ def test_the_small_study_asks_every_layer(plan):
     assert "report --output runs/study_mnist5k.html" in text
 
 
+@pytest.mark.parametrize(
+    ("target", "classifiers", "inverters"),
+    [("learning_rate_and_dropout", 1, 9), ("network", 12, 12), ("optimizer", 4, 4)],
+)
+def test_a_sweep_is_so_many_runs_without_wandb_too(plan, target, classifiers, inverters):
+    names = configs(plan(target))
+    assert names.count("classifier_mnist5k") == classifiers
+    assert names.count("inverter_mnist5k_fc3") == inverters
+    assert len(names) == classifiers + inverters
+
+
 def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, tmp_path):
     """A decoder and its classifier are trained for real, and the decoder again after its result is lost."""
     result = "runs/mse_mnist5k_logits/results.json"
