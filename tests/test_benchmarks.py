@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from benchmarks import cache, cost, sampling, training
+from benchmarks import cache, cost, sampling, scaling, training
 from benchmarks.measure import gemm_rate, interleaved, ratio
 
 
@@ -39,6 +39,12 @@ def test_training(monkeypatch, tmp_path):
     (row,) = run(training, monkeypatch, tmp_path, "--sizes", "tiny", "--threads", "1")["rows"]
     assert row["ours, images/s"] > 1
     assert row["ours, MiB"] >= 0
+
+
+def test_scaling(monkeypatch, tmp_path):
+    (row,) = run(scaling, monkeypatch, tmp_path)["rows"]
+    assert row["processes"] == 2
+    assert 0.05 < row["efficiency"]["median"] < 2
 
 
 def test_a_missing_peer_is_named(monkeypatch, tmp_path):
