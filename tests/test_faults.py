@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +145,34 @@ def test_a_full_disk_stops_a_cache(here, capsys):
         message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=1", "--cache_activations=float32")
     assert "no room to write" in message
     assert not list(Path("runs/activations").glob("*.npy"))
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_really_full(here, capsys):
+    """A small file system of its own; mounting it needs root."""
+    Path("runs").rename("before")
+    Path("runs").mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20M", "none", "runs"], check=True)
+    try:
+        for name in ("classifier_mnist5k", "inverter_mnist5k_fc3"):
+            for path in Path("before", name).glob("*/checkpoints/*.ckpt"):
+                copy = Path("runs") / path.relative_to("before")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, copy)
+        path = checkpoint_of("inverter_mnist5k_fc3")
+        before = path.read_bytes()
+        with suppress(OSError):
+            Path("runs/filling").write_bytes(bytes(20_000_000))
+        message = failure(
+            capsys, "fit", *INVERTER, "--trainer.max_steps=4", f"--ckpt_path={path}", "--trainer.logger=false"
+        )
+        assert "No space left on device" in message
+        assert path.read_bytes() == before
+        Path("runs/filling").unlink()
+        main(["fit", *INVERTER, "--trainer.max_steps=4", f"--ckpt_path={path}", "--trainer.logger=false"])
+        assert load_checkpoint(path)["global_step"] == 4
+    finally:
+        subprocess.run(["umount", "runs"], check=True)
 
 
 def test_the_error_of_a_disk_without_room_names_the_path_and_the_remedy(tmp_path):

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from digests import run_digests
+from digests import checkpoint_digest, run_digests
 from kill_trial import trial
 
 from cli import main
@@ -57,11 +57,14 @@ def here(classifier, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def uninterrupted(classifier, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("uninterrupted")
+    return digests_of_one_go(classifier, tmp_path_factory.mktemp("uninterrupted"))
+
+
+def digests_of_one_go(classifier, folder, *more):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         shutil.copytree(classifier, "runs/classifier_mnist5k", symlinks=True)
-        main(FIT)
+        main([*FIT, *more])
         return run_digests(only_run())
 
 
@@ -70,12 +73,48 @@ def test_stopped_at_a_step(here, uninterrupted, step):
     stopped([*FIT, signal_at(step)])
     main([*FIT, "--ckpt_path=last"])
     assert run_digests(only_run()) == uninterrupted
+    runs_of_wandb = {path.name.split("-", 3)[3] for path in only_run().glob("wandb/offline-run-*")}
+    assert len(runs_of_wandb) == 1  # two folders of one run
 
 
 def test_stopped_in_a_validation(here, uninterrupted):
     stopped([*FIT, signal_at(4, in_validation=True)])
     main([*FIT, "--ckpt_path=last"])
     assert run_digests(only_run()) == uninterrupted
+
+
+VARIANTS = {
+    "logistic head": ["--model.density.likelihood=LogisticMixture", "--model.density.context_dropout=0.2"],
+    "h from disk": ["--cache_activations=float32"],
+    "loader processes": ["--data.num_workers=2"],
+    "mean squared error": ["--model.density=MSEDecoder"],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_stopped_as_a_variant(here, classifier, tmp_path_factory, variant):
+    expected = digests_of_one_go(classifier, tmp_path_factory.mktemp("whole"), *VARIANTS[variant])
+    stopped([*FIT, *VARIANTS[variant], signal_at(3)])
+    main([*FIT, *VARIANTS[variant], "--ckpt_path=last"])
+    assert run_digests(only_run()) == expected
+
+
+def test_a_classifier_too(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    fit = [
+        "fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=5", "--trainer.val_check_interval=2",
+        "--trainer.limit_train_batches=3", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu",
+    ]  # fmt: skip
+    found = []
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        if name == "stopped":
+            stopped([*fit, signal_at(2)])
+        main([*fit, *(["--ckpt_path=last"] if name == "stopped" else [])])
+        (last,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
+        found.append((checkpoint_digest(last), (last.parents[1] / "metrics.csv").read_bytes()))
+    assert found[0] == found[1]
 
 
 def test_killed_at_random_moments(tmp_path):
