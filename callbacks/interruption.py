@@ -34,7 +34,7 @@ class Interruption(Callback):
         self.checkpoint = checkpoint
         self.received: signal.Signals | None = None
         self.mid_validation = False
-        self.saved_step = -1
+        self.validated_step = -1
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
         # Here, as Lightning's handlers are in place by now; it puts back all that it found when the fit ends.
@@ -42,6 +42,8 @@ class Interruption(Callback):
             signal.signal(number, self._remember)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+        if self._asked(trainer):  # since the last step of a fit, which ended by itself
+            raise SIGTERMException
         for number in SIGNALS:
             signal.signal(number, self._end)
 
@@ -85,8 +87,10 @@ class Interruption(Callback):
             self.mid_validation = True
             raise SIGTERMException
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+        self.validated_step = trainer.global_step  # `last.ckpt` is written at the same moment
+
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self.saved_step = trainer.global_step
         if self.mid_validation:
             # As Lightning knows a validation that was left in its first batch: the resumed run begins it anew.
             progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
@@ -97,8 +101,7 @@ class Interruption(Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
             return
-        # A validation has just saved the same step where it fell on this one.
-        if self.mid_validation or self.saved_step != trainer.global_step:
+        if self.validated_step != trainer.global_step:
             trainer.save_checkpoint(self.checkpoint)
 
     def leave(self, trainer: pl.Trainer, command: str) -> NoReturn:

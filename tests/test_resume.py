@@ -77,6 +77,16 @@ def test_stopped_at_a_step(here, uninterrupted, step):
     assert len(runs_of_wandb) == 1  # two folders of one run
 
 
+def test_stopped_at_the_last_step(here, uninterrupted):
+    """Only the test is left to do; last.ckpt is one step ahead of the one that the last validation has left."""
+    stopped([*FIT, signal_at(7)])
+    assert not Path("runs/inverter_mnist5k_fc3/results.json").exists()
+    main([*FIT, "--ckpt_path=last"])
+    found = run_digests(only_run())
+    assert found.pop("last.ckpt") != uninterrupted["last.ckpt"]
+    assert found == {name: digest for name, digest in uninterrupted.items() if name != "last.ckpt"}
+
+
 def test_stopped_in_a_validation(here, uninterrupted):
     stopped([*FIT, signal_at(4, in_validation=True)])
     main([*FIT, "--ckpt_path=last"])
