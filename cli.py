@@ -78,8 +78,8 @@ NAMED = (
 )  # fmt: skip
 # Where a classifier is trained first, these arguments of the data are the inverter's.
 SAME_DATA = ("data_dir", "path", "side", "fit", "channels", "source", "stride")
-RUN_FOLDER = "INVERTERS_RUN_FOLDER"  # tells the processes that Lightning starts for DDP where the first one writes
-CHECKPOINT = "INVERTERS_CHECKPOINT"  # and from which checkpoint, if any, it goes on
+# Tells the processes that Lightning starts for DDP who started them, where that one writes, and its checkpoint, if any.
+OF_PARENT = "INVERTERS_RUN"
 
 
 class Parser(LightningArgumentParser):
@@ -218,8 +218,9 @@ class InverterCLI(LightningCLI):
 
     def _places(self) -> tuple[Path | None, Path]:
         """The checkpoint to go on from, if any, and the folder of the run: the same for all processes."""
-        if int(os.environ.get("LOCAL_RANK", 0)) > 0 and RUN_FOLDER in os.environ:
-            return Path(os.environ[CHECKPOINT]) if os.environ[CHECKPOINT] else None, Path(os.environ[RUN_FOLDER])
+        parent, *places = os.environ.get(OF_PARENT, "").split("\n")
+        if parent == str(os.getppid()) and int(os.environ.get("LOCAL_RANK", 0)) > 0:
+            return Path(places[1]) if places[1] else None, Path(places[0])
         wanted = self.settings.get("ckpt_path") or (None if self.subcommand in ("fit", "show") else "best")
         if wanted == "auto":
             wanted = "last" if newest_checkpoint(self.root, self.name, "last") else None
@@ -232,7 +233,7 @@ class InverterCLI(LightningCLI):
         if not isinstance(options["strategy"], str):
             options["strategy"] = "ddp"  # a class with arguments: all need a process group, as this one
         checkpoint, folder = of_first_process((checkpoint, folder), options)
-        os.environ[RUN_FOLDER], os.environ[CHECKPOINT] = str(folder), str(checkpoint or "")
+        os.environ[OF_PARENT] = f"{os.getpid()}\n{folder}\n{checkpoint or ''}"
         return checkpoint, folder
 
     def _callbacks(self) -> list[Callback]:
@@ -500,7 +501,7 @@ def main(args: list[str] | None = None) -> None:
         rank = int(getattr(rank_zero_only, "rank", 0))
         print(f"error: {f'process {rank}: ' if rank else ''}{sentence_of(error)}{where}", file=sys.stderr)
         with contextlib.suppress(OSError):  # a run that was refused leaves no folder; one that holds files stays
-            folder = Path(os.environ.get(RUN_FOLDER, ""))
+            folder = Path(os.environ.get(OF_PARENT, "\n").split("\n")[1])
             folder.rmdir()
             folder.parent.rmdir()
         sys.exit(1)

@@ -36,6 +36,7 @@ def command(folder, *arguments, launcher=(sys.executable,), status=0):
     """Runs cli.py; what it said."""
     environment = {k: v for k, v in os.environ.items() if "WANDB" not in k}
     environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(Path(__file__).parent)}
+    environment["INVERTERS_RUN"] = "1\nruns/of_another_command\n"  # as a command leaves for those that it starts
     call = [*launcher, str(ROOT / "cli.py"), *arguments]
     done = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == status, done.stderr[-3000:]
