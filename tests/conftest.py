@@ -10,6 +10,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["WANDB_MODE"] = "offline"
+# Small tensors are faster on one thread, a machine's other work does not disturb it, and its sums are always the same.
+torch.set_num_threads(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from its background jobs
 
 
@@ -20,8 +22,6 @@ def _seeded():
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    """Small tensors are faster on one thread, and a machine's other work does not disturb it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Whatever a test has done to the number of threads."""
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)

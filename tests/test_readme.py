@@ -89,6 +89,7 @@ def test_benchmarks_run(command, monkeypatch, capsys):
     module = importlib.import_module(command[0])
     tiny = {
         "benchmarks.cost": [],
+        "benchmarks.scaling": [],
         "benchmarks.nearest": ["--num_queries", "4", "--num_rows", "1500", "--num_units", "8"],
         "benchmarks.cache": ["--config", "inverter_mnist5k_logits.yaml", "--num_images", "100"],
     }.get(command[0], ["--sizes", "tiny", "--threads", "1"])
@@ -99,5 +100,5 @@ def test_benchmarks_run(command, monkeypatch, capsys):
 
 def test_all_benchmarks_are_in_the_readme():
     assert sorted(command[0] for command in BENCHMARKS) == [
-        f"benchmarks.{n}" for n in ("cache", "cost", "nearest", "sampling", "training")
+        f"benchmarks.{n}" for n in ("cache", "cost", "nearest", "sampling", "scaling", "training")
     ]
