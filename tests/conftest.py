@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["WANDB_MODE"] = "offline"
 # Small tensors are faster on one thread, a machine's other work does not disturb it, and its sums are always the same.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from its background jobs
 
 
