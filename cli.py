@@ -261,7 +261,7 @@ class InverterCLI(LightningCLI):
         self.interruption = Interruption(self.run_folder / "checkpoints" / "last.ckpt")
         if self.subcommand == "fit":
             callbacks += [
-                StopAtNaN(),
+                StopAtNaN(self.settings.trainer.log_every_n_steps or 50),
                 ExactResume(),
                 Patience(monitor, self.settings.patience),
                 ModelCheckpoint(folder, "best", monitor=monitor, mode="max", enable_version_counter=False),

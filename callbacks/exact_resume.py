@@ -1,7 +1,5 @@
 """A resumed run goes on as the one that was stopped would have."""
 
-import functools
-import operator
 import random
 from typing import Any
 
@@ -37,8 +35,7 @@ class ExactResume(Callback):
             return
         ours = trainer.fit_loop.state_dict()
         saved = checkpoint["loops"].get("fit_loop")
-        steps = ("epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed")
-        if not same_form(saved, ours) or functools.reduce(operator.getitem, steps, saved) != checkpoint["global_step"]:
+        if not same_form(saved, ours) or steps_done(saved) != checkpoint["global_step"]:
             raise ValueError("the checkpoint does not say how far its run was; give another one")
         self.states = checkpoint["random_states"]
 
@@ -52,6 +49,12 @@ class ExactResume(Callback):
         offset = trainer.global_step * trainer.world_size + trainer.global_rank
         if offset:
             torch.manual_seed(torch.initial_seed() + offset)
+
+
+def steps_done(fit_loop: dict[str, Any]) -> int:
+    """The optimiser's steps, in the state of Lightning's loop."""
+    steps: int = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
+    return steps
 
 
 def same_form(value: Any, pattern: Any) -> bool:

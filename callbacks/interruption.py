@@ -14,6 +14,8 @@ from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from callbacks.datamodule import datamodule_of
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
@@ -80,8 +82,8 @@ class Interruption(Callback):
     ) -> None:  # fmt: skip
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        val = trainer.datamodule.datasets["val"]  # type: ignore[attr-defined] # of an ImageDataModule
-        fewest = len(val) // trainer.world_size // trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+        data = datamodule_of(trainer)
+        fewest = len(data.datasets["val"]) // trainer.world_size // data.eval_batch_size
         # Some processes may have one batch more, which they cannot agree about.
         if batch_idx < fewest and self._asked(trainer):
             self.mid_validation = True

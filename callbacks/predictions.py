@@ -32,16 +32,17 @@ class Predictions(Callback):
         parts = gathered(trainer, (torch.cat(self.batches), torch.cat(self.positions)))
         predictions, positions = (torch.cat(values) for values in zip(*parts, strict=True))
         if trainer.is_global_zero:
-            self._write(trainer, predictions[positions.argsort()], "predictions", "")
+            self._write(trainer, predictions[positions.argsort()], "", "")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.predicting and self.batches:
             # The others may have ended: each process keeps its own.
-            name = "predictions" if trainer.world_size == 1 else f"predictions_of_process_{trainer.global_rank}"
-            self._write(trainer, torch.cat(self.batches), name, "interrupted after ")
+            process = "" if trainer.world_size == 1 else f"_of_process_{trainer.global_rank}"
+            self._write(trainer, torch.cat(self.batches), process, "interrupted after ")
 
-    def _write(self, trainer: Trainer, predictions: Tensor, name: str, prefix: str) -> None:
-        path = Path(trainer.default_root_dir) / f"{name}.npy"
+    def _write(self, trainer: Trainer, predictions: Tensor, process: str, prefix: str) -> None:
+        path = Path(trainer.default_root_dir) / f"predictions{process}.npy"
         write_array(path, predictions.numpy())
         kind = "class probabilities" if predictions.ndim == 2 else "samples"
-        print(f"{prefix}{kind} {list(predictions.shape)} of the first test images: {path}")
+        whose = "its share of the test images" if process else "the first test images"
+        print(f"{prefix}{kind} {list(predictions.shape)} of {whose}: {path}")

@@ -5,28 +5,31 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from inverters.inverter import Inverter
 
+NEVER = torch.iinfo(torch.int64).max
+
 
 class StopAtNaN(Callback):
-    """Looks at the loss every `log_every_n_steps` steps, at loss and weights before every checkpoint.
+    """Looks at loss and weights every so many steps and before every checkpoint, of which none is written then.
 
-    Not at every step, as that would make a GPU wait for the CPU. No checkpoint is written of weights that are not
-    finite.
+    Not at every step, as that would make a GPU wait for the CPU.
+
+    Args:
+        every_n_steps: Steps between two looks.
     """
 
-    def __init__(self) -> None:
-        self.first: Tensor | None = None  # the first step without a finite loss, or a huge number
+    def __init__(self, every_n_steps: int) -> None:
+        self.every_n_steps = every_n_steps
+        self.first = torch.tensor(NEVER)  # step without a finite loss
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        never = torch.iinfo(torch.int64).max
-        step = torch.where(outputs["loss"].isfinite(), never, trainer.global_step)
-        self.first = step if self.first is None else torch.minimum(self.first, step)
-        if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        step = torch.where(outputs["loss"].isfinite(), NEVER, trainer.global_step)
+        self.first = torch.minimum(self.first.to(step.device), step)
+        if trainer.global_step % self.every_n_steps == 0:
             self._check(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -34,11 +37,10 @@ class StopAtNaN(Callback):
 
     def _check(self, trainer: Trainer, pl_module: Any) -> None:
         """Raises FloatingPointError, in every process, where one has seen a loss or a weight that is not finite."""
-        never = torch.iinfo(torch.int64).max
-        first = never if self.first is None else int(self.first)
+        first = int(self.first)
         if not all(parameter.isfinite().all() for parameter in pl_module.parameters()):
             first = min(first, trainer.global_step)
-        if not trainer.strategy.reduce_boolean_decision(first < never, all=False):
+        if not trainer.strategy.reduce_boolean_decision(first < NEVER, all=False):
             return
         step = min(first, trainer.global_step)
         last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
