@@ -4,13 +4,9 @@ import argparse
 import contextlib
 import difflib
 import inspect
-import logging
 import os
-import re
 import subprocess
 import sys
-import traceback
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,12 +14,11 @@ from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
 import torch
-import wandb
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.cache_activations import CacheActivations
@@ -39,15 +34,17 @@ from callbacks.metrics_csv import MetricsCSV
 from callbacks.patience import Patience
 from callbacks.predictions import Predictions
 from callbacks.processes import in_all_processes, of_first_process
+from callbacks.quiet import quiet
 from callbacks.report import write_report
 from callbacks.results import ClassifierResults, InverterResults, summary
 from callbacks.run_folders import find_checkpoint, new_run_folder, newest_checkpoint, run_folder_of
 from callbacks.sample_grid import SampleGrid
+from callbacks.sentences import of_a_peer, of_parser, tell
 from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import StopAtNaN
 from callbacks.trained_classifier import trained_classifier
 from callbacks.trainer import Trainer
-from callbacks.wandb_run import wandb_run
+from callbacks.wandb_run import finish_wandb, wandb_run
 from callbacks.weight_averaging import WarmWeightAveraging
 from datamodules.affnist import AffNISTDataModule
 from datamodules.cifar10 import CIFAR10DataModule
@@ -89,25 +86,9 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        print(f"error: {one_sentence(message)}", file=sys.stderr)
+        classes = [c.__name__ for c in NAMED]
+        print(f"error: {of_parser(message, known_keys(), classes)}", file=sys.stderr)
         self.exit(2)
-
-
-def one_sentence(message: str) -> str:
-    """The point of a parser's message, which can run to dozens of lines; with the nearest key for a misspelt one."""
-    unknown = re.search(r"Option '(.+?)' is not accepted|Key '(.+?)' is not expected|arguments: --([\w.]+)", message)
-    if unknown:
-        key = next(group for group in unknown.groups() if group)
-        near = difflib.get_close_matches(key.split(".")[-1], known_keys(), n=1)
-        return f"no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help for the keys")
-    class_name = re.search(r"Expected a dot import path string: (\S+)", message)
-    if class_name:
-        near = difflib.get_close_matches(class_name[1], [c.__name__ for c in NAMED], n=1)
-        return f"no class {class_name[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-    value = re.search(r'Parser key "([^"]+)":\s*(Expected a [^\n]+)', message)
-    if value:
-        return f"{value[1]}: {value[2]}"
-    return " ".join(message.split())
 
 
 def known_keys() -> list[str]:
@@ -197,11 +178,13 @@ class InverterCLI(LightningCLI):
             trainer.val_check_interval = min(trainer.val_check_interval, trainer.max_steps)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        self.saved: dict[str, Any] = load_checkpoint(self.checkpoint) if self.checkpoint else {}
+        self.first_step, self.wandb_id = 0, None
         if self.checkpoint:
-            check_fit(self.model, self.saved["state_dict"], self.checkpoint)
+            saved = load_checkpoint(self.checkpoint)
+            check_fit(self.model, saved["state_dict"], self.checkpoint)
             if self.subcommand == "fit":
-                check_resumable(self.saved, self.checkpoint)
+                check_resumable(saved, self.checkpoint)
+                self.first_step, self.wandb_id = saved["global_step"], saved.get("wandb_id")
         callbacks = self._callbacks()
         if self.config_init[self.subcommand].trainer.enable_progress_bar is not False:
             callbacks.append(StepProgress())
@@ -288,8 +271,8 @@ class InverterCLI(LightningCLI):
             "layer": self.model.representation.layer if inverter else None,
         }
         config = {**about, **self.settings.as_dict()}
-        run = wandb_run(self.name, self.run_folder, config, self.saved.get("wandb_id"))
-        return [MetricsCSV(self.run_folder, self.saved.get("global_step", 0)), run]
+        run = wandb_run(self.name, self.run_folder, config, self.wandb_id)
+        return [MetricsCSV(self.run_folder, self.first_step), run]
 
     @rank_zero_only
     def _save_config(self) -> None:
@@ -444,32 +427,6 @@ def current_commit() -> str | None:
     return described.stdout.strip()
 
 
-def quiet() -> None:
-    """Keep Lightning's advertisements, and advice that does not apply here, off the screen; let our own remarks on."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("inverters").setLevel(logging.INFO)
-    for name in (
-        "pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric",
-        "lightning_fabric.utilities.seed", "lightning_fabric.utilities.distributed",
-    ):  # fmt: skip
-        logging.getLogger(name).setLevel(logging.WARNING)
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning 2.6's to answer, not the user's
-    for message in (
-        ".*does not have many workers.*",  # the images are in memory: workers would only copy them
-        "Checkpoint directory .* exists and is not empty.*",  # the run makes it, and a resumed run goes on in it
-        ".*is smaller than the logging interval.*",  # of one epoch; metrics are logged by steps over all epochs
-        ".*callbacks used to create the checkpoint need to be provided.*",  # not in order to test
-        "The dirpath has changed from.*",  # a path is relative to the working folder
-        ".*resuming from a checkpoint that ended before the epoch ended.*",  # our sampler goes on where it was
-        ".*Grad strides do not match bucket view strides.*",  # of 1x1 convolutions, whose strides mean the same
-        ".*It is recommended to use `self.log.*sync_dist=True.*",  # the sums are of all processes already
-        ".*`srun` command is available on your system but is not used.*",
-        ".*isinstance.treespec, LeafSpec.*",  # Lightning calls what newer torch deprecates
-        "Found .* module.s. in eval mode at the start of training.*",  # the frozen representation, as it must be
-    ):
-        warnings.filterwarnings("ignore", message=message)
-
-
 def report(arguments: list[str]) -> None:
     """The verb that needs no config: python cli.py report [FOLDER ...] [--output FILE]."""
     parser = argparse.ArgumentParser("cli.py report", description="One HTML file of all runs.", allow_abbrev=False)
@@ -491,15 +448,7 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        log = Path("runs") / "last_error.txt"
-        try:
-            log.parent.mkdir(exist_ok=True)
-            log.write_text(traceback.format_exc())
-            where = f" (traceback in {log})"
-        except OSError:  # such as a full disk, which may be the error
-            where = ""
-        rank = int(getattr(rank_zero_only, "rank", 0))
-        print(f"error: {f'process {rank}: ' if rank else ''}{sentence_of(error)}{where}", file=sys.stderr)
+        tell(error)
         with contextlib.suppress(OSError):  # a run that was refused leaves no folder; one that holds files stays
             folder = Path(os.environ.get(OF_PARENT, "\n").split("\n")[1])
             folder.rmdir()
@@ -507,34 +456,6 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(1)
     finally:
         finish_wandb()
-
-
-def finish_wandb() -> None:
-    """End the W&B run, if there is one; what cannot be uploaded stays in its folder."""
-    try:
-        wandb.finish()
-    except (wandb.Error, OSError) as error:
-        print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
-        with contextlib.suppress(wandb.Error, OSError):
-            wandb.teardown()  # fails too, but is not tried again when Python ends
-
-
-def of_a_peer(error: BaseException) -> bool:
-    """Whether it says no more than that another process is no longer there."""
-    return "closed by peer" in str(error) or "Connection reset" in str(error)
-
-
-def sentence_of(error: BaseException) -> str:
-    """What an error says, on one line."""
-    # jsonargparse wraps one of ours in its own when a constructor refuses its arguments.
-    while "Does not validate against" in str(error) and (inner := error.__cause__ or error.__context__):
-        error = inner
-    text = " ".join(str(error).split())
-    if isinstance(error, OSError | ValueError | FloatingPointError | MisconfigurationException):
-        return text
-    if of_a_peer(error):
-        return f"another process of this run has ended, and says why above; {text}"
-    return f"{type(error).__name__}: {text}; this should not happen, so please report it"
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import cli
 from benchmarks.cost import configured
 from benchmarks.measure import interleaved, parser, ratio, report, seconds
 from callbacks.cache_activations import Precision, Rows, cached_activations
+from callbacks.quiet import quiet
 from evaluations.information import mean_and_standard_error
 from inverters.checkpoints import load_checkpoint
 
@@ -113,7 +113,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--nce", type=Path, nargs="+", help="a trained checkpoint of every config; measure its NCE")
     options = arguments.parse_args()
-    cli.quiet()
+    quiet()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

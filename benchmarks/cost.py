@@ -11,6 +11,7 @@ import torch
 import cli
 from benchmarks.measure import gemm_rate, parser, report, seconds
 from callbacks.cost_estimate import duration, estimate
+from callbacks.quiet import quiet
 from inverters.inverter import Inverter
 
 
@@ -66,7 +67,7 @@ def main() -> None:
     arguments.add_argument("--config", nargs="+", required=True)
     arguments.add_argument("--flop_rate", type=float, help="achieved FLOP/s of another machine")
     options = arguments.parse_args()
-    cli.quiet()
+    quiet()
     torch.manual_seed(0)
     try:
         table = [row(config, torch.device(options.device), options.flop_rate) for config in options.config]

@@ -1,8 +1,10 @@
 """The run on Weights & Biases: with an account, or offline without asking anything."""
 
+import contextlib
 import logging
 import netrc
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,16 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
             console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30))
         ),
     )
+
+
+def finish_wandb() -> None:
+    """End the W&B run, if there is one; what cannot be uploaded stays in its folder."""
+    try:
+        wandb.finish()
+    except (wandb.Error, OSError) as error:
+        print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
+        with contextlib.suppress(wandb.Error, OSError):
+            wandb.teardown()  # fails too, but is not tried again when Python ends
 
 
 def has_wandb_account() -> bool:

@@ -13,9 +13,9 @@ from scipy.stats import norm
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.cost_estimate import estimate
 from callbacks.fit_variance import FitVariance
+from callbacks.quiet import quiet
 from callbacks.sample_grid import SampleGrid
 from callbacks.weight_averaging import WarmWeightAveraging
-from cli import quiet
 from datamodules.images import ImageDataModule, ImageDataset
 from inverters.inverter import Inverter
 from inverters.mse_decoder import MSEDecoder, log_prob_of_level
