@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,10 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes from its background jobs
 
+from small_runs import INVERTER, SHORT  # noqa: E402 - after the path
+
+from cli import main  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
@@ -26,3 +31,29 @@ def _one_thread():
     """Whatever a test has done to the number of threads."""
     yield
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def trained_runs(tmp_path_factory):
+    """runs/ with a classifier and an inverter of a few steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3", "--trainer.accelerator=cpu"])
+        main(["fit", *SHORT, "--trainer.max_steps=2"])
+    return folder / "runs"
+
+
+@pytest.fixture
+def with_classifier(trained_runs, tmp_path, monkeypatch):
+    """A working folder of its own, with the classifier."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained_runs / "classifier_mnist5k", "runs/classifier_mnist5k", symlinks=True)
+    return tmp_path
+
+
+@pytest.fixture
+def with_inverter(trained_runs, with_classifier):
+    """And with the inverter and its results."""
+    shutil.copytree(trained_runs / INVERTER, f"runs/{INVERTER}", symlinks=True)
+    return with_classifier

@@ -4,7 +4,6 @@ python tests/kill_trial.py --kills 50
 """
 
 import argparse
-import os
 import random
 import shutil
 import subprocess
@@ -14,26 +13,18 @@ import time
 from pathlib import Path
 
 from digests import run_digests
+from small_runs import CLI, SMALL, environment_of_its_own, the_run
 
-CLI = Path(__file__).parents[1] / "cli.py"
 # A validation, and with it two checkpoints, after every second step.
 FIT = [
-    "fit", "--config=inverter_mnist5k_fc3.yaml", "--model.density.num_filters=4", "--model.density.dropout=0.3",
-    "--data.batch_size=4", "--data.eval_batch_size=10", "--num_agreement=2", "--sample_grid.num_images=2",
-    "--sample_grid.num_draws=1", "--sample_grid.every_n_steps=1000000", "--trainer.val_check_interval=2",
-    "--trainer.limit_train_batches=7", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1",
-    "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu", "--patience=1000000",
+    "fit", *SMALL, "--model.density.dropout=0.3", "--sample_grid.every_n_steps=1000000", "--patience=1000000",
+    "--trainer.val_check_interval=2", "--trainer.limit_train_batches=7", "--trainer.limit_val_batches=1",
+    "--trainer.limit_test_batches=1", "--ckpt_path=auto",
 ]  # fmt: skip
 
 
 def command(*arguments: str) -> list[str]:
     return [sys.executable, str(CLI), *arguments]
-
-
-def the_run(folder: Path) -> Path:
-    """The one that has a checkpoint; one that was killed before its first has none and is begun anew."""
-    (last,) = (folder / "runs" / "inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
-    return last.parent.parent
 
 
 def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
@@ -48,12 +39,10 @@ def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
     Raises:
         AssertionError: A resumed run failed, or came to other numbers.
     """
-    generator = random.Random(seed)
-    environment = {k: v for k, v in os.environ.items() if "WANDB" not in k}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+    generator, environment = random.Random(seed), environment_of_its_own()
     whole, killed = folder / "whole", folder / "killed"
     whole.mkdir(parents=True)
-    fit = command(*FIT, f"--trainer.max_steps={max_steps}", "--ckpt_path=auto")
+    fit = command(*FIT, f"--trainer.max_steps={max_steps}")
     with (folder / "log.txt").open("w") as log:
         start = time.monotonic()
         for first in (command("fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3"), fit):

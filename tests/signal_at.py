@@ -1,5 +1,6 @@
-"""A callback, named in a test's command line, that sends its own process a signal at a chosen moment."""
+"""Callbacks, named in a test's command line, that send signals at a chosen moment."""
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -9,10 +10,10 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 
 class SignalAt(Callback):
-    """Once, in the batch that makes step `step`, or in the first batch of the validation after it.
+    """To this process and its loader processes, in the batch that makes step `step` or in the validation after it.
 
     Args:
-        step: Of training, from 1.
+        step: Of training, from 1; 0 for the end of the training, when there is no step left.
         name: Of the signal.
         in_validation: Whether to wait for the validation.
         rank: Of the process that gets it.
@@ -23,7 +24,8 @@ class SignalAt(Callback):
 
     def _send(self, trainer, now):
         if now and trainer.global_rank == self.rank:
-            os.kill(os.getpid(), signal.Signals[self.name])
+            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
+                os.kill(process.pid, signal.Signals[self.name])
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self._send(trainer, not self.in_validation and trainer.global_step == self.step - 1)
@@ -31,6 +33,9 @@ class SignalAt(Callback):
     def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
         now = self.in_validation and trainer.global_step == self.step and batch_idx == 0
         self._send(trainer, now and trainer.state.fn == TrainerFn.FITTING)
+
+    def on_train_end(self, trainer, pl_module):
+        self._send(trainer, self.step == 0)
 
 
 class SignalInTest(Callback):

@@ -2,19 +2,20 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from digests import run_digests
+from small_runs import CLI, SMALL, environment_of_its_own, signal_at, the_run, write_short_config
 
-ROOT = Path(__file__).parents[1]
+from inverters.checkpoints import load_checkpoint
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
 WORLD = [
@@ -24,28 +25,20 @@ WORLD = [
     "--trainer.accelerator=cpu",
 ]  # fmt: skip
 DIGITS = [
-    "--config=inverter_mnist5k_fc3.yaml", "--data.batch_size=4", "--data.eval_batch_size=5",
-    "--model.density.num_filters=4", "--model.density.dropout=0.3", "--sample_grid.num_images=3",
-    "--sample_grid.num_draws=1", "--sample_grid.every_n_steps=2", "--num_agreement=3", "--trainer.max_steps=5",
-    "--trainer.val_check_interval=2", "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=2",
-    "--trainer.limit_test_batches=2", "--trainer.log_every_n_steps=1", "--trainer.accelerator=cpu",
+    *SMALL, "--data.eval_batch_size=5", "--model.density.dropout=0.3", "--sample_grid.num_images=3",
+    "--sample_grid.every_n_steps=2", "--trainer.max_steps=5", "--trainer.val_check_interval=2",
+    "--trainer.limit_train_batches=3", "--trainer.limit_val_batches=2", "--trainer.limit_test_batches=2",
 ]  # fmt: skip
 
 
 def command(folder, *arguments, launcher=(sys.executable,), status=0):
     """Runs cli.py; what it said."""
-    environment = {k: v for k, v in os.environ.items() if "WANDB" not in k}
-    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(Path(__file__).parent)}
-    environment["INVERTERS_RUN"] = "1\nruns/of_another_command\n"  # as a command leaves for those that it starts
-    call = [*launcher, str(ROOT / "cli.py"), *arguments]
+    stale = "1\nruns/of_another_command\n"  # as a command leaves for those that it starts
+    environment = environment_of_its_own(INVERTERS_RUN=stale)
+    call = [*launcher, str(CLI), *arguments]
     done = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == status, done.stderr[-3000:]
     return done.stdout + done.stderr
-
-
-def the_run(folder, name):
-    (last,) = (folder / "runs" / name).glob("*/checkpoints/last.ckpt")
-    return last.parent.parent
 
 
 def results(folder, name):
@@ -59,13 +52,6 @@ def results(folder, name):
 def metrics(folder, name):
     with (the_run(folder, name) / "metrics.csv").open() as file:
         return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
-
-
-def write_short_classifier(folder):
-    """A config in the working folder, which comes before the one of the same name in configs/."""
-    text = (ROOT / "configs" / "classifier_mnist5k.yaml").read_text()
-    assert "max_steps: 1200" in text
-    (folder / "classifier_mnist5k.yaml").write_text(text.replace("max_steps: 1200", "max_steps: 3"))
 
 
 def test_two_processes_give_the_numbers_of_one(tmp_path):
@@ -102,7 +88,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
 
 def test_what_torchrun_starts_together_is_done_once(tmp_path):
     """The classifier is missing, and h is to be kept on disk."""
-    write_short_classifier(tmp_path)
+    write_short_config(tmp_path, "classifier_mnist5k", 3)
     said = command(tmp_path, "fit", *DIGITS, *DDP, "--cache_activations=float32", launcher=TORCHRUN)
     assert said.count("training it first") == 1
     assert said.count("runs/activations/fc3_train_") == said.count("making runs/activations") == 1
@@ -115,31 +101,35 @@ def test_what_torchrun_starts_together_is_done_once(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
+def two_processes(trained_runs, tmp_path_factory):
     """An uninterrupted run of two processes, with dropout."""
     folder = tmp_path_factory.mktemp("two")
-    write_short_classifier(folder)
+    shutil.copytree(trained_runs / "classifier_mnist5k", folder / "runs" / "classifier_mnist5k", symlinks=True)
     command(folder, "fit", *DIGITS, *DDP)
     return folder
 
 
-@pytest.mark.parametrize(("name", "rank"), [("SIGTERM", 1), ("SIGINT", 0)])
-def test_a_signal_to_one_process_stops_both_and_they_resume_exactly(tmp_path, two_processes, name, rank):
-    classifier = Path("runs", "classifier_mnist5k")
-    shutil.copytree(two_processes / classifier, tmp_path / classifier, symlinks=True)
-    callback = f"[{{class_path: signal_at.SignalAt, init_args: {{step: 2, name: {name}, rank: {rank}}}}}]"
-    said = command(tmp_path, "fit", *DIGITS, *DDP, f"--trainer.callbacks={callback}", status=128 + signal.Signals[name])
+def test_processes_have_random_numbers_of_their_own(two_processes):
+    checkpoint = load_checkpoint(the_run(two_processes) / "checkpoints" / "last.ckpt")
+    first, second = (states["torch"] for states in checkpoint["random_states"])
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("name", "rank", "in_validation"), [("SIGTERM", 1, False), ("SIGINT", 0, True)])
+def test_a_signal_to_one_process_stops_both_and_they_resume_exactly(
+    with_classifier, two_processes, name, rank, in_validation
+):
+    ending = signal_at(2, name, in_validation, rank)
+    said = command(with_classifier, "fit", *DIGITS, *DDP, ending, status=128 + signal.Signals[name])
     assert said.count("after step 2; go on with: python cli.py fit --config inverter_mnist5k_fc3.yaml") == 1
-    command(tmp_path, "fit", *DIGITS, *DDP, "--ckpt_path=last")
-    expected = run_digests(the_run(two_processes, "inverter_mnist5k_fc3"))
-    assert run_digests(the_run(tmp_path, "inverter_mnist5k_fc3")) == expected
+    command(with_classifier, "fit", *DIGITS, *DDP, "--ckpt_path=last")
+    assert run_digests(the_run(with_classifier)) == run_digests(the_run(two_processes))
 
 
 def test_the_death_of_one_process_ends_the_other(tmp_path, two_processes):
     start = time.monotonic()
-    callback = "[{class_path: signal_at.SignalAt, init_args: {step: 2, name: SIGKILL, rank: 1}}]"
     shutil.copytree(two_processes / "runs", tmp_path / "runs", symlinks=True)
-    said = command(tmp_path, "fit", *DIGITS, *DDP, f"--trainer.callbacks={callback}", status=1)
+    said = command(tmp_path, "fit", *DIGITS, *DDP, signal_at(2, "SIGKILL", rank=1), status=1)
     assert "error: another process of this run has ended" in said
     assert time.monotonic() - start < 120
 

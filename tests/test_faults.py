@@ -15,37 +15,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_runs import CLI, SHORT, environment_of_its_own
 
 from callbacks.atomic import replacing
 from cli import main
 from datamodules.mnist import MNIST5kDataModule
 from inverters.checkpoints import load_checkpoint
-
-ROOT = Path(__file__).parents[1]
-INVERTER = [
-    "--config=inverter_mnist5k_fc3.yaml", "--model.density.num_filters=4", "--data.batch_size=4",
-    "--data.eval_batch_size=10", "--num_agreement=2", "--sample_grid.num_images=1", "--sample_grid.num_draws=1",
-    "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu",
-    "--trainer.val_check_interval=1", "--trainer.log_every_n_steps=1",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main(["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3", "--trainer.accelerator=cpu"])
-        main(["fit", *INVERTER, "--trainer.max_steps=2"])
-    return folder / "runs"
-
-
-@pytest.fixture
-def here(trained, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(Path(__file__).parent)
-    shutil.copytree(trained, "runs", symlinks=True)
-    return tmp_path
 
 
 def failure(capsys, *arguments):
@@ -75,20 +50,20 @@ def largest_file(num_bytes):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_checkpoint_of_an_old_version_can_be_tested_but_not_resumed(here, capsys):
+def test_a_checkpoint_of_an_old_version_can_be_tested_but_not_resumed(with_inverter, capsys):
     checkpoint = torch.load(checkpoint_of("inverter_mnist5k_fc3"), weights_only=True)
     del checkpoint["random_states"]
     torch.save(checkpoint, "old.ckpt")
-    message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=3", "--ckpt_path=old.ckpt")
+    message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=3", "--ckpt_path=old.ckpt")
     assert "old.ckpt cannot be resumed: it has no random_states, as one of a version before 0.4" in message
-    main(["test", *INVERTER, "--ckpt_path=old.ckpt"])
+    main(["test", *SHORT, "--ckpt_path=old.ckpt"])
 
 
-def test_a_flipped_bit_is_not_taken_for_a_weight(here, capsys):
+def test_a_flipped_bit_is_not_taken_for_a_weight(with_inverter, capsys):
     content = bytearray(checkpoint_of("inverter_mnist5k_fc3", "best").read_bytes())
     content[len(content) // 2] ^= 1
     Path("flipped.ckpt").write_bytes(content)
-    assert "its checksum of" in failure(capsys, "test", *INVERTER, "--ckpt_path=flipped.ckpt")
+    assert "its checksum of" in failure(capsys, "test", *SHORT, "--ckpt_path=flipped.ckpt")
 
 
 class Pickle:
@@ -99,56 +74,58 @@ class Pickle:
 
 
 @pytest.mark.parametrize("arguments", [["--ckpt_path=evil.ckpt"], ["--classifier=evil.ckpt"]])
-def test_a_pickle_is_refused_and_never_executed(here, capsys, arguments):
+def test_a_pickle_is_refused_and_never_executed(with_inverter, capsys, arguments):
     torch.save({"state_dict": {}, "architecture": Pickle()}, "evil.ckpt")
     assert "evil.ckpt is no checkpoint, or holds objects" in failure(
-        capsys, "fit", *INVERTER, "--trainer.max_steps=3", *arguments
+        capsys, "fit", *SHORT, "--trainer.max_steps=3", *arguments
     )
     assert not Path("executed").exists()
+    torch.load("evil.ckpt", weights_only=False)
+    assert Path("executed").exists()  # so it was a pickle that does
 
 
-def test_a_checkpoint_of_other_data_is_refused(here, capsys):
+def test_a_checkpoint_of_other_data_is_refused(with_inverter, capsys):
     checkpoint = torch.load(checkpoint_of("inverter_mnist5k_fc3"), weights_only=True)
     checkpoint["MNIST5kDataModule"]["dataset"] = "svhn"
     torch.save(checkpoint, "svhn.ckpt")
     for verb in ("fit", "test"):
-        message = failure(capsys, verb, *INVERTER, "--trainer.max_steps=3", "--ckpt_path=svhn.ckpt")
+        message = failure(capsys, verb, *SHORT, "--trainer.max_steps=3", "--ckpt_path=svhn.ckpt")
         assert "the checkpoint was trained on svhn, not on mnist5k" in message
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_whole(here, capsys):
+def test_a_full_disk_leaves_the_last_checkpoint_whole(with_inverter, capsys):
     path = checkpoint_of("inverter_mnist5k_fc3")
     before = path.read_bytes()
     with largest_file(300_000):
-        message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=4", "--ckpt_path=last")
+        message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=4", "--ckpt_path=last")
     assert "no room to write" in message
     assert ".ckpt (File too large); the file that was there is kept; make room there" in message
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir() if file.name.startswith(".")] == []
-    main(["fit", *INVERTER, "--trainer.max_steps=4", "--ckpt_path=last"])
+    main(["fit", *SHORT, "--trainer.max_steps=4", "--ckpt_path=last"])
     assert load_checkpoint(path)["global_step"] == 4
 
 
-def test_a_full_disk_leaves_results_as_they_were(here, capsys):
+def test_a_full_disk_leaves_results_as_they_were(with_inverter, capsys):
     folder = Path("runs/inverter_mnist5k_fc3")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with largest_file(20_000):
-        message = failure(capsys, "test", *INVERTER, "--data.seed=1")
+        message = failure(capsys, "test", *SHORT, "--data.seed=1")
     assert "log_prob_per_pixel.npy (File too large); the file that was there is kept" in message
     after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     assert before["results.json"] == after["results.json"]
     assert before["log_prob_per_pixel.npy"] == after["log_prob_per_pixel.npy"]
 
 
-def test_a_full_disk_stops_a_cache(here, capsys):
+def test_a_full_disk_stops_a_cache(with_inverter, capsys):
     with largest_file(300_000):
-        message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=1", "--cache_activations=float32")
+        message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=1", "--cache_activations=float32")
     assert "no room to write" in message
     assert not list(Path("runs/activations").glob("*.npy"))
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full(here, capsys):
+def test_a_disk_that_is_really_full(with_inverter, capsys):
     """A small file system of its own; mounting it needs root."""
     Path("runs").rename("before")
     Path("runs").mkdir()
@@ -164,12 +141,12 @@ def test_a_disk_that_is_really_full(here, capsys):
         with suppress(OSError):
             Path("runs/filling").write_bytes(bytes(20_000_000))
         message = failure(
-            capsys, "fit", *INVERTER, "--trainer.max_steps=4", f"--ckpt_path={path}", "--trainer.logger=false"
+            capsys, "fit", *SHORT, "--trainer.max_steps=4", f"--ckpt_path={path}", "--trainer.logger=false"
         )
         assert "No space left on device" in message
         assert path.read_bytes() == before
         Path("runs/filling").unlink()
-        main(["fit", *INVERTER, "--trainer.max_steps=4", f"--ckpt_path={path}", "--trainer.logger=false"])
+        main(["fit", *SHORT, "--trainer.max_steps=4", f"--ckpt_path={path}", "--trainer.logger=false"])
         assert load_checkpoint(path)["global_step"] == 4
     finally:
         subprocess.run(["umount", "runs"], check=True)
@@ -182,8 +159,8 @@ def test_the_error_of_a_disk_without_room_names_the_path_and_the_remedy(tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(here, capsys):
-    message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=50", "--model.lr=1e30")
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoint(with_inverter, capsys):
+    message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=50", "--model.lr=1e30")
     assert "NaN or infinite at step" in message
     assert "most likely the learning rate 1e+30 is too high: lower --model.lr" in message
     runs = list(Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/*.ckpt"))
@@ -192,28 +169,28 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
         assert all(value.isfinite().all() for value in values if value.is_floating_point())
 
 
-def test_infinite_activations_are_laid_to_the_classifier(here, capsys):
+def test_infinite_activations_are_laid_to_the_classifier(with_inverter, capsys):
     checkpoint = torch.load(checkpoint_of("classifier_mnist5k", "best"), weights_only=True)
     checkpoint["state_dict"]["network.fc3.1.weight"].fill_(torch.inf)
     torch.save(checkpoint, "diverged.ckpt")
-    message = failure(capsys, "fit", *INVERTER, "--trainer.max_steps=1", "--classifier=diverged.ckpt")
+    message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=1", "--classifier=diverged.ckpt")
     assert "layer fc3 gives NaN or infinity on training images: its classifier has diverged" in message
 
 
 def by_itself(*arguments, **environment):
-    """A command in a process of its own, with a W&B of its own: it would join that of this process."""
-    environment = {k: v for k, v in os.environ.items() if "WANDB" not in k} | environment
-    environment["PYTHONPATH"] = str(Path(__file__).parent)
-    call = [sys.executable, str(ROOT / "cli.py"), *arguments]
+    """A command in a process of its own, for which WANDB_MODE decides nothing; what it said."""
+    call = [sys.executable, str(CLI), *arguments]
+    environment = environment_of_its_own(**environment)
+    del environment["WANDB_MODE"]
     done = subprocess.run(call, env=environment, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in done.stderr
     assert done.returncode == 0
     return done.stderr
 
 
-def test_wandb_that_cannot_be_reached_stops_nothing(here):
+def test_wandb_that_cannot_be_reached_stops_nothing(with_inverter):
     said = by_itself(
-        "fit", *INVERTER, "--trainer.max_steps=1", WANDB_API_KEY=40 * "a", WANDB_INIT_TIMEOUT="3",
+        "fit", *SHORT, "--trainer.max_steps=1", WANDB_API_KEY=40 * "a", WANDB_INIT_TIMEOUT="3",
         WANDB_BASE_URL="http://127.0.0.1:9",  # where nothing listens
     )  # fmt: skip
     assert "Weights & Biases cannot be reached" in said
@@ -221,14 +198,14 @@ def test_wandb_that_cannot_be_reached_stops_nothing(here):
     assert len(list(Path("runs/inverter_mnist5k_fc3").glob("*/wandb/offline-run-*-offline"))) == 1
 
 
-def test_wandb_that_fails_in_the_middle_stops_nothing(here):
+def test_wandb_that_fails_in_the_middle_stops_nothing(with_inverter):
     callback = "[{class_path: signal_at.KillWandb, init_args: {step: 2}}]"
-    said = by_itself("fit", *INVERTER, "--trainer.max_steps=4", f"--trainer.callbacks={callback}")
+    said = by_itself("fit", *SHORT, "--trainer.max_steps=4", f"--trainer.callbacks={callback}")
     assert "Weights & Biases failed" in said
     assert json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["num_images"] == 10
 
 
-def test_sides_must_be_multiples_of_4(here, capsys):
+def test_sides_must_be_multiples_of_4(with_inverter, capsys):
     for split in ("train", "test"):
         for name in "ab":
             Path("pictures", split, name).mkdir(parents=True)
@@ -239,7 +216,7 @@ def test_sides_must_be_multiples_of_4(here, capsys):
     assert "its sides must be multiples of 4, not 30x30" in message
 
 
-def test_a_single_test_image_has_a_result_without_an_error_bar(here):
+def test_a_single_test_image_has_a_result_without_an_error_bar(with_inverter):
     for split, number in (("train", 20), ("test", 1)):
         for name in "ab"[: 2 if split == "train" else 1]:
             Path("pictures", split, name).mkdir(parents=True)
@@ -267,14 +244,14 @@ def test_more_processes_than_images_are_refused():
         data.test_dataloader()
 
 
-def test_a_refused_run_leaves_no_folder(here, capsys):
+def test_a_refused_run_leaves_no_folder(with_inverter, capsys):
     before = sorted(Path("runs/inverter_mnist5k_fc3").iterdir())
-    failure(capsys, "fit", *INVERTER, "--model.layer=conv9")
+    failure(capsys, "fit", *SHORT, "--model.layer=conv9")
     assert sorted(Path("runs/inverter_mnist5k_fc3").iterdir()) == before
 
 
-def test_a_test_that_gets_a_signal_ends_at_once(here):
+def test_a_test_that_gets_a_signal_ends_at_once(with_inverter):
     callback = "[{class_path: signal_at.SignalInTest, init_args: {name: SIGTERM}}]"
     with pytest.raises(SystemExit) as caught:
-        main(["test", *INVERTER, f"--trainer.callbacks={callback}"])
+        main(["test", *SHORT, f"--trainer.callbacks={callback}"])
     assert caught.value.code == 128 + signal.SIGTERM

@@ -5,15 +5,14 @@ Each kind is a fixed number of mutations, a function of a seed. INVERTERS_FUZZ=N
 
 import os
 import random
-import shutil
 import signal
-import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from dataset_files import write_data_sets
+from small_runs import ROOT, SHORT
 
 from cli import main
 from datamodules.cifar10 import CIFAR10DataModule
@@ -24,13 +23,7 @@ from evaluations.runs import runs_under
 from inverters.checkpoints import load_checkpoint
 
 TIMES = int(os.environ.get("INVERTERS_FUZZ", "1"))
-ROOT = Path(__file__).parents[1]
-INVERTER = [
-    "--config=inverter_mnist5k_fc3.yaml", "--model.density.num_filters=4", "--data.batch_size=4",
-    "--data.eval_batch_size=5", "--num_agreement=1", "--sample_grid.num_images=0", "--trainer.limit_val_batches=1",
-    "--trainer.limit_test_batches=1", "--trainer.accelerator=cpu", "--trainer.val_check_interval=1",
-    "--trainer.logger=false", "--trainer.enable_progress_bar=false",
-]  # fmt: skip
+INVERTER = [*SHORT, "--sample_grid.num_images=0", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
 
 
 class Hang(BaseException):
@@ -96,25 +89,24 @@ def answered(capsys, *arguments):
     return False
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        main(["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=2", "--trainer.accelerator=cpu",
-              "--trainer.logger=false"])  # fmt: skip
-        main(["fit", *INVERTER, "--trainer.max_steps=1"])
-    return folder / "runs"
+def refusals(paths, seed, count, read):
+    """What `read` says where one of these files is mutated, each time another one."""
+    generator, said = random.Random(seed), []
+    for _ in range(count):
+        path = generator.choice(paths)
+        content = path.read_bytes()
+        path.write_bytes(mutated(content, generator))
+        try:
+            with at_most(60):
+                read()
+        except (OSError, ValueError) as error:
+            said.append(str(error))
+        finally:
+            path.write_bytes(content)
+    return said
 
 
-@pytest.fixture
-def here(trained, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(trained, "runs")
-    return tmp_path
-
-
-def test_a_mutated_checkpoint_file_is_refused_or_the_same(here):
+def test_a_mutated_checkpoint_file_is_refused_or_the_same(with_inverter):
     (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
     content, expected = path.read_bytes(), load_checkpoint(path)["state_dict"]
     generator = random.Random(0)
@@ -148,7 +140,7 @@ def mutate_value(checkpoint, generator):
         return
 
 
-def test_a_checkpoint_with_other_contents_is_answered(here, capsys):
+def test_a_checkpoint_with_other_contents_is_answered(with_inverter, capsys):
     (path,) = Path("runs/inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
     generator = random.Random(1)
     for _ in range(30 * TIMES):
@@ -160,7 +152,7 @@ def test_a_checkpoint_with_other_contents_is_answered(here, capsys):
 
 
 @pytest.mark.parametrize("name", ["inverter_mnist5k_fc3", "classifier_svhn", "world_markov"])
-def test_a_mutated_config_is_answered(here, capsys, name):
+def test_a_mutated_config_is_answered(with_inverter, capsys, name):
     content = (ROOT / "configs" / f"{name}.yaml").read_bytes()
     generator = random.Random(2)
     for _ in range(25 * TIMES):
@@ -183,49 +175,29 @@ def test_mutated_data_is_answered(tmp_path, monkeypatch, name):
     write_data_sets(tmp_path)
     places = [path for path in (*tmp_path.rglob("*"),) if path.is_file() and name in str(path.relative_to(tmp_path))]
     assert places
-    generator, refused = random.Random(3), []
-    for _ in range(40 * TIMES):
-        path = generator.choice(places)
-        content = path.read_bytes()
-        path.write_bytes(mutated(content, generator))
-        try:
-            with at_most(60):
-                data = DATA[name]()
-                data.prepare_data()
-                data.setup("fit")
-        except (OSError, ValueError) as error:
-            refused.append(str(error))
-        finally:
-            path.write_bytes(content)
+
+    def read():
+        data = DATA[name]()
+        data.prepare_data()
+        data.setup("fit")
+
+    refused = refusals(places, 3, 40 * TIMES, read)
     assert refused
     assert all(refused)
 
 
-def test_mutated_results_are_answered(here):
-    generator, refused = random.Random(4), []
-    files = [path for path in Path("runs").glob("*/*") if path.is_file() and path.suffix in (".json", ".npy", ".npz")]
-    for _ in range(60 * TIMES):
-        path = generator.choice(files)
-        content = path.read_bytes()
-        path.write_bytes(mutated(content, generator))
-        try:
-            with at_most(60):
-                runs_under([Path("runs")])
-        except (OSError, ValueError) as error:
-            refused.append(str(error))
-        path.write_bytes(content)
+def test_mutated_results_are_answered(with_inverter):
+    files = [path for path in Path("runs").glob("*/*") if path.suffix in (".json", ".npy", ".npz")]
+    refused = refusals(files, 4, 60 * TIMES, lambda: runs_under([Path("runs")]))
     assert refused
     assert all(refused)
 
 
 def test_nothing_was_executed(tmp_path, monkeypatch, capsys):
-    """A config and a data file that ask for it."""
+    """Configs that ask for it; test_faults.py and test_image_folder.py have checkpoints and zips that do."""
     monkeypatch.chdir(tmp_path)
     Path("evil.yaml").write_text("model: !!python/object/apply:os.system ['touch executed']\n")
     assert not answered(capsys, "fit", "--config=evil.yaml")
     Path("evil.yaml").write_text("model: {class_path: os.system, init_args: {command: touch executed}}\n")
     assert not answered(capsys, "fit", "--config=evil.yaml")
-    with zipfile.ZipFile("evil.zip", "w") as archive:
-        archive.writestr("../../executed", "x")
-    assert not answered(capsys, "fit", "--config=inverter_images.yaml", "--data.path=evil.zip", "--data.side=8")
     assert not Path("executed").exists()

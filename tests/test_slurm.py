@@ -1,8 +1,6 @@
 """README's job script on a real SLURM: two tasks, a signal ahead of the limit, a requeue, and the numbers of one go."""
 
-import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from digests import run_digests
-from test_ddp import DDP, DIGITS, ROOT, command, the_run, write_short_classifier
+from small_runs import CLI, ROOT, environment_of_its_own, the_run, write_short_config
+from test_ddp import DDP, DIGITS, command
 
 LONGER = [*DIGITS, "--trainer.max_steps=300", "--trainer.limit_train_batches=50", "--trainer.val_check_interval=20"]
 
@@ -22,7 +21,7 @@ def cluster():
     with tempfile.TemporaryDirectory(dir="/tmp", prefix="slurm") as folder:
         script = [str(Path(__file__).parent / "slurm" / "one_node.sh"), folder]
         subprocess.run(["bash", *script], check=True, timeout=300)
-        yield {**os.environ, "SLURM_CONF": f"{folder}/slurm.conf"}
+        yield f"{folder}/slurm.conf"
         subprocess.run(["bash", *script, "stop"], check=True, timeout=120)
 
 
@@ -35,7 +34,7 @@ def job_script():
     )
     script, count = re.subn(
         r"python cli.py fit --config \S+ --trainer.devices 4",
-        f"{sys.executable} {ROOT / 'cli.py'} fit {' '.join(LONGER + DDP)}", script,
+        f"{sys.executable} {CLI} fit {' '.join(LONGER + DDP)}", script,
     )  # fmt: skip
     assert count == 1
     return script
@@ -51,16 +50,12 @@ def wait_for(condition, seconds=180):
 @pytest.mark.slow
 def test_a_requeued_job_gives_the_numbers_of_one_go(tmp_path, cluster):
     whole, job = tmp_path / "whole", tmp_path / "job"
-    whole.mkdir()
-    write_short_classifier(whole)
+    for folder in (whole, job):  # without a classifier, which is trained first, alone
+        folder.mkdir()
+        write_short_config(folder, "classifier_mnist5k", 3)
     command(whole, "fit", *LONGER, *DDP)
-    classifier = Path("runs", "classifier_mnist5k")
-    shutil.copytree(whole / classifier, job / classifier, symlinks=True)
     (job / "job.sh").write_text(job_script())
-    environment = {k: v for k, v in cluster.items() if "WANDB" not in k} | {
-        "WANDB_MODE": "offline",
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = environment_of_its_own(SLURM_CONF=cluster)
 
     def slurm(*call):
         return subprocess.run(call, env=environment, cwd=job, check=True, capture_output=True, text=True).stdout.strip()
@@ -73,5 +68,4 @@ def test_a_requeued_job_gives_the_numbers_of_one_go(tmp_path, cluster):
     said = (job / f"slurm-{number}.out").read_text()
     assert "JobState=COMPLETED" in slurm("scontrol", "show", "job", number), said
     assert said.count("ended by SIGUSR1 after step") == 1
-    name = "inverter_mnist5k_fc3"
-    assert run_digests(the_run(job, name)) == run_digests(the_run(whole, name))
+    assert run_digests(the_run(job)) == run_digests(the_run(whole))

@@ -1,15 +1,12 @@
 """The W&B sweeps, as W&B's own agent would run their first combination, without a server."""
 
-import os
-import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
+from small_runs import CLI, INVERTER, ROOT, environment_of_its_own, write_short_config
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-ROOT = Path(__file__).parents[1]
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
 
 
@@ -23,16 +20,6 @@ def agents_command(sweep, values):
     return command
 
 
-def write_short_configs(folder):
-    """They come before those of the same name in configs/."""
-    for name in ("classifier_mnist5k", "inverter_mnist5k_fc3"):
-        text = (ROOT / "configs" / f"{name}.yaml").read_text()
-        text, count = re.subn(r"max_steps: \d+", "max_steps: 2\n  limit_test_batches: 1\n  limit_val_batches: 1", text)
-        assert count == 1
-        (folder / f"{name}.yaml").write_text(text.replace("num_filters: 24", "num_filters: 4"))
-    (folder / "cli.py").symlink_to(ROOT / "cli.py")
-
-
 @pytest.mark.parametrize("name", SWEEPS)
 def test_the_agents_command_works_as_it_is(name, tmp_path):
     sweep = yaml.safe_load((ROOT / "sweeps" / f"{name}.yaml").read_text())
@@ -40,14 +27,10 @@ def test_the_agents_command_works_as_it_is(name, tmp_path):
     assert sweep["metric"] == {"name": "val/nce_nats", "goal": "maximize"}
     assert all(len(parameter["values"]) > 1 for parameter in sweep["parameters"].values())
     values = {key: parameter["values"][-1] for key, parameter in sweep["parameters"].items()}
-    write_short_configs(tmp_path)
-    environment = {k: v for k, v in os.environ.items() if "WANDB" not in k}
-    environment |= {
-        "WANDB_RUN_ID": "abc123",
-        "WANDB_SWEEP_ID": "sweep1",
-        "WANDB_MODE": "offline",
-        "OMP_NUM_THREADS": "1",
-    }
+    for config in ("classifier_mnist5k", INVERTER):
+        write_short_config(tmp_path, config, 2)
+    (tmp_path / "cli.py").symlink_to(CLI)
+    environment = environment_of_its_own(WANDB_RUN_ID="abc123", WANDB_SWEEP_ID="sweep1")
     done = subprocess.run(agents_command(sweep, values), cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     (folder,) = tmp_path.glob("runs/**/inverter_mnist5k_fc3/*/checkpoints")

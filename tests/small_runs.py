@@ -1,0 +1,44 @@
+"""Small runs of the embedded digits, which tests of resume, faults, mutations and several processes begin with."""
+
+import os
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+CLI = ROOT / "cli.py"
+INVERTER = "inverter_mnist5k_fc3"
+SMALL = [
+    f"--config={INVERTER}.yaml", "--model.density.num_filters=4", "--data.batch_size=4", "--data.eval_batch_size=10",
+    "--num_agreement=3", "--sample_grid.num_images=2", "--sample_grid.num_draws=1", "--trainer.accelerator=cpu",
+    "--trainer.log_every_n_steps=1",
+]  # fmt: skip
+# One batch of validation and test, and a checkpoint after every step.
+SHORT = [
+    *SMALL, "--trainer.val_check_interval=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1",
+]  # fmt: skip
+
+
+def signal_at(step, name="SIGTERM", in_validation=False, rank=0):
+    """The argument that has a run send itself a signal."""
+    init = f"{{step: {step}, name: {name}, in_validation: {str(in_validation).lower()}, rank: {rank}}}"
+    return f"--trainer.callbacks=[{{class_path: signal_at.SignalAt, init_args: {init}}}]"
+
+
+def environment_of_its_own(**more):
+    """For a command in a process of its own, on one thread, with a W&B of its own: it would join that of this one."""
+    environment = {k: v for k, v in os.environ.items() if "WANDB" not in k}
+    return environment | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT / "tests")} | more
+
+
+def the_run(folder, name=INVERTER):
+    """The only run of a config that has a checkpoint."""
+    (last,) = (folder / "runs" / name).glob("*/checkpoints/last.ckpt")
+    return last.parent.parent
+
+
+def write_short_config(folder, name, max_steps):
+    """A config in a working folder, which comes before the one of the same name in configs/."""
+    limits = f"max_steps: {max_steps}\n  limit_val_batches: 1\n  limit_test_batches: 1"
+    text, count = re.subn(r"max_steps: \d+", limits, (ROOT / "configs" / f"{name}.yaml").read_text())
+    assert count == 1
+    (folder / f"{name}.yaml").write_text(text.replace("num_filters: 24", "num_filters: 4"))
