@@ -39,6 +39,7 @@ def run_digests(folder):
     """Of a run's folder and of the results beside it, by name."""
     found = {name: checkpoint_digest(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")}
     found["metrics.csv"] = hashlib.sha256((folder / "metrics.csv").read_bytes()).hexdigest()
+    found["pictures"] = sorted(path.name for path in folder.glob("*.png"))
     for name in ("log_prob.npy", "log_prob_per_pixel.npy", "samples.npz"):
         loaded = np.load(folder.parent / name)
         arrays = [loaded[key] for key in sorted(loaded)] if name.endswith("z") else [loaded]

@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 from pytorch_lightning import Callback
@@ -24,8 +26,11 @@ class SignalAt(Callback):
 
     def _send(self, trainer, now):
         if now and trainer.global_rank == self.rank:
-            for process in (*multiprocessing.active_children(), multiprocessing.current_process()):
-                os.kill(process.pid, signal.Signals[self.name])
+            processes = (*multiprocessing.active_children(), multiprocessing.current_process())
+            sending = "import os, sys; [os.kill(int(pid), int(sys.argv[1])) for pid in sys.argv[2:]]"
+            number = str(int(signal.Signals[self.name]))
+            # From outside, as a queue does: torch takes one from its parent for an order to a loader process.
+            subprocess.run([sys.executable, "-c", sending, number, *(str(process.pid) for process in processes)])
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self._send(trainer, not self.in_validation and trainer.global_step == self.step - 1)

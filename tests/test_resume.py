@@ -14,7 +14,7 @@ from inverters.checkpoints import load_checkpoint
 
 # Four batches an epoch and a validation every second step: a stop falls on none, one or both of their ends.
 FIT = [
-    "fit", *SMALL, "--model.density.dropout=0.3", "--sample_grid.every_n_steps=3", "--trainer.max_steps=7",
+    "fit", *SMALL, "--model.density.dropout=0.3", "--sample_grid.every_n_steps=3", "--trainer.max_steps=9",
     "--trainer.val_check_interval=2", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=3",
     "--trainer.limit_test_batches=2",
 ]  # fmt: skip
@@ -40,7 +40,7 @@ def digests_of_one_go(trained_runs, folder, *more):
         return run_digests(the_run(Path()))
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7])
 def test_stopped_at_a_step(with_classifier, uninterrupted, step):
     stopped([*FIT, signal_at(step)])
     main([*FIT, "--ckpt_path=last"])
@@ -51,7 +51,7 @@ def test_stopped_at_a_step(with_classifier, uninterrupted, step):
 
 def test_stopped_at_the_last_step(with_classifier, uninterrupted):
     """Only the test is left to do; last.ckpt is one step ahead of the one that the last validation has left."""
-    stopped([*FIT, signal_at(7, "SIGINT")], "SIGINT")
+    stopped([*FIT, signal_at(9, "SIGINT")], "SIGINT")
     assert not Path(f"runs/{INVERTER}/results.json").exists()
     main([*FIT, "--ckpt_path=last"])
     found = run_digests(the_run(Path()))
