@@ -13,7 +13,7 @@ from callbacks.processes import gathered
 
 
 class ExactResume(Callback):
-    """What an exact resume needs beside Lightning's own state: every process's random states, and the logs so far.
+    """What an exact resume needs beside Lightning's own state: every process's random states, and W&B's id.
 
     In a new run every process gets a seed of its own, so that dropout differs between them. A run that is resumed by
     another number of processes does the same, and is then not the uninterrupted one bit for bit.
@@ -25,7 +25,6 @@ class ExactResume(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["random_states"] = gathered(trainer, random_states(pl_module.device))
         for logger in trainer.loggers:
-            logger.save()  # no checkpoint is ahead of metrics.csv
             if isinstance(logger, WandbLogger):
                 checkpoint["wandb_id"] = logger.version
 

@@ -15,6 +15,8 @@ from callbacks.atomic import replacing
 class _WholeFileWriter(ExperimentWriter):
     """Keeps all rows, which are some thousands in a long run, so that the file is replaced whole at every save.
 
+    Lightning saves whenever it has logged, so no checkpoint is ahead of the file.
+
     Args:
         folder: The run's.
         first_step: Rows of the file from this step on are dropped: a resumed run will write them again.

@@ -74,7 +74,7 @@ def _leave_signals_to_the_run(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class ResumableSampler(DistributedSampler[Batch]):
+class ResumableSampler(DistributedSampler[int]):
     """One process's share of every epoch, in an order that is a function of (seed, epoch).
 
     The first pass begins where a resumed run was stopped; its length is that of a whole epoch all the same, as
@@ -96,9 +96,9 @@ class ResumableSampler(DistributedSampler[Batch]):
         self.set_epoch(epoch)
         self.num_done = num_done
 
-    def __iter__(self) -> Iterator[int]:  # type: ignore[override] # torch types it as yielding whole batches
+    def __iter__(self) -> Iterator[int]:
         num_done, self.num_done = self.num_done, 0
-        return islice(super().__iter__(), num_done, None)  # type: ignore[arg-type]
+        return islice(super().__iter__(), num_done, None)
 
 
 class ImageDataModule(LightningDataModule):
@@ -251,7 +251,7 @@ class ImageDataModule(LightningDataModule):
         epoch = max(loop.epoch_progress.current.ready - 1, 0)
         if progress.is_last_batch:
             return {**state, "epoch": epoch + 1, "batches_done": 0}
-        return {**state, "epoch": epoch, "batches_done": progress.current.processed}  # type: ignore[attr-defined]
+        return {**state, "epoch": epoch, "batches_done": progress.current.processed}  # type: ignore[attr-defined] # of a subclass
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of another data set."""

@@ -113,7 +113,7 @@ class ShiftedConv2d(nn.Conv2d):
 class SkipConv2d(ShiftedConv2d):
     """A 1x1 convolution of several inputs at once, which have a border each: `padded_concat_elu`'s."""
 
-    def forward(self, width: int, *padded: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, width: int, *padded: Tensor) -> Tensor:  # type: ignore[override] # of one input
         """[B, C_i, H + 1, W + 1 or W + 2] each, with W given -> [B, C', H, W], as of their concatenation."""
         weights = self.weight.split([x.shape[1] for x in padded], dim=1)
         biases = (self.bias, *[None] * (len(padded) - 1))

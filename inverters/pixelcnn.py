@@ -193,7 +193,7 @@ class PixelCNN(ConditionalDensity):
             std = output.std(dim=(0, 2, 3), correction=0)
             factor = torch.where(std > 1e-6, layer.init_scale / std, 1.0)
             layer.bias.copy_((layer.bias - mean) * factor)
-            gain: Tensor = layer.parametrizations.weight.original0  # type: ignore[union-attr, assignment]
+            gain: Tensor = layer.parametrizations.weight.original0  # type: ignore[union-attr, assignment] # of weight_norm
             gain.mul_(factor.view(gain.shape))
             return (output - mean[:, None, None]) * factor[:, None, None]
 

