@@ -172,9 +172,18 @@ class ImageDataModule(LightningDataModule):
         return datasets
 
     def setup(self, stage: str) -> None:
+        """Raises ValueError where there are more processes than images to evaluate."""
         if self.datasets:
             return
         self.datasets = self.load()
+        world, _ = self._replicas()
+        for split in ("val", "test"):
+            num_images = len(self.datasets[split])  # type: ignore[arg-type] # all have a length
+            if num_images < world:
+                raise ValueError(
+                    f"the {split} split of {self.name} has {num_images} images for {world} processes; start at most "
+                    f"{num_images} (--trainer.devices)"
+                )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         in_memory = [dataset for dataset in self.datasets.values() if isinstance(dataset, ImageDataset)]
         if (
@@ -221,15 +230,7 @@ class ImageDataModule(LightningDataModule):
         return self._loader(self.datasets["train"], sampler, mine)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        """Raises ValueError where there are more processes than images."""
-        world, rank = self._replicas()
-        num_images = len(self.datasets[split])  # type: ignore[arg-type] # all have a length
-        if num_images < world:
-            raise ValueError(
-                f"the {split} split of {self.name} has {num_images} images for {world} processes; start at most "
-                f"{num_images} (--trainer.devices)"
-            )
-        sampler = UnrepeatedDistributedSampler(self.datasets[split], world, rank, shuffle=False)
+        sampler = UnrepeatedDistributedSampler(self.datasets[split], *self._replicas(), shuffle=False)
         return self._loader(self.datasets[split], sampler, self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:

@@ -236,12 +236,11 @@ def test_a_single_test_image_has_a_result_without_an_error_bar(with_inverter):
 
 def test_more_processes_than_images_are_refused():
     data = MNIST5kDataModule(batch_size=501)
-    data.setup("fit")
     data.trainer = SimpleNamespace(world_size=501, global_rank=0)
     with pytest.raises(
-        ValueError, match="the test split of mnist5k has 500 images for 501 processes; start at most 500"
+        ValueError, match="the val split of mnist5k has 500 images for 501 processes; start at most 500"
     ):
-        data.test_dataloader()
+        data.setup("fit")
 
 
 def test_a_refused_run_leaves_no_folder(with_inverter, capsys):
