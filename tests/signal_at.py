@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from pytorch_lightning import Callback
@@ -31,6 +32,7 @@ class SignalAt(Callback):
             number = str(int(signal.Signals[self.name]))
             # From outside, as a queue does: torch takes one from its parent for an order to a loader process.
             subprocess.run([sys.executable, "-c", sending, number, *(str(process.pid) for process in processes)])
+            time.sleep(0.5 * (len(processes) > 1))  # so that a loader process that has died is noticed
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self._send(trainer, not self.in_validation and trainer.global_step == self.step - 1)
