@@ -3,12 +3,14 @@
 import csv
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from digests import checkpoint_digest, run_digests
 from kill_trial import trial
-from small_runs import INVERTER, SMALL, signal_at, the_run
+from small_runs import CLI, INVERTER, SMALL, environment_of_its_own, signal_at, the_run
 
 from callbacks.metrics_csv import MetricsCSV
 from cli import main
@@ -95,8 +97,11 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stopped_as_a_variant(with_classifier, trained_runs, tmp_path_factory, variant):
+    """In a process of its own, as only the first run of a process notices that a loader process has died."""
     expected = digests_of_one_go(trained_runs, tmp_path_factory.mktemp("whole"), *VARIANTS[variant])
-    stopped([*FIT, *VARIANTS[variant], signal_at(3)])
+    call = [sys.executable, str(CLI), *FIT, *VARIANTS[variant], signal_at(3)]
+    done = subprocess.run(call, env=environment_of_its_own(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
     main([*FIT, *VARIANTS[variant], "--ckpt_path=last"])
     assert run_digests(the_run(Path())) == expected
 
