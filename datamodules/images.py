@@ -177,9 +177,9 @@ class ImageDataModule(LightningDataModule):
             return
         self.datasets = self.load()
         world, _ = self._replicas()
-        for split in ("val", "test"):
-            num_images = len(self.datasets[split])  # type: ignore[arg-type] # all have a length
-            if num_images < world:
+        for split, dataset in self.datasets.items():
+            num_images = len(dataset)  # type: ignore[arg-type] # all have a length
+            if split != "train" and num_images < world:
                 raise ValueError(
                     f"the {split} split of {self.name} has {num_images} images for {world} processes; start at most "
                     f"{num_images} (--trainer.devices)"
