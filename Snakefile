@@ -66,7 +66,7 @@ def arguments_of(wildcards):
     return " ".join(f"--{argument}" for argument in wildcards.combination.split(","))
 
 
-localrules: study_mnist5k, worlds, paper, report_mnist5k, report_paper, learning_rate_and_dropout, network, optimizer
+localrules: study_mnist5k, worlds, paper, report_worlds, report_mnist5k, report_paper, learning_rate_and_dropout, network, optimizer
 
 
 rule study_mnist5k:
@@ -78,7 +78,14 @@ rule paper:
 
 
 rule worlds:
+    input: "runs/worlds.html"
+
+
+rule report_worlds:
     input: results(WORLDS)
+    output: "runs/worlds.html"
+    params: folders=[f"runs/{name}" for name in WORLDS]
+    shell: "{CLI} report {params.folders} --output {output}"
 
 
 rule report_mnist5k:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from callbacks.atomic import replacing
 from callbacks.datamodule import datamodule_of
-from inverters.representation import Representation, architecture
+from inverters.representation import Representation, digest
 
 Precision = Literal["float32", "float16"]
 CHUNK = 2**24  # bytes read at a time
@@ -53,18 +53,18 @@ def cached_activations(
         ValueError: h is too large for float16.
     """
     assert representation.layer is not None
-    digest = activation_digest(representation, images, dtype)
-    path = folder / f"{representation.layer}_{split}_{digest[:16]}.npy"
+    made_of = activation_digest(representation, images, dtype)
+    path = folder / f"{representation.layer}_{split}_{made_of[:16]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     first = _rows(representation, images[:batch_size], dtype)
     with FileLock(path.with_suffix(".lock")):
-        fault = _fault(path, digest, first, len(images)) if path.exists() else None
+        fault = _fault(path, made_of, first, len(images)) if path.exists() else None
         if fault or not path.exists():
             # The room is needed. A map of the file stays valid, and whoever was killed while writing holds no lock.
             for unusable in (path, *folder.glob(f".{path.name}.*")):
                 unusable.unlink(missing_ok=True)
             _announce(path, len(images) * first[0].nbytes, fault)
-            _write(path, digest, representation, images, first, batch_size)
+            _write(path, made_of, representation, images, first, batch_size)
         h = np.load(path, mmap_mode="r")
     assert isinstance(h, np.memmap)
     return h
@@ -79,12 +79,10 @@ def activation_digest(representation: Representation, images: Tensor, dtype: Pre
     count = [name for name, _ in stages].index(str(representation.layer)) + 1
     used = nn.Sequential(OrderedDict(stages[:count]))
     device = _device(representation, images).type
-    digest = hashlib.sha256(f"{architecture(used)}\n{representation.layer} {dtype} {device}".encode())
-    for name, value in [*used.state_dict().items(), ("images", images)]:
-        digest.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        for part in value.flatten().split(CHUNK):
-            digest.update(part.cpu().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    found = hashlib.sha256(f"{digest(used)} {representation.layer} {dtype} {device} {list(images.shape)}".encode())
+    for part in images.flatten().split(CHUNK):
+        found.update(part.cpu().numpy())
+    return found.hexdigest()
 
 
 def _device(representation: Representation, images: Tensor) -> torch.device:
@@ -106,14 +104,14 @@ def _record(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _fault(path: Path, digest: str, first: np.ndarray, num_images: int) -> str | None:
+def _fault(path: Path, wanted: str, first: np.ndarray, num_images: int) -> str | None:
     """What is wrong with a file of activations, said of it; None where it is good."""
     try:
         record: Any = json.loads(_record(path).read_text())
         made_of, size, crc32 = record["digest"], record["bytes"], record["crc32"]
     except (OSError, ValueError, TypeError, KeyError):
         return "has no record of what it holds"
-    if made_of != digest:
+    if made_of != wanted:
         return "is of another network, layer, precision or other images"
     if path.stat().st_size != size:
         return f"is {path.stat().st_size} bytes long, not the {size} that were written"
@@ -160,7 +158,7 @@ def _for_people(num_bytes: float) -> str:
 
 
 def _write(
-    path: Path, digest: str, representation: Representation, images: Tensor, first: np.ndarray, batch_size: int
+    path: Path, made_of: str, representation: Representation, images: Tensor, first: np.ndarray, batch_size: int
 ) -> None:
     """The array, whole or not at all, then its record."""
     dtype: Any = first.dtype.name
@@ -178,7 +176,7 @@ def _write(
             crc32 = zlib.crc32(rows, crc32)
             file.write(rows)
         size = file.tell()
-    record = {"digest": digest, "bytes": size, "crc32": crc32}
+    record = {"digest": made_of, "bytes": size, "crc32": crc32}
     with replacing(_record(path)) as file:
         file.write((json.dumps(record) + "\n").encode())
 

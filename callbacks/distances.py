@@ -21,6 +21,7 @@ from evaluations.distances import (
 )
 from evaluations.information import mean_and_standard_error
 from inverters.inverter import Inverter
+from inverters.representation import digest
 
 NUM_SHOWN = 6  # of each kind beside an input, as in the paper's fig 2
 
@@ -145,6 +146,7 @@ def measured_distances(
     images, index = batch["image"].cpu(), batch["index"].tolist()
     row, arrays = measurement.table(images, index, num_samples)
     row |= {"name": folder.name, "layer": representation.layer, "seed": seed}
+    row |= {"network_digest": digest(representation.network), "density_digest": digest(inverter.density)}
     if trainer.is_global_zero:
         write_arrays(folder / "distances.npz", arrays)
     shown = measurement.neighbours(images[:num_queries], index[:num_queries], num_candidates, space)

@@ -15,7 +15,7 @@ from callbacks.wandb_run import WandbRun
 from evaluations.information import mean_and_standard_error
 from evaluations.known_worlds import score
 from inverters.densities import bits_per_dim
-from inverters.representation import Representation
+from inverters.representation import Representation, digest
 
 
 def summary(row: dict[str, Any]) -> str:
@@ -65,6 +65,8 @@ def about_inverter(inverter: Any) -> dict[str, Any]:
         "density": type(inverter.density).__name__,
         "classifier": inverter.classifier_name,
         "classifier_updates": inverter.classifier_updates,
+        "network_digest": digest(representation.network) if layer else None,
+        "density_digest": digest(inverter.density),
     }
 
 
@@ -147,7 +149,8 @@ class ClassifierResults(_Results):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = self._gather(trainer)
         accuracy, error = mean_and_standard_error(values["correct"])
-        about = {"kind": "classifier", "network": network_name(pl_module.network)}
+        network = pl_module.network
+        about = {"kind": "classifier", "network": network_name(network), "network_digest": digest(network)}
         numbers = {"num_images": len(values["correct"]), "accuracy": accuracy, "accuracy_se": error}
         self._write(trainer, {**about, **numbers}, {})
 

@@ -19,6 +19,7 @@ from evaluations.estimators import all_estimates
 from evaluations.figures import contact_sheet, sample_grid
 from inverters.checkpoints import load_checkpoint
 from inverters.inverter import Inverter
+from inverters.representation import digest
 
 
 class Trainer(pl.Trainer):
@@ -196,7 +197,7 @@ class Trainer(pl.Trainer):
         datamodule.setup("test")
         images = first_images(datamodule.datasets["test"], num_images)["image"]
         h = raw_h(inverter, images)
-        rows = all_estimates(h)
+        rows = [row | {"network_digest": digest(inverter.representation.network)} for row in all_estimates(h)]
         path = Path(self.default_root_dir).parent / "estimators.json"
         write_json(path, rows)
         print(f"{inverter.representation.layer} of {len(images)} test images, nats; in {path}")

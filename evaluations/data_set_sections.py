@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from evaluations import paper
 from evaluations.cells import NONE, estimate, number
@@ -56,30 +57,30 @@ def what_is_kept(group: DataSet) -> Section | None:
         parts.append("There is no estimate of I(x; h) without an unconditional model (configs/unconditional_*.yaml).")
     if group.left_out:
         parts.append(f"Left out, because tested on other images than these: {', '.join(group.left_out)}.")
-    if group.one_network and len(log_probs) > 1:
-        parts += _steps(log_probs)
+    if group.one_network and len(log_probs) + (p_x is not None) > 1:
+        parts += _steps(log_probs, p_x)
     grid = _grid(group)
     if grid:
         parts.append(grid)
     return Section(f"{group.name}: what is kept", parts)
 
 
-def _steps(log_probs: dict[str, torch.Tensor]) -> list[Part]:
-    """From layer to layer, and whether NCE rises where information cannot."""
+def _steps(log_probs: dict[str, Tensor], p_x: Tensor | None) -> list[Part]:
+    """From layer to layer, and whether NCE rises where information cannot; nothing, p(x), is a function of any."""
     layers = list(log_probs)
     rows = [
         [f"{later} less {earlier}", estimate(paired_difference(log_probs[later], log_probs[earlier]))]
         for earlier, later in pairwise(layers)
     ]
-    rises = data_processing_rises(log_probs)
+    rises = data_processing_rises(log_probs | ({"nothing: p(x)": p_x} if p_x is not None else {}))
     words = "No layer's NCE is above that of a layer before it by more than 2 standard errors, as it should be."
     if rises:
         these = "; ".join(f"{r.later} above {r.earlier} by {estimate(r.difference)} nats" for r in rises)
         words = (
-            f"A layer cannot hold more than a layer that it is computed from, but NCE says so here: {these}. The "
-            f"inverter of the earlier layer is too weak, or not trained for long enough."
+            f"A layer cannot hold more than a layer that it is computed from, nor nothing more than a layer, but NCE "
+            f"says so here: {these}. The inverter of the earlier layer is too weak, or not trained for long enough."
         )
-    return [Table("Differences of NCE, nats.", ["layers", "difference"], rows), words]
+    return [*([Table("Differences of NCE, nats.", ["layers", "difference"], rows)] if rows else []), words]
 
 
 def _grid(group: DataSet) -> Picture | None:
@@ -99,7 +100,8 @@ def _grid(group: DataSet) -> Picture | None:
         return None
     words = (
         "Test images, and draws from p(x | h) of every layer; beside them the mean of the decoder that is trained by "
-        "squared error. The noise is the same for all layers, so what differs is what they keep (the paper's fig 1)."
+        f"squared error. The noise is the same for all, so what differs is what the layers keep, and what each model, "
+        f"trained by itself, has learnt of it (the paper's fig {'1' if group.one_network else '4'})."
     )
     return Picture(words, layers_grid(inputs, columns))
 
@@ -108,7 +110,7 @@ def neighbours(group: DataSet) -> Section | None:
     parts: list[Part] = []
     for label, run in group.inverters.items():
         arrays = run.arrays("nearest")
-        if arrays is not None:
+        if arrays is not None and all(map(run.is_of, run.rows("distances"))):
             words = (
                 f"{group.name}, {label}: the nearest of {int(arrays['num_samples'])} samples and the nearest training "
                 f"images (the paper's fig 2); and of the samples that are as near, to the layer, as the nearest "
@@ -126,8 +128,10 @@ def maps(group: DataSet) -> Section | None:
         return None
     parts: list[Part] = [
         "log p(x_i | x_<i, h) less log p(x_i | x_<i), in nats: what h adds at each pixel to the pixels before it, row "
-        "by row. A map's sum is the estimate of I(x; h) exactly, by the chain rule. It shows where information enters "
-        "in that order, not all that h knows of a pixel. Single pixels can be below 0: h misled the model there."
+        "by row. The mean map's sum is the estimate of I(x; h) exactly, by the chain rule; that of a single image's is "
+        "what h adds to the log-probability of that image, which may be below 0, as any of its pixels may, even for an "
+        "exact model. A mean below 0, beyond its error, is an inverter's weakness. The maps show where information "
+        "enters in that order, not all that h knows of a pixel."
     ]
     for label, run in group.inverters.items():
         given, samples = run.array("log_prob_per_pixel"), run.arrays("samples")
@@ -142,26 +146,41 @@ def maps(group: DataSet) -> Section | None:
 
 
 def networks(group: DataSet) -> Section | None:
-    """Fig 4: several networks of one data set, by their fc3."""
+    """Section 5.2: several networks of one data set, by their fc3."""
     last = {run.row["classifier"]: run for run in group.inverters.values() if run.row["layer"] == "fc3"}
-    reference = "classifier_affnist_pool"
-    if len(last) < 2 or reference not in last:
+    if len(last) < 2:
         return None
+    reference = "classifier_affnist_pool" if "classifier_affnist_pool" in last else next(iter(last))
     values = {
         name: paired_difference(log_prob(run), log_prob(last[reference]))
         for name, run in last.items() if name != reference
     }  # fmt: skip
-    published = {
-        name: paper.AFFNIST_NCE[name] - paper.AFFNIST_NCE[reference] for name in values if name in paper.AFFNIST_NCE
-    }
+    theirs = paper.AFFNIST_NCE if reference in paper.AFFNIST_NCE else {}
+    published = {name: theirs[name] - theirs[reference] for name in values if name in theirs}
     rows = [
-        [name, number(run.row["nce_nats"], run.row["nce_nats_se"]), number(paper.AFFNIST_NCE.get(name)),
+        [name, number(run.row["nce_nats"], run.row["nce_nats_se"]), number(theirs.get(name)),
          estimate(values[name]) if name in values else NONE]
         for name, run in last.items()
     ]  # fmt: skip
     header = ["classifier", "NCE of fc3, nats", "the paper's", f"less that of {reference}"]
-    parts: list[Part] = [Table("Three networks (the paper's section 5.2).", header, rows)]
+    parts: list[Part] = [Table("Networks (the paper's section 5.2).", header, rows)]
     if group.name == "affnist_generated":
         parts.append("On a set generated from MNIST, not the paper's: only the differences can be compared.")
     parts.append(Picture("Differences of NCE of fc3, nats.", nce_differences(values, published, reference)))
     return Section(f"{group.name}: networks", parts)
+
+
+def other_settings(group: DataSet) -> Section | None:
+    """Further runs of the same layers, as a sweep leaves them."""
+    rows = [
+        [str(run.folder), number(run.row["nce_nats"], run.row["nce_nats_se"]), number(run.row["class_agreement"]),
+         estimate(paired_difference(log_prob(run), log_prob(first))), str(first.folder)]
+        for run, first in group.others
+    ]  # fmt: skip
+    if not rows:
+        return None
+    words = (
+        "Further runs of what the sections above show, as of a sweep: NCE beside that of the run which is shown there."
+    )
+    header = ["run", "NCE, nats", "class agreement", "difference, paired", "from the run"]
+    return Section(f"{group.name}: other settings", [words, Table("Other settings.", header, rows)])

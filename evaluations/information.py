@@ -92,7 +92,12 @@ def data_processing_rises(log_probs: dict[str, Tensor]) -> list[Rise]:
         for i, earlier in enumerate(layers)
         for later in layers[i + 1 :]
     ]
-    return [rise for rise in rises if rise.difference.mean > 2 * rise.difference.standard_error]
+    return [rise for rise in rises if is_rise(rise.difference)]
+
+
+def is_rise(difference: Estimate) -> bool:
+    """Whether it is above 0 by more than two standard errors."""
+    return difference.mean > 2 * difference.standard_error
 
 
 def information_map(per_pixel_given_h: Tensor, per_pixel: Tensor) -> Tensor:

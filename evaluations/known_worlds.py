@@ -1,9 +1,10 @@
 """Is a measured p(x | h) the true one, where the truth is known?"""
 
-import math
 from typing import NamedTuple
 
 from torch import Tensor
+
+from evaluations.information import mean_and_standard_error
 
 
 class Score(NamedTuple):
@@ -24,7 +25,5 @@ def score(exact_log_prob: Tensor, log_prob: Tensor, entropy: float) -> Score:
         log_prob: The model's, [N] nats.
         entropy: H(x), nats.
     """
-    gap = exact_log_prob.double() - log_prob.double()
-    excess = gap.mean().item()
-    error = gap.std().item() / math.sqrt(len(gap))
+    excess, error = mean_and_standard_error(exact_log_prob.double() - log_prob.double())
     return Score(excess, error, -4 * error <= excess <= 0.02 * entropy)

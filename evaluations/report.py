@@ -5,12 +5,13 @@ from typing import Any
 
 from evaluations import paper
 from evaluations.cells import NONE, number, percent
-from evaluations.charts import breakdown_chart, nce_over_layers, table1_ratios, training_dynamics
-from evaluations.data_set_sections import maps, neighbours, networks, what_is_kept
-from evaluations.data_sets import DataSet, data_sets, log_prob, over_training
+from evaluations.charts import breakdown_chart, nce_over_layers, table1_ratios
+from evaluations.data_set_sections import maps, neighbours, networks, other_settings, what_is_kept
+from evaluations.data_sets import DataSet, data_sets, log_prob
+from evaluations.dynamics import dynamics, over_training
 from evaluations.estimators import breaks_down_at
 from evaluations.html import Folded, Part, Picture, Section, Table
-from evaluations.information import relative_nce
+from evaluations.information import Estimate, relative_nce
 from evaluations.runs import Run
 
 HOW_TO_READ = (
@@ -22,6 +23,9 @@ HOW_TO_READ = (
     "A deterministic network in floating point loses hardly any information in principle, short of exact collisions. "
     "What NCE measures is the information that a model of this family, trained like this, can use (Xu et al. 2020). A "
     "lower number for a later layer says that what was there has become harder to use, not that it cannot be there.",
+    "Bits/dim is -NCE per pixel and channel, in bits. With other images' h, NCE must be lower: else the model does not "
+    "listen to h. Class agreement is the share of samples that the classifier gives the class that it gives the input. "
+    "NCE of an MSE decoder is that of a spherical Gaussian around its mean, discretised like pixels.",
     "Errors after a ± are standard errors over test images; those of differences are paired over the same images, and "
     "brackets are 95 % bootstrap intervals. They say nothing of the spread over trainings; each was done once.",
 )
@@ -44,9 +48,12 @@ def sections(runs: Sequence[Run], breakdown_rows: Sequence[dict[str, Any]]) -> l
         runs: From `runs_under`.
         breakdown_rows: From `evaluations.breakdown`.
     """
+    old = [run.row.get("name", str(run.folder)) for run in runs if "network_digest" not in run.row]
+    runs = [run for run in runs if "network_digest" in run.row]
     groups = data_sets(runs)
+    p_x = {group.name: group.unconditional for group in groups}
     found = [
-        _about(runs),
+        _about(runs, old),
         _known_worlds(runs),
         _classifiers(runs),
         *(what_is_kept(group) for group in groups),
@@ -55,7 +62,8 @@ def sections(runs: Sequence[Run], breakdown_rows: Sequence[dict[str, Any]]) -> l
         *(neighbours(group) for group in groups),
         *(maps(group) for group in groups),
         *(networks(group) for group in groups),
-        *(_dynamics(name, kinds) for name, kinds in over_training(runs).items()),
+        *(other_settings(group) for group in groups),
+        *(dynamics(name, kinds, p_x.get(name)) for name, kinds in over_training(runs).items()),
         _other_estimators(groups, breakdown_rows),
         _configs(runs),
         Section("References", REFERENCES),
@@ -63,11 +71,17 @@ def sections(runs: Sequence[Run], breakdown_rows: Sequence[dict[str, Any]]) -> l
     return [section for section in found if section is not None]
 
 
-def _about(runs: Sequence[Run]) -> Section:
-    old = [run.row.get("name", str(run.folder)) for run in runs if "kind" not in run.row]
+def _about(runs: Sequence[Run], old: Sequence[str]) -> Section:
     parts = list(HOW_TO_READ)
     if old:
         parts.append(f"Left out, tested by an older version: {', '.join(old)}. Test them again to have them here.")
+    for verb in ("distances", "estimators"):
+        stale = [run.row["name"] for run in runs if any(not run.is_of(row) for row in run.rows(verb))]
+        if stale:
+            parts.append(
+                f"The {verb} of {', '.join(stale)} are left out, for they are of models that were trained or tested "
+                f"since: python cli.py {verb} measures them again."
+            )
     return Section("How to read this", parts)
 
 
@@ -77,7 +91,7 @@ def _known_worlds(runs: Sequence[Run]) -> Section | None:
         return None
     rows = []
     for row in worlds:
-        must_fail = "shuffled" in row["name"]
+        must_fail = "shuffled" in row["dataset"]
         right = row["passes"] != must_fail
         verdict = ("passes" if row["passes"] else "fails") + (
             ", as it must" if right else f", but must {'fail' if must_fail else 'pass'}"
@@ -96,7 +110,7 @@ def _known_worlds(runs: Sequence[Run]) -> Section | None:
         "Worlds where log p(x | h) of every image is known exactly. The excess is the mean of exact less measured "
         "log-probability over the same test images. Above 2 % of H(x) the model is too weak; more than 4 standard "
         "errors below 0 it knows what it cannot, a leak. In the shuffled world h belongs to another image when it is "
-        "tested, so that it must fail."
+        "tested, and the exact NCE is that of the image's own h: it must fail."
     )
     return Section("Does the estimator tell the truth?", [words, Table("Known against measured, nats.", header, rows)])
 
@@ -120,15 +134,19 @@ def _classifiers(runs: Sequence[Run]) -> Section | None:
 
 
 def _over_layers(groups: Sequence[DataSet]) -> Section | None:
-    rows = {}
+    rows: dict[str, dict[str, Estimate]] = {}
+    depths: dict[str, int] = {}
     for group in groups:
         if group.one_network and "conv1" in group.inverters and len(group.inverters) > 1:
             reference = log_prob(group.inverters["conv1"])
             rows[group.name] = {label: relative_nce(log_prob(run), reference) for label, run in group.inverters.items()}
+            depths |= {label: run.row["depth"] for label, run in group.inverters.items()}
     if not rows:
         return None
     words = "NCE over layers, relative to that of conv1; bars are 95 % intervals (the paper's fig 5a)."
-    return Section("From layer to layer", [Picture(words, nce_over_layers(rows))])
+    return Section(
+        "From layer to layer", [Picture(words, nce_over_layers(rows, sorted(depths, key=depths.__getitem__)))]
+    )
 
 
 def _distances(groups: Sequence[DataSet]) -> Section | None:
@@ -138,7 +156,7 @@ def _distances(groups: Sequence[DataSet]) -> Section | None:
     for group in groups:
         theirs = paper.RATIOS.get(group.name.removesuffix("5k"), {})
         for label, run in group.inverters.items():
-            row = run.json("distances")
+            row = next(filter(run.is_of, run.rows("distances")), None)
             if row is None:
                 continue
             ratios = [(row[f"{name}_ratio"], row[f"{name}_ratio_se"]) for name in ("im_s", "im_nn")]
@@ -177,50 +195,38 @@ def _distances(groups: Sequence[DataSet]) -> Section | None:
     return Section("Distances in the layer's space", parts)
 
 
-def _dynamics(name: str, kinds: dict[str, dict[str, dict[int, tuple[float, float]]]]) -> Section:
-    rows = [
-        [f"{kind}, {layer}", str(updates), number(*values)]
-        for kind, layers in kinds.items()
-        for layer, points in layers.items()
-        for updates, values in sorted(points.items())
-    ]
-    words = (
-        "NCE of inverters of the classifier as it was after so many updates (the paper's fig 5b), regular and "
-        "overfitted (100 training images, no dropout). The inverters were always trained on the full training set."
-    )
-    table = Table("NCE over the classifier's training, nats.", ["classifier, layer", "updates", "NCE"], rows)
-    picture = Picture(f"NCE of {name} against the number of the classifier's updates.", training_dynamics(kinds))
-    return Section(f"{name}: over the classifier's training", [words, picture, table])
-
-
 def _other_estimators(groups: Sequence[DataSet], breakdown_rows: Sequence[dict[str, Any]]) -> Section | None:
     rows = [
-        [f"{group.name} {label}", row["estimator"], number(row["estimate_nats"]), number(row["ceiling_nats"])]
+        [f"{group.name} {label}", row["estimator"], str(row["num_images"]), number(row["estimate_nats"]),
+         number(row["ceiling_nats"])]
         for group in groups
         for label, run in group.inverters.items()
-        for row in run.json("estimators") or []
-    ]
+        for row in filter(run.is_of, run.rows("estimators"))
+    ]  # fmt: skip
     if not rows:
         return None
     words = (
-        "Binning and the kernel density bounds cannot exceed the logarithm of the number of images, their ceiling, "
-        "whatever the layer keeps. The k-nearest-neighbour estimate is a differential entropy of h, and depends on its "
-        "scale. None of them says what of x is kept."
+        "Binning and the kernel density bounds say how well h tells which of these images it is of, and cannot exceed "
+        "the logarithm of their number, whatever the layer keeps of images at large. The k-nearest-neighbour estimate "
+        "is a differential entropy of h, and depends on its scale; a layer of ReLU units has none, for they are 0 for "
+        "many images, and the number then only says how far apart the images lie. None of them says what of x is kept."
     )
-    parts: list[Part] = [words, Table("Of the same layers, nats.", ["layer", "estimator", "estimate", "ceiling"], rows)]
+    header = ["layer", "estimator", "images", "estimate", "ceiling"]
+    parts: list[Part] = [words, Table("Of the same layers, nats.", header, rows)]
     if breakdown_rows:
         limits = []
         for name in dict.fromkeys(row["estimator"] for row in breakdown_rows):
             at = breaks_down_at(breakdown_rows, name)
-            limits.append(f"{name} {f'at {at} dimensions' if at else 'not up to the largest tried'}")
+            limits.append(f"{name} {f'from {at} dimensions on' if at else 'in none that was tried'}")
         parts.append(
             Picture(
-                "Estimate over truth where the truth is known, against the dimension. An error of 10 % is reached by "
-                + ", ".join(limits) + ". Binning and both kernel density bounds lie on one line: each counts patterns, "
-                "and no more than there are samples.",
+                f"Estimate less truth, with the same settings, for {breakdown_rows[0]['num_samples']} samples of "
+                f"independent normal variables, where the truth is known, against their number. The error is more than "
+                f"a nat for {', for '.join(limits)}. Binning and both kernel density bounds, the upper one too, then "
+                f"say the logarithm of the number of samples.",
                 breakdown_chart(breakdown_rows),
             )
-        )  # fmt: skip
+        )
     return Section("Other estimators", parts)
 
 

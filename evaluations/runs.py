@@ -1,7 +1,7 @@
 """Tested runs as they lie on disk: a row of results each, and the arrays beside it."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,14 +33,25 @@ class Run:
         assert found is None or isinstance(found, dict)
         return found
 
-    def json(self, name: str) -> Any:
-        """What `name`.json holds, None where there is none. Raises ValueError where it cannot be read."""
-        return _read(self.folder / f"{name}.json", json.load)
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """Those of `name`.json, none where there is no file. Raises ValueError where it cannot be read."""
+        path = self.folder / f"{name}.json"
+        found = _read(path, json.load)
+        rows = [] if found is None else found if isinstance(found, list) else [found]
+        if not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"{path} holds no rows of results; delete it and ask that config again")
+        return rows
+
+    def is_of(self, measured: Mapping[str, Any]) -> bool:
+        """Whether a further measurement in this folder is of the models of this test, and not of earlier ones."""
+        digests = {key: value for key, value in measured.items() if key.endswith("_digest")}
+        return bool(digests) and all(self.row.get(key) == value for key, value in digests.items())
 
     def config(self) -> str:
-        """The text of the newest run's config; empty where there is none."""
-        paths = sorted(self.folder.glob("*/config.yaml"))
-        return paths[-1].read_text(encoding="utf-8") if paths else ""
+        """The text of the config of the run whose checkpoint was tested; empty where it is not in this folder."""
+        checkpoint = Path(self.row.get("checkpoint") or "")  # .../<start time>/checkpoints/best.ckpt
+        path = self.folder / checkpoint.parent.parent.name / "config.yaml"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
 def runs_under(paths: Iterable[Path]) -> list[Run]:

@@ -1,5 +1,6 @@
 """A frozen network up to one layer."""
 
+import hashlib
 from itertools import chain
 
 import torch
@@ -12,9 +13,18 @@ def unit_interval(image: Tensor, network: nn.Module) -> Tensor:
     return image.to(next(own, torch.float32)) / 255
 
 
-def architecture(network: nn.Sequential) -> str:
+def architecture(network: nn.Module) -> str:
     """The network's layers as text, dropout left out: what must agree for one's weights to fit the other."""
     return "\n".join(line.rstrip() for line in repr(network).splitlines() if "Dropout" not in line)
+
+
+def digest(module: nn.Module) -> str:
+    """sha256 of a module's layers, weights and buffers."""
+    found = hashlib.sha256(architecture(module).encode())
+    for name, value in module.state_dict().items():
+        found.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
+        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 class Representation(nn.Module):

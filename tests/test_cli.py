@@ -17,6 +17,7 @@ from PIL import Image
 
 from cli import main
 from datamodules.mnist import MNIST5kDataModule
+from evaluations.estimators import all_estimates
 from inverters.inverter import Inverter
 from inverters.pixelcnn import PixelCNN
 
@@ -82,8 +83,8 @@ def test_results_of_an_inverter(here):
     index = np.load("runs/inverter_mnist5k_fc3/index.npy")
     assert list(row) == [
         "name", "commit", "split", "dataset", "kind", "network", "layer", "depth", "density", "classifier",
-        "classifier_updates", "num_images", "num_dims", "nce_nats", "nce_nats_se", "bits_per_dim", "shuffled_nce_nats",
-        "class_agreement", "class_agreement_se", "num_samples", "checkpoint",
+        "classifier_updates", "network_digest", "density_digest", "num_images", "num_dims", "nce_nats", "nce_nats_se",
+        "bits_per_dim", "shuffled_nce_nats", "class_agreement", "class_agreement_se", "num_samples", "checkpoint",
     ]  # fmt: skip
     about = {
         "name": "inverter_mnist5k_fc3", "dataset": "mnist5k", "kind": "inverter", "network": "ConvNet", "layer": "fc3",
@@ -107,7 +108,8 @@ def test_results_of_an_inverter(here):
 def test_results_of_a_classifier(here):
     row = json.loads(Path("runs/classifier_mnist5k/results.json").read_text())
     assert list(row) == [
-        "name", "commit", "split", "dataset", "kind", "network", "num_images", "accuracy", "accuracy_se", "checkpoint",
+        "name", "commit", "split", "dataset", "kind", "network", "network_digest", "num_images", "accuracy",
+        "accuracy_se", "checkpoint",
     ]  # fmt: skip
     assert row["num_images"] == 500
     assert row["accuracy"] > 0.5  # 30 steps learn something
@@ -188,6 +190,17 @@ def test_a_test_keeps_its_pictures_as_arrays(here):
     assert np.array_equal(np.load(run_folders("inverter_mnist5k_fc3")[-1] / "draws.npy"), arrays["draws"])
 
 
+def loaded(folder):
+    """The inverter as a library gives it, and its data."""
+    with next(iter(folder.glob("*/checkpoints/best.ckpt"))).open("rb") as file:
+        weights = torch.load(file, weights_only=True)["state_dict"]
+    inverter = Inverter("fc3", (1, 28, 28), 10, density=partial(PixelCNN, num_filters=4, num_layers=1, dropout=0))
+    inverter.load_state_dict(weights)
+    data = MNIST5kDataModule()
+    data.setup("fit")
+    return inverter.eval(), data
+
+
 DISTANCES = [*INVERTER, *SMALL, "--num_images=8", "--num_samples=3", "--num_queries=2", "--num_candidates=12"]
 
 
@@ -197,25 +210,31 @@ def test_distances_agree_with_numpy_s(here, capsys, space):
     assert "IM-NN nearest sample" in capsys.readouterr().out
     folder = Path("runs/inverter_mnist5k_fc3")
     row, shown = json.loads((folder / "distances.json").read_text()), np.load(folder / "nearest.npz")
-    with next(iter(folder.glob("*/checkpoints/best.ckpt"))).open("rb") as file:
-        weights = torch.load(file, weights_only=True)["state_dict"]
-    inverter = Inverter("fc3", (1, 28, 28), 10, density=partial(PixelCNN, num_filters=4, num_layers=1, dropout=0))
-    inverter.load_state_dict(weights)
-    data = MNIST5kDataModule()
-    data.setup("fit")
+    tested = json.loads((folder / "results.json").read_text())
+    assert {key: row[key] for key in ("network_digest", "density_digest")}.items() <= tested.items()
+    inverter, data = loaded(folder)
     h = [inverter.representation(data.datasets[split].images).double().numpy() for split in ("test", "train")]
     one_nn = [abs(one - h[1]).mean(axis=1).min() for one in h[0][:8]]
     assert row["one_nn"] == pytest.approx(np.mean(one_nn), rel=1e-5)
-    assert 0 < row["im_nn"] < row["im_s"]
+    images, index = data.datasets["test"].images[:8], data.datasets["test"].index[:8].tolist()
+    draws = inverter.draws(images, index, 3)
+    of_draws = inverter.representation(draws.flatten(0, 1)).double().numpy().reshape(8, 3, -1)
+    to_draws = abs(of_draws - h[0][:8, None]).mean(axis=2)
+    assert (row["im_s"], row["im_nn"]) == pytest.approx((to_draws.mean(), to_draws.min(axis=1).mean()), rel=1e-5)
     assert (row["num_images"], row["num_samples"]) == (8, 3)
-    assert 0 <= row["class_agreement"] <= 1
+    classes = [inverter.representation.class_probabilities(x).argmax(1) for x in (images, draws.flatten(0, 1))]
+    assert row["class_agreement"] == pytest.approx((classes[1].view(8, 3) == classes[0][:, None]).double().mean())
     pixels = abs(data.datasets["train"].images.double().numpy() - shown["inputs"][0].astype(float)).mean(axis=(1, 2, 3))
     nearest = pixels if space == "pixels" else abs(h[1] - h[0][0]).mean(axis=1)
     assert shown["training_distances"][0] == pytest.approx(np.sort(nearest)[:6], rel=1e-5)
     assert shown["samples"].shape == shown["training"].shape == shown["blind"].shape == (2, 6, 1, 28, 28)
-    h_blind = inverter.representation(torch.from_numpy(shown["blind"][0])).double().numpy()
-    as_near = abs(h_blind - h[0][0]).mean(axis=1) <= one_nn[0] * (1 + 1e-6)
-    assert as_near[~np.isnan(shown["blind_distances"][0])].all()
+    candidates = inverter.draws(images[:1], index[:1], 12)[0]
+    of_candidates = inverter.representation(candidates).double().numpy()
+    if space == "pixels":
+        far = abs(candidates.double() - images[:1].double()).mean(dim=(1, 2, 3)).numpy()
+    else:
+        far = abs(of_candidates - h[0][0]).mean(axis=1)
+    assert shown["sample_distances"][0] == pytest.approx(np.sort(far)[:6], rel=1e-5)
 
 
 def test_distances_need_a_layer(here, capsys):
@@ -227,8 +246,13 @@ def test_distances_need_a_layer(here, capsys):
 def test_estimators_are_asked_of_the_same_layer(here, capsys):
     main(["estimators", *INVERTER, *SMALL, "--num_images=100"])
     rows = json.loads(Path("runs/inverter_mnist5k_fc3/estimators.json").read_text())
-    assert len(rows) >= 4
-    assert all(row["estimator"] in capsys.readouterr().out for row in rows[:1])
+    printed = capsys.readouterr().out
+    assert all(row["estimator"] in printed for row in rows)
+    inverter, data = loaded(Path("runs/inverter_mnist5k_fc3"))
+    h = inverter.representation(data.datasets["test"].images[:100])
+    assert [row["estimate_nats"] for row in rows] == pytest.approx([row["estimate_nats"] for row in all_estimates(h)])
+    digest = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["network_digest"]
+    assert all((row["num_images"], row["network_digest"]) == (100, digest) for row in rows)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -10,6 +10,8 @@ import torch
 from scipy.stats import bootstrap
 
 from benchmarks import nearest as benchmark
+from callbacks.distances import Measurement
+from callbacks.trainer import Trainer
 from evaluations.distances import (
     closest_samples,
     most_different_samples,
@@ -17,6 +19,7 @@ from evaluations.distances import (
     representation_distances,
     sample_distances,
 )
+from inverters.inverter import Inverter
 
 
 @pytest.fixture
@@ -169,3 +172,31 @@ def test_benchmark(monkeypatch, tmp_path):
     (row,) = json.loads(path.read_text())["rows"]
     assert row["torch.cdist / nearest"]["median"] > 0
     assert 0 <= row["MiB"] < 1000
+
+
+@pytest.mark.parametrize("space", ["layer", "pixels"])
+def test_shown_are_the_nearest_and_the_most_different_of_all_samples(space, monkeypatch):
+    """Samples are the input with some pixels changed, in some so few that the layer has them near."""
+    training, images = torch.randint(256, (50, 1, 16, 16), dtype=torch.uint8), torch.full((2, 1, 16, 16), 100).byte()
+    images[1] += 50
+    samples = images[:, None].repeat(1, 30, 1, 1, 1)
+    for k in range(30):
+        samples[:, k].flatten(1)[:, torch.randperm(256)[: 3 * k]] = torch.randint(256, (3 * k,), dtype=torch.uint8)
+    inverter = Inverter("fc3", (1, 16, 16), 10).eval()
+    monkeypatch.setattr(inverter, "draws", lambda image, index, num_draws, seed: samples)
+    h, h_samples, h_training = (
+        inverter.representation(x.flatten(0, -4)).double().numpy() for x in (images, samples, training)
+    )
+    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    measurement = Measurement(trainer, inverter, training, h_training, seed=0)
+    found = measurement.neighbours(images, [4, 5], 30, space)
+    for q in range(2):
+        by_h = abs(h_samples.reshape(2, 30, -1)[q] - h[q]).mean(axis=1)
+        by_pixels = abs(samples[q].double() - images[q].double()).mean(dim=(1, 2, 3)).numpy()
+        radius = abs(h_training - h[q]).mean(axis=1).min()
+        order = np.argsort(by_h if space == "layer" else by_pixels, kind="stable")[:6]
+        assert np.array_equal(found["samples"][q], samples[q, order])
+        blind = [k for k in np.argsort(-by_pixels, kind="stable") if by_h[k] <= radius][:6]
+        assert len(blind) == 6  # the case is not an empty one
+        assert np.array_equal(found["blind"][q], samples[q, blind])
+        assert found["blind_distances"][q] == pytest.approx(by_pixels[blind])

@@ -23,7 +23,8 @@ def bars(axis, k=0):
 
 def test_relative_nce_has_the_intervals_as_bars_and_layers_in_their_order():
     estimates = {"conv1": Estimate(-1, 0, -1, -1), "fc3": Estimate(-2, 0.1, -2.3, -1.9)}
-    (axis,) = nce_over_layers({"small": {"fc3": Estimate(-3, 0.1, -3.1, -2.9)}, "all": estimates}).axes
+    groups = {"small": {"fc3": Estimate(-3, 0.1, -3.1, -2.9)}, "all": estimates}
+    (axis,) = nce_over_layers(groups, ["conv1", "fc3"]).axes
     assert [label.get_text() for label in axis.get_xticklabels()] == ["conv1", "fc3"]
     assert bars(axis, 1)[1] == pytest.approx([-2.3, -1.9])
     assert axis.containers[0].lines[0].get_xdata() == [1]  # fc3, though it is that data set's only layer
@@ -62,13 +63,17 @@ def test_differences_name_their_reference_and_unit():
     figure = nce_differences(measured, {"fc": -11.16}, "pool")
     (axis,) = figure.axes
     assert axis.get_xlabel() == "NCE less that of pool, nats per image"
+    assert [float(container.lines[0].get_xdata()[0]) for container in axis.containers] == [4, -9]
+    ends = [container.lines[2][0].get_segments()[0][:, 0].tolist() for container in axis.containers]
+    assert ends == [[2, 6], [-11, -7]]
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {"measured", "the paper's"}
 
 
-def test_breakdown_is_the_ratio_to_the_truth():
+def test_breakdown_is_the_error_in_nats():
     rows = [{"estimator": "binning", "dimension": d, "estimate_nats": 2.0, "truth_nats": 1.0 * d} for d in (1, 2, 4)]
     (axis,) = breakdown_chart(rows).axes
-    assert list(axis.containers[0].lines[0].get_ydata()) == [2, 1, 0.5]
+    assert list(axis.containers[0].lines[0].get_ydata()) == [1, 0, -2]
+    assert "nats" in axis.get_ylabel()
 
 
 def test_map_is_centred_at_nothing_and_its_titles_are_its_sums():

@@ -80,6 +80,13 @@ def test_only_a_real_rise_of_nce_breaks_the_data_processing_inequality():
     assert data_processing_rises({"a": noise[0], "b": noise[0]}) == []
 
 
+@pytest.mark.parametrize("errors", [1.95, 2.05])
+def test_a_rise_is_more_than_two_standard_errors(errors):
+    noise = torch.randn(100, dtype=torch.float64)
+    difference = (noise - noise.mean()) / noise.std() * 10 + errors  # 10 / sqrt(100) is one standard error
+    assert bool(data_processing_rises({"a": -50 + noise, "b": -50 + noise + difference})) == (errors > 2)
+
+
 def test_map_sums_to_the_estimate():
     given_h, without = -torch.rand(20, 4, 6), -torch.rand(20, 4, 6)
     total = information_map(given_h, without).mean(0).sum().item()

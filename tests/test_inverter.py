@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from inverters.densities import bits_per_dim
 from inverters.inverter import Inverter, channel_statistics
@@ -77,6 +78,26 @@ def test_draws_are_reproducible_and_do_not_depend_on_the_batch():
     assert both.shape == (2, 2, *SHAPE)
     assert torch.equal(inverter.draws(image[1:], [9], num_draws=2)[0], both[1])
     assert not torch.equal(both[0, 0], both[0, 1])
+
+
+class _Noise(nn.Module):
+    """A density that draws nothing but its noise."""
+
+    def __init__(self, image_shape, context_shape):
+        super().__init__()
+        self.image_shape = image_shape
+
+    def sample(self, context, generators):
+        return torch.stack([torch.randint(256, self.image_shape, generator=g, dtype=torch.uint8) for g in generators])
+
+
+def test_noise_is_common_to_all_layers():
+    image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    of_layers = [Inverter(layer, SHAPE, 10, density=_Noise).eval() for layer in ("conv1", "logits", None)]
+    conv1, logits, unconditional = (inverter.draws(image, [7, 9], num_draws=2, seed=3) for inverter in of_layers)
+    assert torch.equal(conv1, logits)
+    assert torch.equal(conv1, unconditional)
+    assert not torch.equal(conv1, of_layers[0].draws(image, [7, 9], num_draws=2, seed=4))
 
 
 def test_draws_come_in_batches_of_any_size():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluations.html import Table, page
+from evaluations.html import Picture, Table, page
 from evaluations.report import sections
 from evaluations.runs import runs_under
 
@@ -23,10 +23,18 @@ LAYERS = ("conv1", "conv2", "fc3")
 def write(folder, row, **arrays):
     """A run as a test leaves it."""
     folder.mkdir(parents=True)
-    row = {"name": folder.name, "commit": "c0ffee", "checkpoint": "best.ckpt", **row}
+    checkpoint = f"runs/{folder.name}/2026-01-01_00-00-00/checkpoints/best.ckpt"
+    row = {"name": folder.name, "commit": "c0ffee", "checkpoint": checkpoint, "network_digest": "of a network", **row}
     (folder / "results.json").write_text(json.dumps(row))
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
+
+
+def change(folder, **more):
+    """Other values in its row of results; None takes one out."""
+    file = folder / "results.json"
+    row = {**json.loads(file.read_text()), **more}
+    file.write_text(json.dumps({key: value for key, value in row.items() if value is not None}))
 
 
 def inverter_row(layer, per_pixel, **more):
@@ -37,6 +45,7 @@ def inverter_row(layer, per_pixel, **more):
         "classifier_updates": 30, "num_images": N, "num_dims": SIDE**2, "nce_nats": nce.mean(),
         "nce_nats_se": nce.std(ddof=1) / N**0.5, "bits_per_dim": -nce.mean() / SIDE**2 / np.log(2),
         "shuffled_nce_nats": nce.mean() - 10, "class_agreement": 0.9, "class_agreement_se": 0.01, "num_samples": N,
+        "density_digest": "of a density",
         **more,
     }  # fmt: skip
 
@@ -51,6 +60,12 @@ def write_inverter(folder, layer, level, index=None, **more):
     np.savez(folder / "samples.npz", inputs=images, index=np.arange(4), **drawn)
 
 
+def write_over_training(runs, kind, updates, layer, level, **more):
+    folder = runs / "updates" / f"{kind}_{updates:06d}" / f"inverter_mnist5k_{layer}"
+    about = {"classifier": f"classifier_mnist5k_{kind}", "network_digest": f"{kind} {updates}"}
+    write_inverter(folder, layer, level, classifier_updates=updates, **about, **more)
+
+
 @pytest.fixture(scope="module")
 def all_runs(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("runs")
@@ -61,26 +76,26 @@ def all_runs(tmp_path_factory):
     classifier = {"kind": "classifier", "dataset": "mnist", "network": "ConvNet", "num_images": 10_000}
     write(tmp_path / "classifier_mnist", {**classifier, "accuracy": 0.9876, "accuracy_se": 0.0011})
     world = {"entropy_nats": 133.08, "exact_nce_nats": -88.72, "excess_nats": 1.234, "excess_nats_se": 0.056}
-    for name, passes in (("world_bit_drop", True), ("world_shuffled", False)):
-        write_inverter(tmp_path / name, "fc3", -1, **world, passes=passes)
+    for name, passes in (("bit_drop", True), ("shuffled", False)):
+        write_inverter(tmp_path / f"my_{name}", "fc3", -1, dataset=f"world_{name}", **world, passes=passes)
     for updates in (0, 100):
-        root = tmp_path / "updates" / f"updates_{updates:06d}"
-        more = {"classifier": "classifier_mnist5k_updates", "classifier_updates": updates}
-        write_inverter(root / "inverter_mnist5k_fc3", "fc3", -6 + updates / 100, **more)
+        write_over_training(tmp_path, "updates", updates, "fc3", -6 + updates / 100)
     folder = tmp_path / "inverter_mnist5k_fc3"
     names = ("one_nn", "im_s", "im_nn", "im_s_ratio", "im_nn_ratio")
-    distances = {f"{name}{end}": 0.25 + k for k, name in enumerate(names) for end in ("", "_se")}
-    more = {"num_images": 500, "num_samples": 10, "class_agreement": 0.9, "class_agreement_se": 0.01}
-    (folder / "distances.json").write_text(json.dumps({**distances, **more}))
+    distances = {name: 1.25 + k for k, name in enumerate(names)} | {f"{n}_se": 0.1 + k for k, n in enumerate(names)}
+    more = {"num_images": 500, "num_samples": 10, "class_agreement": 0.8, "class_agreement_se": 0.02}
+    digests = {"network_digest": "of a network", "density_digest": "of a density"}
+    (folder / "distances.json").write_text(json.dumps({**distances, **more, **digests}))
     shown = np.random.default_rng(1).integers(256, size=(2, 6, 1, SIDE, SIDE), dtype=np.uint8)
     far = np.sort(np.random.default_rng(1).uniform(size=(2, 6)))
     images = {"inputs": shown[:, 0], "samples": shown, "training": shown, "blind": shown}
     named = {f"{name}_distances": far for name in ("sample", "training", "blind")}
     np.savez(folder / "nearest.npz", **images, **named, num_samples=1024, space="layer")
-    row = {"estimator": "binning", "estimate_nats": 2.345, "ceiling_nats": 3.0, "parameters": {}}
-    (folder / "estimators.json").write_text(json.dumps([row]))
-    (folder / "2026-01-01_00-00-00").mkdir()
-    (folder / "2026-01-01_00-00-00" / "config.yaml").write_text("lr: 0.001 # <script>alert(1)</script>\n")
+    row = {"estimator": "binning", "estimate_nats": 2.345, "ceiling_nats": 3.0, "num_images": 9, "parameters": {}}
+    (folder / "estimators.json").write_text(json.dumps([{**row, "network_digest": "of a network"}]))
+    for day, text in (("01", "lr: 0.001 # <script>alert(1)</script>\n"), ("02", "lr: 9 # never tested\n")):
+        (folder / f"2026-01-{day}_00-00-00").mkdir()
+        (folder / f"2026-01-{day}_00-00-00" / "config.yaml").write_text(text)
     return tmp_path
 
 
@@ -155,20 +170,91 @@ def test_page_needs_nothing_beside_it_and_all_its_pictures_are_pictures(found):
         assert Image.open(io.BytesIO(base64.b64decode(data))).size[0] > 200
 
 
-def test_numbers_in_the_tables_are_those_of_the_runs(all_runs, found):
-    tables = found.tables
-    header, *rows = tables["What the layers of mnist5k keep."]
-    assert [row[0] for row in rows] == ["conv1", "conv2", "fc3", "nothing: p(x)"]
-    by_name = {run.row["name"]: run for run in runs_under([all_runs]) if "updates" not in str(run.folder)}
-    fc3, p_x = (by_name[name] for name in ("inverter_mnist5k_fc3", "unconditional_mnist5k"))
-    cells = dict(zip(header, rows[2], strict=True))
-    assert cells["NCE, nats"] == f"{fc3.row['nce_nats']:.2f} ± {fc3.row['nce_nats_se']:.2f}"
-    gain = fc3.array("log_prob") - p_x.array("log_prob")
-    assert cells["estimate of I(x; h), nats"].startswith(f"{gain.mean():.2f} ± {gain.std(ddof=1) / N**0.5:.2f} [")
-    assert cells["NCE of the MSE decoder"].startswith(f"{by_name['mse_mnist5k_fc3'].row['nce_nats']:.2f}")
-    assert tables["Accuracy of the classifiers whose layers are inverted."][1][-2:] == ["98.76 ± 0.11", "99.6"]
-    assert tables["Of the same layers, nats."][1] == ["mnist5k fc3", "binning", "2.35", "3.00"]
-    assert tables["Distances in the layer's space (the paper's table 1)."][1][-2] == "1.107 / 0.780"
+def runs_by_name(folder):
+    return {run.row["name"]: run for run in runs_under([folder]) if "updates" not in str(run.folder)}
+
+
+def nats(values):
+    """Mean and standard error of [N] values, as cells have them; without the interval, which is random."""
+    return f"{values.mean():.2f} ± {values.std(ddof=1) / len(values) ** 0.5:.2f}"
+
+
+def without_intervals(rows):
+    return [[cell.split(" [")[0] for cell in row] for row in rows]
+
+
+def test_what_is_kept_is_that_of_the_runs(all_runs, found):
+    runs = runs_by_name(all_runs)
+    log_prob = {layer: runs[f"inverter_mnist5k_{layer}"].array("log_prob") for layer in LAYERS}
+    p_x, decoder = (runs[name].array("log_prob") for name in ("unconditional_mnist5k", "mse_mnist5k_fc3"))
+    header, *rows = found.tables["What the layers of mnist5k keep."]
+    assert header == [
+        "layer", "images", "NCE, nats", "bits/dim", "NCE / |NCE of conv1|", "estimate of I(x; h), nats",
+        "NCE with other images' h", "class agreement", "NCE of the MSE decoder",
+    ]  # fmt: skip
+    expected = []
+    for layer in LAYERS:
+        a, b = log_prob[layer], log_prob["conv1"]
+        ratio = a.mean() / abs(b.mean())
+        leave_one_out = np.array([np.delete(a, i).mean() / abs(np.delete(b, i).mean()) for i in range(N)])
+        jackknife = ((N - 1) * leave_one_out.var()) ** 0.5
+        cells = [layer, str(N), nats(a), f"{-a.mean() / SIDE**2 / np.log(2):.3f}", f"{ratio:.3f} ± {jackknife:.3f}"]
+        mse = nats(decoder) if layer == "fc3" else "\N{EN DASH}"
+        expected.append([*cells, nats(a - p_x), f"{a.mean() - 10:.2f}", "0.90 ± 0.01", mse])
+    bits = f"{-p_x.mean() / SIDE**2 / np.log(2):.3f}"
+    expected.append(["nothing: p(x)", str(N), nats(p_x), bits, *["\N{EN DASH}"] * 5])
+    assert without_intervals(rows) == expected
+    assert without_intervals(found.tables["Differences of NCE, nats."][1:]) == [
+        ["conv2 less conv1", nats(log_prob["conv2"] - log_prob["conv1"])],
+        ["fc3 less conv2", nats(log_prob["fc3"] - log_prob["conv2"])],
+    ]
+
+
+def test_other_tables_are_those_of_the_runs(all_runs, found):
+    assert found.tables["Accuracy of the classifiers whose layers are inverted."][1:] == [
+        ["classifier_mnist", "mnist", "ConvNet", "10000", "98.76 ± 0.11", "99.6"]
+    ]
+    assert found.tables["Of the same layers, nats."][1:] == [["mnist5k fc3", "binning", "9", "2.35", "3.00"]]
+    header, row = found.tables["Distances in the layer's space (the paper's table 1)."]
+    assert header[2:7] == ["1NN", "IM-S", "IM-NN", "IM-S / 1NN", "IM-NN / 1NN"]
+    distances = ["1.25 ± 0.1", "2.25 ± 1.1", "3.25 ± 2.1", "4.250 ± 3.100", "5.250 ± 4.100"]
+    assert row == ["mnist5k fc3", "500 x 10", *distances, "1.107 / 0.780", "0.80 ± 0.02"]
+    header, *worlds = found.tables["Known against measured, nats."]
+    assert header[1:6] == ["H(x)", "exact NCE", "measured NCE", "excess", "allowed"]
+    for (name, *cells, _), run in zip(worlds, ("my_bit_drop", "my_shuffled"), strict=True):
+        row = runs_by_name(all_runs)[run].row
+        measured = f"{row['nce_nats']:.3f} ± {row['nce_nats_se']:.3f}"
+        assert [name, *cells] == [run, "133.080", "-88.720", measured, "1.234 ± 0.056", "2.662"]
+
+
+def charts(folder):
+    """Figures by the first words of what is said of them."""
+    found = [part for section in sections(runs_under([folder]), []) for part in section.parts]
+    return {part.caption[:30]: part.figure for part in found if isinstance(part, Picture)}
+
+
+def test_charts_show_the_numbers_of_the_tables(all_runs):
+    runs, drawn = runs_by_name(all_runs), charts(all_runs)
+    log_prob = {layer: runs[f"inverter_mnist5k_{layer}"].array("log_prob") for layer in LAYERS}
+    (axis,) = drawn["NCE over layers, relative to th"[:30]].axes
+    relative = [log_prob[layer].mean() / abs(log_prob["conv1"].mean()) for layer in LAYERS]
+    assert axis.containers[0].lines[0].get_ydata() == pytest.approx(relative)
+    (axis,) = drawn["The ratios, bars of one standard error."[:30]].axes
+    ends = [container.lines[2][0].get_segments()[0][:, 1] for container in axis.containers]
+    assert np.concatenate(ends) == pytest.approx([4.25 - 3.1, 4.25 + 3.1, 5.25 - 4.1, 5.25 + 4.1])
+    (axis,) = drawn["NCE of mnist5k against the number"[:30]].axes
+    rows = [run.row for run in runs_under([all_runs / "updates"])]
+    assert axis.containers[0].lines[0].get_ydata() == pytest.approx([row["nce_nats"] for row in rows])
+
+
+def test_maps_are_of_the_images_beside_them(all_runs):
+    runs = runs_by_name(all_runs)
+    fc3, p_x = (runs[n].array("log_prob_per_pixel") for n in ("inverter_mnist5k_fc3", "unconditional_mnist5k"))
+    gain = fc3.astype(float) - p_x
+    titles = [axis.get_title() for axis in charts(all_runs)[f"mnist5k, fc3: mean over {N} images"[:30]].axes]
+    for image in gain[:4]:
+        assert f"{image.sum():.2f} nats" in titles
+    assert f"fc3: mean,\n{gain.sum((1, 2)).mean():.2f} nats in all" in titles
 
 
 def test_a_map_s_sum_is_the_estimate_in_the_table(found):
@@ -181,7 +267,7 @@ def test_the_negative_control_is_to_fail(runs):
     _, bit_drop, shuffled = parts(runs)[0]["Known against measured, nats."]
     assert (bit_drop[-1], shuffled[-1]) == ("passes, as it must", "fails, as it must")
     for name, passes in (("shuffled", True), ("bit_drop", False)):
-        file = runs / f"world_{name}" / "results.json"
+        file = runs / f"my_{name}" / "results.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "passes": passes}))
     _, bit_drop, shuffled = parts(runs)[0]["Known against measured, nats."]
     assert (bit_drop[-1], shuffled[-1]) == ("fails, but must pass", "passes, but must fail")
@@ -189,6 +275,7 @@ def test_the_negative_control_is_to_fail(runs):
 
 def test_text_of_files_is_not_markup(html, found):
     assert "<script>alert(1)</script>" in found.text
+    assert "never tested" not in found.text  # the config of a run that the numbers are not of
     assert "<script>" not in html
 
 
@@ -202,7 +289,9 @@ def test_a_run_on_other_images_is_left_out_of_what_is_paired(runs):
 def test_nothing_is_shown_that_was_not_measured(tmp_path):
     write_inverter(tmp_path / "inverter_mnist5k_conv1", "conv1", -1)
     write(tmp_path / "inverter_old", {"num_images": 5})
+    change(tmp_path / "inverter_old", network_digest=None)
     tables, words = parts(tmp_path)
+    assert "as it should be" not in words
     assert list(tables) == ["What the layers of mnist5k keep."]
     assert "tested by an older version: inverter_old" in words
     assert "There is no estimate of I(x; h) without an unconditional model" in words
@@ -211,19 +300,80 @@ def test_nothing_is_shown_that_was_not_measured(tmp_path):
 def test_a_rise_of_nce_is_called_a_weak_inverter(runs):
     assert "as it should be" in parts(runs)[1]
     folder = runs / "inverter_mnist5k_fc3"
-    np.save(folder / "log_prob.npy", np.load(folder / "log_prob.npy") + 500)
+    usual = np.load(folder / "log_prob.npy")
+    np.save(folder / "log_prob.npy", usual + 500)
     assert "fc3 above conv2 by" in parts(runs)[1]
+    np.save(folder / "log_prob.npy", usual - 500)
+    assert "nothing: p(x) above fc3 by" in parts(runs)[1]
 
 
-def test_points_over_training_are_density_models_and_regular_comes_first(runs):
+def test_layers_of_other_weights_are_not_compared_as_layers(runs):
+    assert "Differences of NCE, nats." in parts(runs)[0]
+    change(runs / "inverter_mnist5k_fc3", network_digest="of the same network, trained again")
+    tables, words = parts(runs)
+    assert "Differences of NCE, nats." not in tables
+    assert "as it should be" not in words
+    assert "NCE over layers, relative to th"[:30] not in charts(runs)
+
+
+def test_a_sweep_stands_apart(runs):
+    before = parts(runs)[0]
+    more = {"network_digest": "of another network", "class_agreement": 0.7}
+    write_inverter(runs / "a_sweep" / "lr=1" / "inverter_mnist5k_fc3", "fc3", -9, **more)
+    after = parts(runs)[0]
+    assert without_intervals(after.pop("Other settings.")[1:]) == [[
+        str(runs / "a_sweep" / "lr=1" / "inverter_mnist5k_fc3"),
+        nats(np.load(runs / "a_sweep" / "lr=1" / "inverter_mnist5k_fc3" / "log_prob.npy")),
+        "0.70",
+        nats(
+            np.load(runs / "a_sweep" / "lr=1" / "inverter_mnist5k_fc3" / "log_prob.npy")
+            - np.load(runs / "inverter_mnist5k_fc3" / "log_prob.npy")
+        ),
+        str(runs / "inverter_mnist5k_fc3"),
+    ]]  # fmt: skip
+    assert after == before
+
+
+@pytest.mark.parametrize(("digest", "lost"), [("density_digest", 1), ("network_digest", 2)])
+def test_what_was_measured_on_an_earlier_model_is_left_out(runs, digest, lost):
+    change(runs / "inverter_mnist5k_fc3", **{digest: "of a model that was trained since"})
+    tables, words = parts(runs)
+    names = ("Distances in the layer's space (the paper's table 1).", "Of the same layers, nats.")
+    assert [name not in tables for name in names] == [True, lost == 2]
+    assert "The distances of inverter_mnist5k_fc3 are left out" in words
+    assert ("The estimators of inverter_mnist5k_fc3 are left out" in words) == (lost == 2)
+    assert "mnist5k, fc3: the nearest of 1"[:30] not in charts(runs)
+
+
+def test_over_training_there_are_paired_differences(runs):
+    write_over_training(runs, "updates", 100, "conv2", -5.5)
+    write_over_training(runs, "overfitted", 100, "fc3", -5)
     more = {"classifier": "classifier_mnist5k_updates", "classifier_updates": 100, "density": "MSEDecoder"}
     write_inverter(runs / "updates" / "updates_000100" / "mse_mnist5k_fc3", "fc3", -9, **more)
-    more = {"classifier": "classifier_mnist5k_overfitted", "classifier_updates": 100}
-    write_inverter(runs / "updates" / "overfitted_000100" / "inverter_mnist5k_fc3", "fc3", -5, **more)
-    _, *rows = parts(runs)[0]["NCE over the classifier's training, nats."]
-    assert [row[:2] for row in rows] == [["regular, fc3", "0"], ["regular, fc3", "100"], ["overfitted, fc3", "100"]]
-    file = runs / "updates" / "updates_000100" / "inverter_mnist5k_fc3" / "results.json"
-    assert rows[1][2].startswith(f"{json.loads(file.read_text())['nce_nats']:.2f} ±")
+    tables, words = parts(runs)
+    of = {
+        (kind, n, layer): np.load(
+            runs / "updates" / f"{kind}_{n:06d}" / f"inverter_mnist5k_{layer}" / "log_prob.npy"
+        )
+        for kind, n, layer in (
+            ("updates", 100, "conv2"), ("updates", 0, "fc3"), ("updates", 100, "fc3"), ("overfitted", 100, "fc3")
+        )
+    }  # fmt: skip
+    p_x = np.load(runs / "unconditional_mnist5k" / "log_prob.npy")
+    names = ["regular, conv2", "regular, fc3", "regular, fc3", "overfitted, fc3"]
+    assert without_intervals(tables["NCE, nats."][1:]) == [
+        [name, str(n), nats(values), nats(values - p_x)]
+        for name, ((_, n, _), values) in zip(names, of.items(), strict=True)
+    ]
+    _, first, second, overfitted = of.values()
+    assert without_intervals(tables["Differences of NCE, paired, nats."][1:]) == [
+        ["regular, fc3: 100 less 0 updates", nats(second - first)],
+        ["fc3, 100 updates: overfitted less regular", nats(overfitted - second)],
+    ]
+    assert "regular, 100 updates: fc3 above conv2 by" in words
+    assert "Below 0 against p(x)" in words
+    np.save(runs / "updates" / "overfitted_000100" / "inverter_mnist5k_fc3" / "index.npy", np.arange(N)[::-1])
+    assert len(parts(runs)[0]["Differences of NCE, paired, nats."]) == 2  # header and one
 
 
 def test_a_number_and_its_error_stay_on_one_line():

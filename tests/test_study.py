@@ -1,5 +1,6 @@
 """The graphs of runs, as the workflow engine reads them, without running anything."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -40,6 +41,10 @@ def test_the_small_study_asks_every_layer(plan):
     assert set(configs(text, "distances")) == set(configs(text, "estimators")) == layers
     assert len([name for name in configs(text) if name.startswith("inverter")]) == 4 + 12
     assert "report --output runs/study_mnist5k.html" in text
+    for kind, number in itertools.product(("updates", "overfitted"), (0, 100, 1000)):
+        classifier = rf"runs/classifier_mnist5k_{kind}/\*/checkpoints \| tail -n 1\)/update_{number:06d}\.ckpt"
+        root = f"runs/updates/{kind}_{number:06d}"
+        assert len(re.findall(rf"--classifier \S+ -d {classifier} --trainer.default_root_dir {root} ", text)) == 2
 
 
 @pytest.mark.parametrize(
@@ -71,4 +76,7 @@ def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, t
 
 def test_every_world_has_its_run(plan):
     worlds = {path.stem for path in (ROOT / "configs").glob("world_*.yaml")}
-    assert set(configs(plan("worlds"))) == worlds
+    text = plan("worlds")
+    assert set(configs(text)) == worlds
+    (folders,) = re.findall(r"cli\.py report (.*) --output runs/worlds\.html", text)
+    assert set(folders.split()) == {f"runs/{world}" for world in worlds}

@@ -57,6 +57,14 @@ def test_truth_passes_and_a_leak_and_a_weak_model_fail():
     assert score(exact, exact - 0.19, 10.0).passes
 
 
+@pytest.mark.parametrize("errors", [3.9, 4.1])
+def test_a_leak_is_more_than_four_standard_errors(errors):
+    noise = torch.randn(100, dtype=torch.float64)
+    exact = -torch.rand(100, dtype=torch.float64)
+    gap = (noise - noise.mean()) / noise.std() * 10 - errors  # 10 / sqrt(100) is one standard error
+    assert score(exact, exact - gap, entropy=10.0).passes == (errors < 4)
+
+
 def test_standard_error_is_that_of_the_mean_and_may_be_zero():
     found = score(torch.zeros(100), torch.tensor([1.0, -1.0] * 50), 1.0)
     assert found.standard_error == pytest.approx(math.sqrt(100 / 99) / 10)
