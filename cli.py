@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import inspect
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,7 +38,7 @@ from callbacks.processes import in_all_processes, of_first_process
 from callbacks.quiet import quiet
 from callbacks.report import write_report
 from callbacks.results import ClassifierResults, InverterResults, summary
-from callbacks.run_folders import find_checkpoint, new_run_folder, newest_checkpoint, run_folder_of
+from callbacks.run_folders import find_checkpoint, new_run_folder, newest_checkpoint, run_folder_of, training
 from callbacks.sample_grid import SampleGrid
 from callbacks.sentences import of_a_peer, of_parser, tell
 from callbacks.step_progress import StepProgress
@@ -74,7 +75,7 @@ NAMED = (
     EnumerableDataModule,
 )  # fmt: skip
 # Where a classifier is trained first, these arguments of the data are the inverter's.
-SAME_DATA = ("data_dir", "path", "side", "fit", "channels", "source", "stride")
+SAME_DATA = ("data_dir", "path", "side", "fit", "channels", "source", "stride", "seed")
 # Tells the processes that Lightning starts for DDP who started them, where that one writes, and its checkpoint, if any.
 OF_PARENT = "INVERTERS_RUN"
 
@@ -157,7 +158,8 @@ class InverterCLI(LightningCLI):
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        arguments, names = with_config_paths(list(sys.argv[1:] if args is None else args))
+        self.arguments = list(sys.argv[1:] if args is None else args)
+        arguments, names = with_config_paths(list(self.arguments))
         if names:
             self.name = names[0]
         self.config = parser.parse_args(arguments)
@@ -182,6 +184,7 @@ class InverterCLI(LightningCLI):
         if self.checkpoint:
             saved = load_checkpoint(self.checkpoint)
             check_fit(self.model, saved["state_dict"], self.checkpoint)
+            self.datamodule.check(saved, self.checkpoint)
             if self.subcommand == "fit":
                 check_resumable(saved, self.checkpoint)
                 self.first_step, self.wandb_id = saved["global_step"], saved.get("wandb_id")
@@ -206,7 +209,8 @@ class InverterCLI(LightningCLI):
             return Path(places[1]) if places[1] else None, Path(places[0])
         wanted = self.settings.get("ckpt_path") or (None if self.subcommand in ("fit", "show") else "best")
         if wanted == "auto":
-            wanted = "last" if newest_checkpoint(self.root, self.name, "last") else None
+            begins = self.subcommand == "fit" and not newest_checkpoint(self.root, self.name, "last")
+            wanted = None if begins else "last"
         checkpoint = find_checkpoint(self.root, self.name, wanted) if wanted else None
         folder = run_folder_of(checkpoint) if checkpoint else None
         if self.subcommand == "show":
@@ -283,9 +287,12 @@ class InverterCLI(LightningCLI):
 
     def before_fit(self) -> None:
         self._save_config()
+        self.interruption.listen()
+        if isinstance(self.model, Inverter) and self.settings.classifier and not self.checkpoint:
+            self._until_interrupted(self._find_classifier)
+
+    def _find_classifier(self) -> None:
         reference = self.settings.classifier
-        if not isinstance(self.model, Inverter) or not reference or self.checkpoint:
-            return
         if reference.endswith(".ckpt"):
             self.freeze.checkpoint = find_checkpoint(self.root, self.name, reference)
         else:
@@ -301,14 +308,23 @@ class InverterCLI(LightningCLI):
                 self.root, Path(reference).stem, HERE / "cli.py", arguments, self.settings.train_classifier
             )
 
+    def _command(self) -> str:
+        """What goes on with this run, or does it again where it has no checkpoint."""
+        arguments, last = self.arguments, self.run_folder / "checkpoints" / "last.ckpt"
+        if self.subcommand == "fit" and last.is_file():
+            words = iter(arguments)
+            kept = [w for w in words if not w.startswith("--ckpt_path=") and (w != "--ckpt_path" or not next(words))]
+            arguments = [*kept, "--ckpt_path", str(last)]
+        return shlex.join(["python", "cli.py", *arguments])
+
     def _until_interrupted(self, verb: Callable[..., Any], **kwargs: Any) -> None:
-        """Do what Lightning does; a run that a signal has ended says how to go on.
+        """Do something; a run that a signal has ended says how to go on.
 
         Raises:
             ValueError: The checkpoint is whole, but does not hold what Lightning expects.
         """
         try:
-            verb(**kwargs, weights_only=True)
+            verb(**kwargs)
         except (TypeError, LookupError, AttributeError, RuntimeError) as error:
             if self.checkpoint is None or isinstance(error, torch.OutOfMemoryError) or of_a_peer(error):
                 raise
@@ -318,11 +334,12 @@ class InverterCLI(LightningCLI):
             ) from error
         except SIGTERMException:
             finish_wandb()  # before the queue ends this process
-            self.interruption.leave(self.trainer, f"python cli.py fit --config {self.name}.yaml --ckpt_path last")
+            self.interruption.leave(self.trainer, self._command())
 
     def fit(self, **kwargs: Any) -> None:
         rank_zero_only(print)(f"{self.name}: run folder {self.run_folder}", flush=True)
-        self._until_interrupted(self.trainer.fit, **kwargs)
+        with training(self.run_folder) if self.trainer.is_global_zero else contextlib.nullcontext():
+            self._until_interrupted(self.trainer.fit, **kwargs, weights_only=True)
 
     def after_fit(self) -> None:
         best = self.run_folder / "checkpoints" / "best.ckpt"
@@ -330,19 +347,20 @@ class InverterCLI(LightningCLI):
             return
         self.results.checkpoint = str(best)
         self._until_interrupted(
-            self.trainer.test, model=self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False
-        )
+            self.trainer.test, model=self.model, datamodule=self.datamodule, ckpt_path=str(best), verbose=False,
+            weights_only=True,
+        )  # fmt: skip
         self._report()
 
     def test(self, **kwargs: Any) -> None:
-        self._until_interrupted(self.trainer.test, **kwargs)
+        self._until_interrupted(self.trainer.test, **kwargs, weights_only=True)
         self._report()
 
     def validate(self, **kwargs: Any) -> None:
-        self._until_interrupted(self.trainer.validate, **kwargs)
+        self._until_interrupted(self.trainer.validate, **kwargs, weights_only=True)
 
     def predict(self, **kwargs: Any) -> None:
-        self._until_interrupted(self.trainer.predict, **kwargs)
+        self._until_interrupted(self.trainer.predict, **kwargs, weights_only=True)
 
     def sample(self, **kwargs: Any) -> None:
         in_all_processes(self.trainer, partial(self.trainer.sample, **kwargs))

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -42,27 +42,42 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def write_json(path: Path, value: Any) -> None:
-    """A value as JSON, whole or not at all."""
-    with replacing(path) as file:
-        file.write((json.dumps(value, indent=2) + "\n").encode())
+def remove_temporaries(folder: Path) -> None:
+    """What a process that was killed while it wrote has left in a folder, where no other process writes now."""
+    for path in folder.glob(".*.????????"):
+        if path.is_file():
+            path.unlink()
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
-    """An array as .npy, whole or not at all."""
-    content = io.BytesIO()  # into a file NumPy writes past Python, and does not say why it could not
+def write_all(contents: Mapping[Path, bytes | memoryview]) -> None:
+    """Several files, all of them or none: they are replaced when all are on the disk, the first one last."""
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            file = stack.enter_context(replacing(path))
+            file.write(content)
+            file.flush()
+
+
+def json_bytes(value: Any) -> bytes:
+    """A value as JSON."""
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def npy_bytes(array: np.ndarray) -> memoryview:
+    """An array as .npy. Into a file NumPy would write past Python, and not say why it could not."""
+    content = io.BytesIO()
     np.save(content, array)
-    with replacing(path) as file:
-        file.write(content.getbuffer())
+    return content.getbuffer()
+
+
+def npz_bytes(arrays: Mapping[str, Any]) -> memoryview:
+    """Named arrays as .npz."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    return content.getbuffer()
 
 
 def write_figure(path: Path, figure: Figure) -> None:
     """A figure as PNG, whole or not at all."""
     with replacing(path) as file:
         figure.savefig(file, dpi=150, format="png")
-
-
-def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Named arrays as .npz, whole or not at all."""
-    with replacing(path) as file:
-        np.savez(file, **arrays)

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from callbacks.atomic import write_arrays, write_json
+from callbacks.atomic import json_bytes, npz_bytes, write_all
 from callbacks.cache_activations import cached_activations
 from callbacks.datamodule import first_images
 from callbacks.processes import shared_draws
@@ -147,10 +147,8 @@ def measured_distances(
     row, arrays = measurement.table(images, index, num_samples)
     row |= {"name": folder.name, "layer": representation.layer, "seed": seed}
     row |= {"network_digest": digest(representation.network), "density_digest": digest(inverter.density)}
-    if trainer.is_global_zero:
-        write_arrays(folder / "distances.npz", arrays)
     shown = measurement.neighbours(images[:num_queries], index[:num_queries], num_candidates, space)
     if trainer.is_global_zero:
-        write_arrays(folder / "nearest.npz", shown)
-        write_json(folder / "distances.json", row)  # last: it says that all are there
+        files = {folder / "distances.npz": npz_bytes(arrays), folder / "nearest.npz": npz_bytes(shown)}
+        write_all({folder / "distances.json": json_bytes(row), **files})
     return row

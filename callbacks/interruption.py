@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
@@ -26,7 +27,7 @@ class Interruption(Callback):
     flag, on which all processes agree after each batch. SIGUSR1, which SLURM can send ahead of the time limit, puts a
     SLURM job back into the queue. A second SIGINT ends the run at once.
 
-    A test or a prediction is ended at once: there is nothing to save.
+    A test or a prediction is ended at once, and so is what comes before the first step: there is nothing to save.
 
     Args:
         checkpoint: Where to save.
@@ -34,11 +35,18 @@ class Interruption(Callback):
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self.received: signal.Signals | None = None
-        self.mid_validation = False
+        self.received: signal.Signals | None = None  # by this process
+        self.agreed: signal.Signals | None = None  # by any
+        self.training = self.mid_validation = False
         self.validated_step = -1
 
+    def listen(self) -> None:
+        """End the run at once, from now on until the first step."""
+        for number in SIGNALS:
+            signal.signal(number, self._end)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
+        self.training = True
         # Here, as Lightning's handlers are in place by now; it puts back all that it found when the fit ends.
         for number in SIGNALS:
             signal.signal(number, self._remember)
@@ -46,8 +54,7 @@ class Interruption(Callback):
     def on_test_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
         if self._asked(trainer):  # since the last step of a fit, which ended by itself
             raise SIGTERMException
-        for number in SIGNALS:
-            signal.signal(number, self._end)
+        self.listen()
 
     on_predict_start = on_test_start
 
@@ -62,7 +69,11 @@ class Interruption(Callback):
 
     def _asked(self, trainer: pl.Trainer) -> bool:
         """Whether any process has received a signal; every process asks at the same moment."""
-        return trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
+        mine = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
+        highest = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        if highest:
+            self.agreed = signal.Signals(highest)
+        return self.agreed is not None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -101,7 +112,7 @@ class Interruption(Callback):
             progress["current"], progress["is_last_batch"] = nothing, False
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING:
+        if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING or not self.training:
             return
         if self.validated_step != trainer.global_step:
             trainer.save_checkpoint(self.checkpoint)
@@ -111,11 +122,12 @@ class Interruption(Callback):
 
         Args:
             trainer: That was interrupted.
-            command: Which goes on.
+            command: Which goes on, or does it again.
         """
-        name = (self.received or signal.SIGTERM).name
+        name = (self.agreed or self.received or signal.SIGTERM).name
         if trainer.is_global_zero:
-            print(f"\nended by {name} after step {trainer.global_step}; go on with: {command}", flush=True)
+            when = f" after step {trainer.global_step}" if self.training else ""
+            print(f"\nended by {name}{when}; go on with: {command}", flush=True)
             environment = getattr(trainer.strategy, "cluster_environment", None)
             if name == "SIGUSR1" and isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
                 array = os.environ.get("SLURM_ARRAY_JOB_ID")

@@ -7,7 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.atomic import write_array
+from callbacks.atomic import npy_bytes, write_all
 from callbacks.processes import gathered
 
 
@@ -42,7 +42,7 @@ class Predictions(Callback):
 
     def _write(self, trainer: Trainer, predictions: Tensor, process: str, prefix: str) -> None:
         path = Path(trainer.default_root_dir) / f"predictions{process}.npy"
-        write_array(path, predictions.numpy())
+        write_all({path: npy_bytes(predictions.numpy())})
         kind = "class probabilities" if predictions.ndim == 2 else "samples"
         whose = "its share of the test images" if process else "the first test images"
         print(f"{prefix}{kind} {list(predictions.shape)} of {whose}: {path}")

@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from callbacks.atomic import write_array, write_json
+from callbacks.atomic import json_bytes, npy_bytes, write_all
 from callbacks.datamodule import datamodule_of, first_images
 from callbacks.processes import gathered, shared_draws
 from callbacks.wandb_run import WandbRun
@@ -128,10 +128,9 @@ class _Results(Callback):
         folder = Path(trainer.default_root_dir).parent
         head = {"name": folder.name, "commit": self.commit, "split": "test", "dataset": datamodule_of(trainer).name}
         self.row = {**head, **numbers, "checkpoint": self.checkpoint}
-        for name, array in arrays.items():
-            write_array(folder / f"{name}.npy", array.numpy())
         text = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.row.items()}
-        write_json(folder / "results.json", text)
+        files = {folder / f"{name}.npy": npy_bytes(array.numpy()) for name, array in arrays.items()}
+        write_all({folder / "results.json": json_bytes(text), **files})
         for logger in trainer.loggers:
             if isinstance(logger, WandbRun):
                 logger.summarise({k: v for k, v in numbers.items() if v is not None})

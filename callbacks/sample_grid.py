@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
 
-from callbacks.atomic import write_arrays, write_figure
+from callbacks.atomic import npz_bytes, write_all, write_figure
 from callbacks.datamodule import datamodule_of, first_images
 from callbacks.processes import shared_draws
 from evaluations.figures import mean_grid, sample_grid
@@ -71,7 +71,7 @@ class SampleGrid(Callback):
         if split == "test":
             arrays |= {"inputs": batch["image"], "index": batch["index"]}
             path = Path(trainer.default_root_dir).parent / "samples.npz"
-            write_arrays(path, {key: value.cpu().numpy() for key, value in arrays.items()})
+            write_all({path: npz_bytes({key: value.cpu().numpy() for key, value in arrays.items()})})
         write_figure(Path(trainer.default_root_dir) / f"{name}.png", figure)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

@@ -1,6 +1,7 @@
 """Lightning's Trainer with the verbs that ask a trained inverter, and one that shows the data."""
 
 import csv
+import io
 import signal
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from callbacks.atomic import write_array, write_figure, write_json
+from callbacks.atomic import json_bytes, npy_bytes, write_all, write_figure
 from callbacks.datamodule import first_images
 from callbacks.distances import measured_distances, raw_h
 from callbacks.processes import in_order, share
@@ -89,7 +90,7 @@ class Trainer(pl.Trainer):
                 # Image i of a process is image (rank + world_size i) of the test set.
                 process = f"_of_process_{self.global_rank}" if self.world_size > 1 else ""
                 path = folder / f"draws_finished{process}.npy"
-                write_array(path, torch.cat(finished).numpy())
+                write_all({path: npy_bytes(torch.cat(finished).numpy())})
                 kept = f"; they are kept in {path}, draw j of image i at {num_draws} i + j"
             print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept}")
             raise
@@ -98,8 +99,8 @@ class Trainer(pl.Trainer):
         draws = in_order(self, torch.cat(finished).unflatten(0, (-1, num_draws)))
         if not self.is_global_zero:
             return
-        write_array(folder / "draws.npy", draws.numpy())
-        write_array(folder / "inputs.npy", batch["image"].cpu().numpy())
+        inputs = batch["image"].cpu().numpy()
+        write_all({folder / "draws.npy": npy_bytes(draws.numpy()), folder / "inputs.npy": npy_bytes(inputs)})
         write_figure(folder / "draws.png", sample_grid(batch["image"], draws, inverter.representation.layer))
         print(f"{len(draws)} images, {num_draws} draws each: {folder / 'draws.png'}; as arrays draws.npy, inputs.npy")
 
@@ -132,8 +133,9 @@ class Trainer(pl.Trainer):
         header = ["image", *(f"log p(x | h of {name}), nats" for name in contexts or ["itself"])]
         rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(images, matrix.tolist(), strict=True)]
         path = Path(self.default_root_dir) / "scores.csv"
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *rows])
+        text = io.StringIO()
+        csv.writer(text).writerows([header, *rows])
+        write_all({path: text.getvalue().encode()})
         widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
         for row in [header, *rows]:
             print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
@@ -199,7 +201,7 @@ class Trainer(pl.Trainer):
         h = raw_h(inverter, images)
         rows = [row | {"network_digest": digest(inverter.representation.network)} for row in all_estimates(h)]
         path = Path(self.default_root_dir).parent / "estimators.json"
-        write_json(path, rows)
+        write_all({path: json_bytes(rows)})
         print(f"{inverter.representation.layer} of {len(images)} test images, nats; in {path}")
         for row in rows:
             print(f"  {row['estimator']:40} {row['estimate_nats']:.2f}")

@@ -4,11 +4,13 @@ import signal
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -244,9 +246,10 @@ class ImageDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Which data a checkpoint saw, and how far: the epoch, and its global batches that are done."""
-        state = {"dataset": self.name, "seed": self.seed}
+        state: dict[str, Any] = {"dataset": self.name, "seed": self.seed}
         if self.trainer is None:
             return state
+        state["images"] = self._num_images()
         loop = self.trainer.fit_loop
         progress = loop.epoch_loop.batch_progress
         epoch = max(loop.epoch_progress.current.ready - 1, 0)
@@ -254,8 +257,30 @@ class ImageDataModule(LightningDataModule):
             return {**state, "epoch": epoch + 1, "batches_done": 0}
         return {**state, "epoch": epoch, "batches_done": progress.current.processed}  # type: ignore[attr-defined] # of a subclass
 
+    def _num_images(self) -> dict[str, int]:
+        return {split: len(self.datasets[split]) for split in ("train", "val")}  # type: ignore[arg-type] # all have a length
+
+    def check(self, checkpoint: dict[str, Any], source: str | Path) -> None:
+        """Raises ValueError where a checkpoint has seen other data, or other parts of this data for training."""
+        for state in checkpoint.values():
+            if not isinstance(state, dict) or "dataset" not in state:
+                continue
+            if state["dataset"] != self.name:
+                raise ValueError(
+                    f"{source} was trained on {state['dataset']}, not on {self.name}; give the config of that data"
+                )
+            if state.get("seed", self.seed) != self.seed:
+                raise ValueError(
+                    f"{source} was trained with --data.seed {state['seed']}, not {self.seed}, which divides the images "
+                    f"differently into training and test; give --data.seed {state['seed']}"
+                )
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError for the checkpoint of another data set."""
-        if state_dict["dataset"] != self.name:
-            raise ValueError(f"the checkpoint was trained on {state_dict['dataset']}, not on {self.name}")
+        """Raises ValueError for the checkpoint of other data; where a training goes on, of another number of images."""
+        self.check({"data": state_dict}, "the checkpoint")
+        before, now = state_dict.get("images"), self._num_images()
+        if self.trainer and self.trainer.state.fn == TrainerFn.FITTING and before and before != now:
+            raise ValueError(
+                f"the checkpoint was trained with {before} images, not {now}; give the same data arguments"
+            )
         self.first_epoch, self.batches_done = state_dict.get("epoch", 0), state_dict.get("batches_done", 0)

@@ -88,9 +88,32 @@ def test_a_checkpoint_of_other_data_is_refused(with_inverter, capsys):
     checkpoint = torch.load(checkpoint_of("inverter_mnist5k_fc3"), weights_only=True)
     checkpoint["MNIST5kDataModule"]["dataset"] = "svhn"
     torch.save(checkpoint, "svhn.ckpt")
-    for verb in ("fit", "test"):
-        message = failure(capsys, verb, *SHORT, "--trainer.max_steps=3", "--ckpt_path=svhn.ckpt")
-        assert "the checkpoint was trained on svhn, not on mnist5k" in message
+    for verb, *more in VERBS:
+        message = failure(capsys, verb, *SHORT, *more, "--ckpt_path=svhn.ckpt")
+        assert "svhn.ckpt was trained on svhn, not on mnist5k; give the config of that data" in message
+
+
+VERBS = (
+    ["fit", "--trainer.max_steps=3"], ["test"], ["validate"], ["predict"], ["sample"], ["distances"], ["estimators"],
+    ["score", "--images=[a.png]"],
+)  # fmt: skip
+
+
+def test_a_checkpoint_is_not_tested_on_images_that_it_was_trained_on(with_inverter, capsys):
+    for verb, *more in VERBS:
+        ckpt_path = "--ckpt_path=last" if verb == "fit" else "--ckpt_path=best"
+        message = failure(capsys, verb, *SHORT, *more, "--data.seed=1", ckpt_path)
+        assert "was trained with --data.seed 0, not 1" in message
+    message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=3", "--data.num_train=100", "--ckpt_path=last")
+    assert "give the same data arguments" in message
+    main(["test", *SHORT, "--data.num_train=100"])
+
+
+def test_auto_begins_a_training_and_nothing_else(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for verb, *more in VERBS[1:]:
+        message = failure(capsys, verb, *SHORT, *more, "--ckpt_path=auto")
+        assert "no last checkpoint in runs/inverter_mnist5k_fc3; make one with" in message
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(with_inverter, capsys):
@@ -110,11 +133,11 @@ def test_a_full_disk_leaves_results_as_they_were(with_inverter, capsys):
     folder = Path("runs/inverter_mnist5k_fc3")
     before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     with largest_file(20_000):
-        message = failure(capsys, "test", *SHORT, "--data.seed=1")
+        message = failure(capsys, "test", *SHORT, "--trainer.limit_test_batches=2")
     assert "log_prob_per_pixel.npy (File too large); the file that was there is kept" in message
-    after = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    assert before["results.json"] == after["results.json"]
-    assert before["log_prob_per_pixel.npy"] == after["log_prob_per_pixel.npy"]
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == before
+    main(["test", *SHORT, "--trainer.limit_test_batches=2"])
+    assert np.load(folder / "index.npy").shape == (20,)
 
 
 def test_a_full_disk_stops_a_cache(with_inverter, capsys):

@@ -1,18 +1,24 @@
 """A run that was stopped and resumed is the uninterrupted one, bit for bit."""
 
 import csv
+import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from digests import checkpoint_digest, run_digests
 from kill_trial import trial
-from small_runs import CLI, INVERTER, SMALL, environment_of_its_own, signal_at, the_run
+from small_runs import CLI, INVERTER, SHORT, SMALL, environment_of_its_own, signal_at, the_run, write_short_config
 
 from callbacks.metrics_csv import MetricsCSV
+from callbacks.run_folders import training, wait_for_trainings
 from cli import main
 from inverters.checkpoints import load_checkpoint
 
@@ -51,6 +57,18 @@ def test_stopped_at_a_step(with_classifier, uninterrupted, step):
     assert run_digests(the_run(Path())) == uninterrupted
     runs_of_wandb = {path.name.split("-", 3)[3] for path in the_run(Path()).glob("wandb/offline-run-*")}
     assert len(runs_of_wandb) == 1  # two folders of one run
+
+
+def test_the_command_that_a_stopped_run_prints_goes_on_with_it(with_classifier, uninterrupted, capsys):
+    stopped([*FIT, "--ckpt_path=auto", signal_at(3)])
+    (command,) = re.findall("ended by SIGTERM after step 3; go on with: (.*)", capsys.readouterr().out)
+    python, program, *arguments = shlex.split(command)
+    assert (python, program) == ("python", "cli.py")
+    Path("runs/inverter_mnist5k_fc3/9999-newer/checkpoints").mkdir(parents=True)  # of another run, started since
+    Path("runs/inverter_mnist5k_fc3/9999-newer/checkpoints/last.ckpt").touch()
+    main(arguments)
+    shutil.rmtree("runs/inverter_mnist5k_fc3/9999-newer")
+    assert run_digests(the_run(Path())) == uninterrupted
 
 
 def test_stopped_at_the_last_step(with_classifier, uninterrupted):
@@ -121,6 +139,65 @@ def test_a_classifier_too(tmp_path, monkeypatch):
         (last,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
         found.append((checkpoint_digest(last), (last.parents[1] / "metrics.csv").read_bytes()))
     assert found[0] == found[1]
+
+
+def test_an_interrupted_classifier_is_finished_before_it_is_inverted(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_short_config(tmp_path, "classifier_mnist5k", 4)
+    stopped(["fit", "--config=classifier_mnist5k.yaml", "--trainer.val_check_interval=1", signal_at(2)])
+    main(["fit", *SHORT, "--trainer.max_steps=1"])
+    assert "training it first" in capsys.readouterr().out
+    assert load_checkpoint(the_run(tmp_path, "classifier_mnist5k") / "checkpoints" / "last.ckpt")["global_step"] == 4
+    main(["fit", *SHORT, "--trainer.max_steps=1"])
+    assert "training it first" not in capsys.readouterr().out
+
+
+def test_a_signal_while_the_missing_classifier_is_trained_ends_both(tmp_path):
+    write_short_config(tmp_path, "classifier_mnist5k", 100_000)
+    call = [sys.executable, str(CLI), "fit", *SHORT, "--trainer.max_steps=1"]
+    with subprocess.Popen(call, cwd=tmp_path, env=environment_of_its_own(), stdout=subprocess.PIPE, text=True) as run:
+        wait_for(tmp_path, "runs/classifier_mnist5k/*/metrics.csv")
+        run.send_signal(signal.SIGUSR1)
+        said, _ = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGUSR1
+    assert re.search("ended by SIGTERM after step .*classifier_mnist5k", said)
+    assert re.search(r"ended by SIGUSR1; go on with: python cli\.py fit .*inverter_mnist5k_fc3", said)
+    assert list(tmp_path.glob("runs/classifier_mnist5k/*/checkpoints/last.ckpt"))
+
+
+def wait_for(folder, pattern):
+    end = time.monotonic() + 60
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_one_process_trains_a_run_and_others_wait(tmp_path, capsys):
+    folder = tmp_path / "a_config" / "2026-01-01"
+    folder.mkdir(parents=True)
+    entered, leave = threading.Event(), threading.Event()
+
+    def train():
+        with training(folder):
+            (folder / ".metrics.csv.abcdefgh").touch()
+            entered.set()
+            leave.wait(30)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    entered.wait(30)
+    with pytest.raises(ValueError, match=r"another process is training .*2026-01-01"), training(folder):
+        pass
+    threading.Timer(0.5, leave.set).start()
+    wait_for_trainings(tmp_path, "a_config")
+    assert leave.is_set()
+    assert "waiting for its end" in capsys.readouterr().out
+    thread.join()
+    with suppress(KeyError), training(folder):
+        assert not list(folder.glob(".metrics.csv.*"))  # as a killed process leaves
+        raise KeyError
+    assert [path.name for path in folder.iterdir() if path.name != "training.lock"] == ["unfinished"]
+    wait_for_trainings(tmp_path, "a_config")
 
 
 def test_rows_after_the_checkpoint_are_written_again(tmp_path):
