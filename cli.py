@@ -1,13 +1,17 @@
 """The command line: python cli.py {fit,test,sample,distances,...} --config NAME.yaml ..."""
 
+import signal
+import sys
+
+if __name__ == "__main__":  # Ctrl-C while the libraries are imported, which takes seconds
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+
 import argparse
 import contextlib
-import difflib
 import inspect
 import os
 import shlex
 import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,9 +25,12 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from callbacks.arguments import check_arguments
+from callbacks.atomic import write_all
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.cache_activations import CacheActivations
 from callbacks.checkpoint_files import CheckpointFiles
+from callbacks.config_files import find_config, with_config_paths
 from callbacks.cost_estimate import CostEstimate
 from callbacks.exact_resume import ExactResume
 from callbacks.fit_variance import FitVariance
@@ -40,7 +47,7 @@ from callbacks.report import write_report
 from callbacks.results import ClassifierResults, InverterResults, summary
 from callbacks.run_folders import find_checkpoint, new_run_folder, newest_checkpoint, run_folder_of, training
 from callbacks.sample_grid import SampleGrid
-from callbacks.sentences import of_a_peer, of_parser, tell
+from callbacks.sentences import first_words, of_a_peer, of_parser, tell
 from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import StopAtNaN
 from callbacks.trained_classifier import trained_classifier
@@ -159,6 +166,7 @@ class InverterCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.arguments = list(sys.argv[1:] if args is None else args)
+        first_words(self.arguments, list(self.subcommands()))
         arguments, names = with_config_paths(list(self.arguments))
         if names:
             self.name = names[0]
@@ -170,7 +178,8 @@ class InverterCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         # Everything that lies under this key is ours from here on.
         self.settings = self.config[self.subcommand]
-        self.root = Path(self.settings.trainer.default_root_dir)
+        check_arguments(self.settings)
+        self.root = Path(self.settings.trainer.default_root_dir or "runs")
         self.checkpoint, self.run_folder = self._places()
         if self.subcommand != "show":
             self.settings.ckpt_path = str(self.checkpoint) if self.checkpoint else None
@@ -219,7 +228,12 @@ class InverterCLI(LightningCLI):
         options = {key: self.settings.trainer[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
         if not isinstance(options["strategy"], str):
             options["strategy"] = "ddp"  # a class with arguments: all need a process group, as this one
-        checkpoint, folder = of_first_process((checkpoint, folder), options)
+        try:
+            checkpoint, folder = of_first_process((checkpoint, folder), options)
+        except Exception:
+            if folder and not checkpoint:
+                remove_empty(folder)
+            raise
         os.environ[OF_PARENT] = f"{os.getpid()}\n{folder}\n{checkpoint or ''}"
         return checkpoint, folder
 
@@ -283,16 +297,19 @@ class InverterCLI(LightningCLI):
         path = self.run_folder / "config.yaml"
         if path.exists():  # a resumed run
             path = new_run_folder(self.run_folder, "resumed") / "config.yaml"
-        self._parser("fit").save(self.settings, path, skip_unset=False)
+        write_all({path: self._parser("fit").dump(self.settings, skip_unset=False).encode()})
 
     def before_fit(self) -> None:
+        reference = self.settings.classifier if isinstance(self.model, Inverter) and not self.checkpoint else None
+        self.datamodule.check_processes(self.trainer.world_size)
+        if reference and not reference.endswith(".ckpt"):
+            find_config(f"{Path(reference).stem}.yaml")
         self._save_config()
         self.interruption.listen()
-        if isinstance(self.model, Inverter) and self.settings.classifier and not self.checkpoint:
-            self._until_interrupted(self._find_classifier)
+        if reference:
+            self._until_interrupted(partial(self._find_classifier, reference))
 
-    def _find_classifier(self) -> None:
-        reference = self.settings.classifier
+    def _find_classifier(self, reference: str) -> None:
         if reference.endswith(".ckpt"):
             self.freeze.checkpoint = find_checkpoint(self.root, self.name, reference)
         else:
@@ -411,28 +428,6 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def with_config_paths(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Arguments with every bare config name found in this folder or in configs/, and the configs' names.
-
-    Raises:
-        FileNotFoundError: There is no such config.
-    """
-    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
-    names = []
-    for i, argument in enumerate(arguments[:-1]):
-        if argument in ("--config", "-c"):
-            given = Path(arguments[i + 1])
-            places = [given, HERE / "configs" / given]
-            found = next((path for path in places if path.is_file()), None)
-            if found is None:
-                near = difflib.get_close_matches(given.stem, [p.stem for p in (HERE / "configs").glob("*.yaml")], n=1)
-                hint = f"; did you mean {near[0]}.yaml?" if near else ""
-                raise FileNotFoundError(f"no config {given} here or in {HERE / 'configs'}{hint}")
-            arguments[i + 1] = str(found)
-            names.append(found.stem)
-    return arguments, names
-
-
 def current_commit() -> str | None:
     """The commit of this code, with "-dirty" where files differ from it; None outside a repository."""
     try:
@@ -443,6 +438,13 @@ def current_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return described.stdout.strip()
+
+
+def remove_empty(folder: Path) -> None:
+    """A run that was refused leaves no folder; one that holds files stays."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+        folder.parent.rmdir()
 
 
 def report(arguments: list[str]) -> None:
@@ -457,6 +459,8 @@ def report(arguments: list[str]) -> None:
 def main(args: list[str] | None = None) -> None:
     """Run one command; an error that a user can mend ends it with one sentence and exit status 1."""
     quiet()
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     arguments = sys.argv[1:] if args is None else args
     try:
         if arguments[:1] == ["report"]:
@@ -464,13 +468,11 @@ def main(args: list[str] | None = None) -> None:
         else:
             InverterCLI(**OPTIONS, args=args)
     except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         tell(error)
-        with contextlib.suppress(OSError):  # a run that was refused leaves no folder; one that holds files stays
-            folder = Path(os.environ.get(OF_PARENT, "\n").split("\n")[1])
-            folder.rmdir()
-            folder.parent.rmdir()
+        remove_empty(Path(os.environ.get(OF_PARENT, "\n").split("\n")[1]))
         sys.exit(1)
     finally:
         finish_wandb()

@@ -21,9 +21,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write; it takes the place of `path` when the block ends without an error.
 
     Raises:
-        OSError: There is no room, with the path and the remedy; or any other, as it is.
+        OSError: There is no room, or no file can be there, with the path and the remedy; or any other, as it is.
     """
     temporary = None
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is there and is no file; give another place to write to")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -39,6 +41,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and error.errno in FULL:
             kept = "; the file that was there is kept" if path.exists() else ""
             raise OSError(f"no room to write {path} ({os.strerror(error.errno)}){kept}; make room there") from error
+        if isinstance(error, FileExistsError | NotADirectoryError | PermissionError) and not temporary:
+            raise OSError(f"cannot write {path} ({error.strerror}); give another place to write to") from error
         raise
 
 

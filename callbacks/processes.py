@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from inverters.inverter import Inverter
@@ -66,10 +67,17 @@ def of_first_process(value: Any, options: dict[str, Any]) -> Any:
     Args:
         value: Of this process; of the first one it is taken.
         options: Lightning's accelerator, devices, num_nodes and strategy.
+
+    Raises:
+        ValueError: Lightning cannot make a trainer of these.
     """
-    trainer = pl.Trainer(
-        **options, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
-    )
+    try:
+        trainer = pl.Trainer(
+            **options, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+        )
+    except (TypeError, ValueError, MisconfigurationException) as error:
+        given = ", ".join(f"trainer.{key} {value}" for key, value in options.items())
+        raise ValueError(f"these processes cannot be had ({error}); change one of {given}") from error
     strategy = trainer.strategy
     if not isinstance(strategy, ParallelStrategy) or trainer.world_size == 1:
         return value

@@ -24,6 +24,8 @@ def new_run_folder(root: Path, name: str) -> Path:
             return folder
         except FileExistsError:
             attempt += 1
+        except (NotADirectoryError, PermissionError) as error:
+            raise OSError(f"cannot make the folder {folder} ({error.strerror}); give another one") from error
 
 
 def run_folder_of(checkpoint: Path) -> Path | None:

@@ -11,6 +11,20 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 
+def first_words(arguments: Sequence[str], verbs: Sequence[str]) -> None:
+    """Raises ValueError, with the remedy, where a command does not begin with a verb and name a config."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        return
+    verb, *rest = arguments
+    if verb not in verbs:
+        near = difflib.get_close_matches(verb, [*verbs, "report"], n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"the first word is one of {', '.join(verbs)}, report"
+        raise ValueError(f"no verb {verb!r}; {hint}")
+    if not any(word.startswith(("-", "+")) for word in rest):
+        name = next(iter(rest), "NAME.yaml")
+        raise ValueError(f"{verb} needs a config: python cli.py {verb} --config {name}; there are many in configs/")
+
+
 def of_parser(message: str, keys: Sequence[str], classes: Sequence[str]) -> str:
     """The point of a parser's message, which can run to dozens of lines; for a misspelt name with the nearest one.
 
@@ -22,7 +36,10 @@ def of_parser(message: str, keys: Sequence[str], classes: Sequence[str]) -> str:
     unknown = re.search(r"Option '(.+?)' is not accepted|Key '(.+?)' is not expected|arguments: --([\w.]+)", message)
     if unknown:
         key = next(group for group in unknown.groups() if group)
-        near = difflib.get_close_matches(key.split(".")[-1], keys, n=1)
+        last = key.split(".")[-1]
+        near = difflib.get_close_matches(last, keys, n=1)
+        if near == [last]:
+            return f"no key {key!r} for this verb and these classes; see --help for the keys"
         return f"no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help for the keys")
     class_name = re.search(r"Expected a dot import path string: (\S+)", message)
     if class_name:

@@ -121,6 +121,8 @@ class Trainer(pl.Trainer):
             contexts: Likewise; without them each image is scored under its own representation.
             ckpt_path: A file, or best or last of the newest run; best by default.
         """
+        if not images:
+            raise ValueError("no images to score; give --images '[a.png, b.png]'")
         inverter = self._restored(model, str(ckpt_path))
         x = load_images(images, datamodule.image_shape).to(inverter.device)
         h = load_images(contexts, datamodule.image_shape).to(inverter.device) if contexts else x

@@ -218,13 +218,17 @@ class ImageDataModule(LightningDataModule):
             generator=self.generator(),  # otherwise making an iterator would draw from the global random state
         )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """Raises ValueError where the global batch does not divide among the processes."""
-        world, rank = self._replicas()
+    def check_processes(self, world: int) -> None:
+        """Raises ValueError where the global batch does not divide among so many processes."""
         if self.batch_size % world:
             raise ValueError(
                 f"data.batch_size {self.batch_size} does not divide among {world} processes; choose a multiple"
             )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Raises ValueError where the global batch does not divide among the processes."""
+        world, rank = self._replicas()
+        self.check_processes(world)
         mine = self.batch_size // world
         sampler = ResumableSampler(
             self.datasets["train"], world, rank, self.seed, self.first_epoch, self.batches_done * mine

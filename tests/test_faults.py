@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -107,6 +108,104 @@ def test_a_checkpoint_is_not_tested_on_images_that_it_was_trained_on(with_invert
     message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=3", "--data.num_train=100", "--ckpt_path=last")
     assert "give the same data arguments" in message
     main(["test", *SHORT, "--data.num_train=100"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fit", "--data.batch_size=-4"], "data.init_args.batch_size is -4; give at least 1"),
+        (["fit", "--data.batch_size=0"], "data.init_args.batch_size is 0; give at least 1"),
+        (["fit", "--model.density.num_filters=0"], "num_filters is 0; give at least 1"),
+        (["fit", "--num_agreement=0"], "num_agreement is 0; give at least 1"),
+        (["fit", "--sample_grid.num_images=-1"], "sample_grid.num_images is -1; give at least 0"),
+        (["fit", "--sample_grid.every_n_steps=0"], "sample_grid.every_n_steps is 0; give at least 1"),
+        (["fit", "--patience=0"], "patience is 0; give at least 1"),
+        (["fit", "--trainer.max_steps=0"], "trainer.max_steps is 0; give the number of steps"),
+        (["fit", "--trainer.max_steps=-1"], "trainer.max_steps is -1; give the number of steps"),
+        (["fit", "--trainer.max_epochs=0"], "give the number of steps"),
+        (["fit", "--trainer.val_check_interval=0"], "trainer.val_check_interval is 0, so that there would be nothing"),
+        (["fit", "--trainer.limit_val_batches=0"], "trainer.limit_val_batches is 0, so that there would be nothing"),
+        (["test", "--trainer.limit_test_batches=0"], "trainer.limit_test_batches is 0, so that there would be nothing"),
+        (["fit", "--trainer.accumulate_grad_batches=2"], "data.batch_size is the whole batch of a step"),
+        (["fit", "--trainer.devices=abc"], "change one of trainer.accelerator cpu, trainer.devices abc"),
+        (["fit", "--trainer.devices=0"], "change one of trainer.accelerator cpu, trainer.devices 0"),
+        (["fit", "--trainer.strategy=dpp"], "trainer.strategy dpp"),
+        (["sample", "--num_images=0"], "num_images is 0; give at least 1"),
+        (["sample", "--num_draws=-1"], "num_draws is -1; give at least 1"),
+        (["distances", "--num_candidates=0"], "num_candidates is 0; give at least 1"),
+        (["score", "--images=[]"], "no images to score; give --images"),
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_at_once(with_inverter, capsys, arguments, expected):
+    verb, argument = arguments
+    small = [word for word in SHORT if word.split("=")[0] != argument.split("=")[0]]
+    before = sorted(Path("runs/inverter_mnist5k_fc3").iterdir())
+    assert expected in failure(capsys, verb, *small, argument)
+    assert sorted(Path("runs/inverter_mnist5k_fc3").iterdir()) == before  # no folder is left
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "holds no keys"),
+        (b"5\n", "holds no keys"),
+        (b"- a\n", "holds no keys"),
+        (b"model:\n\tlayer: fc3\n", "cannot be read in line 2: found character '\\t' that cannot start any token"),
+        (b"\xff\xfe\x00", "cannot be read"),
+        (b"trainer:\n  max_steps: 1\n  max_steps: 2\n", "has max_steps a second time in line 3; keep one of both"),
+    ],
+)
+def test_a_config_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, content, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_bytes(content)
+    message = failure(capsys, "fit", "--config=mine.yaml")
+    assert "the config mine.yaml" in message
+    assert expected in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["fit"], "fit needs a config: python cli.py fit --config NAME.yaml"),
+        (["fit", "inverter_mnist5k_fc3.yaml"], "python cli.py fit --config inverter_mnist5k_fc3.yaml"),
+        (["fti", *SHORT], "no verb 'fti'; did you mean 'fit'?"),
+        (["repotr"], "no verb 'repotr'; did you mean 'report'?"),
+        ([*SHORT, "fit"], "the first word is one of fit,"),
+        (["show", *SHORT, "--ckpt_path=best"], "no key 'ckpt_path' for this verb"),
+        (["fit", "--config=a_folder"], "the config a_folder is a folder"),
+        (["fit", *SHORT, "--classifier=classifier_mnst5k"], "did you mean classifier_mnist5k.yaml?"),
+        (["fit", *SHORT, "--trainer.default_root_dir=a_file"], "cannot make the folder a_file/"),
+        (["report", "--output=a_folder"], "a_folder is there and is no file; give another place to write to"),
+        (["report", "--output=a_file/report.html"], "cannot write a_file/report.html"),
+    ],
+)
+def test_what_a_new_user_types_is_answered_with_the_remedy(with_inverter, capsys, arguments, expected):
+    Path("a_folder").mkdir()
+    Path("a_file").touch()
+    before = sorted(path for path in Path("runs").rglob("*") if path.name != "last_error.txt")
+    assert expected in failure(capsys, *arguments)
+    if arguments[0] != "report":
+        assert sorted(path for path in Path("runs").rglob("*") if path.name != "last_error.txt") == before
+
+
+def test_a_device_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="pipe is there and is no file"), replacing(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
+def test_ctrl_c_while_libraries_are_imported_is_answered_without_a_traceback(tmp_path, seconds):
+    with subprocess.Popen(
+        [sys.executable, str(CLI), "report"], cwd=tmp_path, env=environment_of_its_own(), stderr=subprocess.PIPE,
+        text=True,
+    ) as run:  # fmt: skip
+        time.sleep(seconds)
+        run.send_signal(signal.SIGINT)
+        _, said = run.communicate(timeout=60)
+    assert "Traceback" not in said
+    assert run.returncode in (1, 130)  # 1 where it had ended by itself: there are no runs
 
 
 def test_auto_begins_a_training_and_nothing_else(tmp_path, monkeypatch, capsys):
