@@ -166,7 +166,6 @@ class InverterCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         self.arguments = list(sys.argv[1:] if args is None else args)
-        first_words(self.arguments, list(self.subcommands()))
         arguments, names = with_config_paths(list(self.arguments))
         if names:
             self.name = names[0]
@@ -466,6 +465,7 @@ def main(args: list[str] | None = None) -> None:
         if arguments[:1] == ["report"]:
             report(arguments[1:])
         else:
+            first_words(arguments, list(InverterCLI.subcommands()))
             InverterCLI(**OPTIONS, args=args)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

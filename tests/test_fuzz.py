@@ -69,9 +69,7 @@ def mutated(content, generator):
         elif kind == 4:
             del data[start:]
         else:
-            data[start:start] = generator.choice(
-                (b"\0\0\0\0", b"\xff" * 8, b"!!python/object/apply:os.system", b"1e400", b"\n- ")
-            )
+            data[start:start] = generator.choice(ODD)
     return bytes(data)
 
 
@@ -160,6 +158,19 @@ def test_a_mutated_config_is_answered(with_inverter, capsys, name):
     for _ in range(25 * TIMES):
         Path("mutated.yaml").write_bytes(mutated(content, generator))
         answered(capsys, "fit", "--config=mutated.yaml", "--print_config")
+
+
+def test_a_mutated_config_that_can_be_read_trains_or_is_answered(with_inverter, capsys):
+    """With the command line's own sizes, which win over the config's: a run stays small."""
+    content = (ROOT / "configs" / "inverter_mnist5k_fc3.yaml").read_bytes()
+    generator = random.Random(5)
+    small = [word for word in INVERTER if not word.startswith("--config")]
+    trained = 0
+    for _ in range(15 * TIMES):
+        Path("mutated.yaml").write_bytes(mutated(content, generator))
+        more = ["--trainer.max_steps=1", "--test_after_fit=false", "--train_classifier=false"]
+        trained += answered(capsys, "fit", "--config=mutated.yaml", *small, *more)
+    assert trained
 
 
 DATA = {
