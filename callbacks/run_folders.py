@@ -49,7 +49,8 @@ def training(folder: Path) -> Iterator[None]:
             (folder / UNFINISHED).unlink()
     except Timeout as error:
         raise ValueError(
-            f"another process is training {folder}; wait for its end, or leave out --ckpt_path to train anew"
+            f"another process is training {folder}; wait for its end, or leave out --ckpt_path to train anew; if there is "
+            f"no such process, delete {folder / LOCK}"
         ) from error
 
 
@@ -60,7 +61,7 @@ def wait_for_trainings(root: Path, name: str) -> None:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"another process is training {mark.parent}; waiting for its end", flush=True)
+            print(f"another process is training {mark.parent} and holds {LOCK} there; waiting for its end", flush=True)
             lock.acquire()
         lock.release()
 
