@@ -49,8 +49,8 @@ def training(folder: Path) -> Iterator[None]:
             (folder / UNFINISHED).unlink()
     except Timeout as error:
         raise ValueError(
-            f"another process is training {folder}; wait for its end, or leave out --ckpt_path to train anew; if there is "
-            f"no such process, delete {folder / LOCK}"
+            f"another process is training {folder}; wait for its end, or leave out --ckpt_path to train anew; if no "
+            f"process does, delete {folder / LOCK}"
         ) from error
 
 
