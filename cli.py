@@ -3,7 +3,8 @@
 import signal
 import sys
 
-if __name__ == "__main__":  # Ctrl-C while the libraries are imported, which takes seconds
+# Ctrl-C while the libraries are imported, which takes seconds. A job in the background may have been told to ignore it.
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
 import argparse

@@ -20,7 +20,7 @@ def first_words(arguments: Sequence[str], verbs: Sequence[str]) -> None:
         near = difflib.get_close_matches(verb, [*verbs, "report"], n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"the first word is one of {', '.join(verbs)}, report"
         raise ValueError(f"no verb {verb!r}; {hint}")
-    if not any(word.startswith(("-", "+")) for word in rest):
+    if not any(word.startswith("-") for word in rest):
         name = next(iter(rest), "NAME.yaml")
         raise ValueError(f"{verb} needs a config: python cli.py {verb} --config {name}; there are many in configs/")
 

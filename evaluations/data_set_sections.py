@@ -59,6 +59,11 @@ def what_is_kept(group: DataSet) -> Section | None:
         parts.append(f"Left out, because tested on other images than these: {', '.join(group.left_out)}.")
     if group.one_network and len(log_probs) + (p_x is not None) > 1:
         parts += _steps(log_probs, p_x)
+    if len(group.classifiers) < len(group.digests):
+        parts.append(
+            "Some of these inverters are of a classifier that was trained again since, so that not every layer is a "
+            "function of the one before it, and differences between layers are not given."
+        )
     grid = _grid(group)
     if grid:
         parts.append(grid)

@@ -35,9 +35,19 @@ class DataSet:
     left_out: list[str] = field(default_factory=list)
 
     @property
+    def classifiers(self) -> set[str]:
+        """The names of those whose layers are inverted."""
+        return {run.row["classifier"] for run in self.inverters.values()}
+
+    @property
+    def digests(self) -> set[str]:
+        """Of their weights."""
+        return {run.row["network_digest"] for run in self.inverters.values()}
+
+    @property
     def one_network(self) -> bool:
         """Whether every layer is a function of the one before it: of the same network, with the same weights."""
-        return len({run.row["network_digest"] for run in self.inverters.values()}) == 1
+        return len(self.digests) == 1
 
 
 def image_index(run: Run) -> np.ndarray:

@@ -50,7 +50,9 @@ def dynamics(name: str, kinds: Dynamics, p_x: Run | None) -> Section:
         for kind, layers in kinds.items()
         for earlier, later in combinations(layers, 2)  # from the input to the output
         for n in sorted(layers[earlier].keys() & layers[later].keys())
-        if (found := nce_difference(layers[later][n], layers[earlier][n])) and is_rise(found)
+        if layers[earlier][n].row["network_digest"] == layers[later][n].row["network_digest"]
+        and (found := nce_difference(layers[later][n], layers[earlier][n]))
+        and is_rise(found)
     ]
     differences = [[words, estimate(found)] for words, run, less in pairs if (found := nce_difference(run, less))]
     values = {

@@ -313,6 +313,7 @@ def test_layers_of_other_weights_are_not_compared_as_layers(runs):
     tables, words = parts(runs)
     assert "Differences of NCE, nats." not in tables
     assert "as it should be" not in words
+    assert "a classifier that was trained again since" in words
     assert "NCE over layers, relative to th"[:30] not in charts(runs)
 
 
