@@ -15,6 +15,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -178,7 +179,7 @@ class InverterCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         # Everything that lies under this key is ours from here on.
         self.settings = self.config[self.subcommand]
-        check_arguments(self.settings)
+        check_arguments(str(self.subcommand), self.settings)
         self.root = Path(self.settings.trainer.default_root_dir or "runs")
         self.checkpoint, self.run_folder = self._places()
         if self.subcommand != "show":
@@ -302,35 +303,34 @@ class InverterCLI(LightningCLI):
     def before_fit(self) -> None:
         reference = self.settings.classifier if isinstance(self.model, Inverter) and not self.checkpoint else None
         self.datamodule.check_processes(self.trainer.world_size)
-        if reference and not reference.endswith(".ckpt"):
-            find_config(f"{Path(reference).stem}.yaml")
-        self._save_config()
         self.interruption.listen()
-        if reference:
+        if reference and reference.endswith(".ckpt"):
+            self.freeze.checkpoint = find_checkpoint(self.root, self.name, reference)
+        elif reference:
             self._until_interrupted(partial(self._find_classifier, reference))
 
     def _find_classifier(self, reference: str) -> None:
-        if reference.endswith(".ckpt"):
-            self.freeze.checkpoint = find_checkpoint(self.root, self.name, reference)
-        else:
-            data = self.settings.data.init_args
-            shared = {
-                "trainer.default_root_dir": self.root,
-                "trainer.accelerator": self.settings.trainer.accelerator,
-                "trainer.devices": 1,
-                **{f"data.{key}": data[key] for key in SAME_DATA if key in data},
-            }
-            arguments = [part for key, value in shared.items() if value for part in (f"--{key}", str(value))]
-            self.freeze.checkpoint = trained_classifier(
-                self.root, Path(reference).stem, HERE / "cli.py", arguments, self.settings.train_classifier
-            )
+        name = Path(reference).stem
+        if not newest_checkpoint(self.root, name, "best", finished=True):
+            find_config(f"{name}.yaml")
+        data = self.settings.data.init_args
+        shared = {
+            "trainer.default_root_dir": self.root,
+            "trainer.accelerator": self.settings.trainer.accelerator,
+            "trainer.devices": 1,
+            **{f"data.{key}": data[key] for key in SAME_DATA if key in data},
+        }
+        arguments = [part for key, value in shared.items() if value for part in (f"--{key}", str(value))]
+        self.freeze.checkpoint = trained_classifier(
+            self.root, name, HERE / "cli.py", arguments, self.settings.train_classifier
+        )
 
     def _command(self) -> str:
         """What goes on with this run, or does it again where it has no checkpoint."""
         arguments, last = self.arguments, self.run_folder / "checkpoints" / "last.ckpt"
         if self.subcommand == "fit" and last.is_file():
-            words = iter(arguments)
-            kept = [w for w in words if not w.startswith("--ckpt_path=") and (w != "--ckpt_path" or not next(words))]
+            pairs = pairwise(["", *arguments])
+            kept = [w for before, w in pairs if "--ckpt_path" not in (before, w.split("=")[0])]
             arguments = [*kept, "--ckpt_path", str(last)]
         return shlex.join(["python", "cli.py", *arguments])
 
@@ -350,12 +350,14 @@ class InverterCLI(LightningCLI):
                 f"another version: {error}; give another checkpoint, or leave out --ckpt_path to train anew"
             ) from error
         except SIGTERMException:
+            self.interruption.end()
             finish_wandb()  # before the queue ends this process
             self.interruption.leave(self.trainer, self._command())
 
     def fit(self, **kwargs: Any) -> None:
         rank_zero_only(print)(f"{self.name}: run folder {self.run_folder}", flush=True)
         with training(self.run_folder) if self.trainer.is_global_zero else contextlib.nullcontext():
+            self._save_config()
             self._until_interrupted(self.trainer.fit, **kwargs, weights_only=True)
 
     def after_fit(self) -> None:
@@ -468,6 +470,8 @@ def main(args: list[str] | None = None) -> None:
         else:
             first_words(arguments, list(InverterCLI.subcommands()))
             InverterCLI(**OPTIONS, args=args)
+    except SIGTERMException:  # between two of Lightning's verbs
+        sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -54,12 +54,13 @@ def remove_temporaries(folder: Path) -> None:
 
 
 def write_all(contents: Mapping[Path, bytes | memoryview]) -> None:
-    """Several files, all of them or none: they are replaced when all are on the disk, the first one last."""
+    """Several files, which are replaced when all are on the disk, the first one last: a full disk changes none."""
     with ExitStack() as stack:
         for path, content in contents.items():
             file = stack.enter_context(replacing(path))
             file.write(content)
             file.flush()
+            os.fsync(file.fileno())
 
 
 def json_bytes(value: Any) -> bytes:

@@ -4,7 +4,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning import Callback, Trainer
 
 from callbacks.datamodule import datamodule_of
 from callbacks.run_folders import run_folder_of
@@ -41,19 +41,17 @@ class FreezeClassifier(Callback):
             )
 
 
-def load_classifier(representation: Representation, path: Path, data: LightningDataModule) -> int:
+def load_classifier(representation: Representation, path: Path, data: Any) -> int:
     """Load a classifier's weights; returns after how many updates they were saved.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
-        ValueError: The checkpoint is none, or of another architecture or data set.
+        ValueError: The checkpoint is none, or of another architecture, data set or split.
     """
     checkpoint = load_checkpoint(path)
     if "architecture" not in checkpoint:
         raise ValueError(f"{path} is not the checkpoint of a classifier")
-    trained_on = [value["dataset"] for key, value in checkpoint.items() if key.endswith("DataModule")]
-    if trained_on != [data.name]:
-        raise ValueError(f"the classifier {path} was trained on {', '.join(trained_on)}, not on {data.name}")
+    data.check(checkpoint, f"the classifier {path}")
     prefix = "network."
     weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     check_fit(representation.network, weights, path)

@@ -69,6 +69,9 @@ class Interruption(Callback):
 
     def _asked(self, trainer: pl.Trainer) -> bool:
         """Whether any process has received a signal; every process asks at the same moment."""
+        if trainer.world_size == 1:  # without a tensor, for whose value a GPU would have to be waited for
+            self.agreed = self.received
+            return self.agreed is not None
         mine = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
         highest = int(trainer.strategy.reduce(mine, reduce_op="max"))
         if highest:
@@ -116,6 +119,12 @@ class Interruption(Callback):
             return
         if self.validated_step != trainer.global_step:
             trainer.save_checkpoint(self.checkpoint)
+
+    def end(self) -> None:
+        """From now on nothing but SIGINT disturbs what is left to do: W&B's files, and the job's place in the queue."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
     def leave(self, trainer: pl.Trainer, command: str) -> NoReturn:
         """Say how to go on, put a SLURM job that got SIGUSR1 back into the queue, and exit as a shell expects.

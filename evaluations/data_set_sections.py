@@ -61,7 +61,7 @@ def what_is_kept(group: DataSet) -> Section | None:
         parts += _steps(log_probs, p_x)
     if len(group.classifiers) < len(group.digests):
         parts.append(
-            "Some of these inverters are of a classifier that was trained again since, so that not every layer is a "
+            "Some of these inverters are of classifiers of one name and other weights, so that not every layer is a "
             "function of the one before it, and differences between layers are not given."
         )
     grid = _grid(group)

@@ -20,7 +20,7 @@ class DataSet:
 
     Attributes:
         name: As results give it.
-        inverters: By layer; where there are several networks, by layer and network.
+        inverters: By layer; where there are several networks, by layer and network, or the name of its config.
         decoders: Likewise, those trained by squared error.
         unconditional: The model of p(x), where there is one.
         others: Further runs of what has a place above, as those of a sweep, each with the run that has it.
@@ -97,7 +97,8 @@ def _data_set(name: str, runs: list[Run]) -> DataSet:
     indices = [image_index(run) for run in runs]
     votes = [sum(np.array_equal(index, other) for other in indices) for index in indices]
     usual = indices[votes.index(max(votes))]
-    networks = {run.row["classifier"] for run in runs if run.row["layer"]}
+    networks = {run.row["classifier"]: run.row["network"] for run in runs if run.row["layer"]}
+    different = len(set(networks.values())) == len(networks)
     group = DataSet(name)
     for run, index in zip(runs, indices, strict=True):
         layer = run.row["layer"]
@@ -109,7 +110,8 @@ def _data_set(name: str, runs: list[Run]) -> DataSet:
                 group.others.append((run, group.unconditional))
         else:
             kind = group.decoders if run.row["density"] == "MSEDecoder" else group.inverters
-            label = layer if len(networks) == 1 else f"{layer} of {run.row['network']}"
+            network = run.row["network"] if different else run.row["classifier"]
+            label = layer if len(networks) == 1 else f"{layer} of {network}"
             first = kind.setdefault(label, run)
             if run is not first:
                 group.others.append((run, first))

@@ -36,7 +36,7 @@ def dynamics(name: str, kinds: Dynamics, p_x: Run | None) -> Section:
     for (kind, layer), points in lines.items():
         for updates, run in sorted(points.items()):
             above = nce_difference(run, p_x) if p_x else None
-            below |= above is not None and above.mean < 0
+            below |= above is not None and above.mean < -2 * above.standard_error
             value = number(run.row["nce_nats"], run.row["nce_nats_se"])
             rows.append([f"{kind}, {layer}", str(updates), value, estimate(above) if above else NONE])
         for earlier, later in pairwise(sorted(points)):
@@ -71,12 +71,13 @@ def dynamics(name: str, kinds: Dynamics, p_x: Run | None) -> Section:
             training_dynamics(values),
         ),
         Table("NCE, nats.", ["classifier, layer", "updates", "NCE", "less that of p(x)"], rows),
-        Table("Differences of NCE, paired, nats.", ["classifier and layer", "difference"], differences),
     ]
+    if differences:
+        parts.append(Table("Differences of NCE, paired, nats.", ["classifier and layer", "difference"], differences))
     if below:
         parts.append(
-            "Below 0 against p(x), an inverter says less of an image than a model that is told nothing, for it was "
-            "trained for fewer steps: such points compare how fast an inverter learns, not what the layer holds."
+            "Below 0 against p(x), an inverter says less of an image than a model that is told nothing: it is too weak "
+            "or was not trained for long enough. Such points compare how fast inverters learn, not what layers hold."
         )
     if rises:
         parts.append(

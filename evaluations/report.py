@@ -79,8 +79,8 @@ def _about(runs: Sequence[Run], old: Sequence[str]) -> Section:
         stale = [run.row["name"] for run in runs if any(not run.is_of(row) for row in run.rows(verb))]
         if stale:
             parts.append(
-                f"The {verb} of {', '.join(stale)} are left out, for they are of models that were trained or tested "
-                f"since: python cli.py {verb} measures them again."
+                f"The {verb} of {', '.join(stale)} are left out, for they are of other weights than the test: python "
+                f"cli.py test and {verb} measure both anew."
             )
     return Section("How to read this", parts)
 

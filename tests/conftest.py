@@ -33,6 +33,15 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _signals():
+    """A run that a signal has ended leaves its process with other answers to signals, which commands would inherit."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def trained_runs(tmp_path_factory):
     """runs/ with a classifier and an inverter of a few steps."""

@@ -132,7 +132,7 @@ def test_a_checkpoint_is_not_tested_on_images_that_it_was_trained_on(with_invert
         (["fit", "--trainer.strategy=dpp"], "trainer.strategy dpp"),
         (["sample", "--num_images=0"], "num_images is 0; give at least 1"),
         (["sample", "--num_draws=-1"], "num_draws is -1; give at least 1"),
-        (["distances", "--num_candidates=0"], "num_candidates is 0; give at least 1"),
+        (["distances", "--num_candidates=5"], "num_candidates is 5; give at least 6"),
         (["score", "--images=[]"], "no images to score; give --images"),
     ],
 )
@@ -206,6 +206,21 @@ def test_ctrl_c_while_libraries_are_imported_is_answered_without_a_traceback(tmp
         _, said = run.communicate(timeout=60)
     assert "Traceback" not in said
     assert run.returncode in (1, 130)  # 1 where it had ended by itself: there are no runs
+
+
+def test_a_classifier_of_another_split_is_refused(with_classifier, capsys):
+    message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=1", "--data.seed=1")
+    assert "the classifier runs/classifier_mnist5k/" in message
+    assert "was trained with --data.seed 0, not 1" in message
+
+
+def test_a_trained_classifier_is_found_though_its_config_lies_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("elsewhere").mkdir()
+    shutil.copy(CLI.parent / "configs" / "classifier_mnist5k.yaml", "elsewhere/classifier_own.yaml")
+    main(["fit", "--config=elsewhere/classifier_own.yaml", "--trainer.max_steps=2"])
+    main(["fit", *SHORT, "--trainer.max_steps=1", "--classifier=classifier_own"])
+    assert json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["classifier"] == "classifier_own"
 
 
 def test_auto_begins_a_training_and_nothing_else(tmp_path, monkeypatch, capsys):

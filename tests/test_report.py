@@ -313,7 +313,7 @@ def test_layers_of_other_weights_are_not_compared_as_layers(runs):
     tables, words = parts(runs)
     assert "Differences of NCE, nats." not in tables
     assert "as it should be" not in words
-    assert "a classifier that was trained again since" in words
+    assert "classifiers of one name and other weights" in words
     assert "NCE over layers, relative to th"[:30] not in charts(runs)
 
 
@@ -333,6 +333,20 @@ def test_a_sweep_stands_apart(runs):
         str(runs / "inverter_mnist5k_fc3"),
     ]]  # fmt: skip
     assert after == before
+
+
+def test_two_classifiers_of_one_kind_have_rows_of_their_own(runs):
+    more = {"classifier": "classifier_other", "network_digest": "of another network"}
+    write_inverter(runs / "inverter_other_fc3", "fc3", -9, **more)
+    tables, _ = parts(runs)
+    names = [row[0] for row in tables["What the layers of mnist5k keep."]]
+    assert {"fc3 of classifier_mnist5k", "fc3 of classifier_other"} < set(names)
+    assert "Other settings." not in tables
+    a, b = (np.load(runs / name / "log_prob.npy") for name in ("inverter_mnist5k_fc3", "inverter_other_fc3"))
+    assert without_intervals(tables["Networks (the paper's section 5.2)."][1:]) == [
+        ["classifier_mnist5k", nats(a), "\N{EN DASH}", "\N{EN DASH}"],
+        ["classifier_other", nats(b), "\N{EN DASH}", nats(b - a)],
+    ]
 
 
 @pytest.mark.parametrize(("digest", "lost"), [("density_digest", 1), ("network_digest", 2)])

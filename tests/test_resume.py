@@ -1,6 +1,7 @@
 """A run that was stopped and resumed is the uninterrupted one, bit for bit."""
 
 import csv
+import os
 import re
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from small_runs import CLI, INVERTER, SHORT, SMALL, environment_of_its_own, sign
 
 from callbacks.metrics_csv import MetricsCSV
 from callbacks.run_folders import training, wait_for_trainings
+from callbacks.wandb_run import finish_wandb
 from cli import main
 from inverters.checkpoints import load_checkpoint
 
@@ -69,6 +71,17 @@ def test_the_command_that_a_stopped_run_prints_goes_on_with_it(with_classifier, 
     main(arguments)
     shutil.rmtree("runs/inverter_mnist5k_fc3/9999-newer")
     assert run_digests(the_run(Path())) == uninterrupted
+
+
+def test_a_second_signal_does_not_disturb_the_end(with_classifier, monkeypatch, capsys):
+    def finish():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        finish_wandb()
+
+    monkeypatch.setattr("cli.finish_wandb", finish)
+    stopped([*FIT, signal_at(3, "SIGUSR1")], "SIGUSR1")
+    assert "ended by SIGUSR1 after step 3; go on with:" in capsys.readouterr().out
 
 
 def test_stopped_at_the_last_step(with_classifier, uninterrupted):
