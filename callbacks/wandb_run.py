@@ -58,7 +58,7 @@ class WandbRun(WandbLogger):
             self._say(f"failed ({error}); the training goes on without it")
 
     def _say(self, what: str) -> None:
-        folder = Path(str(self.save_dir)) / "wandb"
+        folder = Path(os.path.relpath(str(self.save_dir))) / "wandb"
         log.warning(
             f"Weights & Biases {what}, metrics.csv has all numbers. To upload later: wandb sync {folder}/*run-*"
         )
@@ -80,7 +80,7 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         name=name,
         id=run_id or f"{name}-{folder.name}",
         resume="allow",
-        save_dir=folder,
+        save_dir=folder.resolve(),  # its service may have been started in another working folder
         offline="WANDB_MODE" not in os.environ and not has_wandb_account(),
         config=config,
         settings=wandb.Settings(
