@@ -179,8 +179,7 @@ class ImageDataModule(LightningDataModule):
             return
         self.datasets = self.load()
         world, _ = self._replicas()
-        for split, dataset in self.datasets.items():
-            num_images = len(dataset)  # type: ignore[arg-type] # all have a length
+        for split, num_images in self._num_images(*self.datasets).items():
             if split != "train" and num_images < world:
                 raise ValueError(
                     f"the {split} split of {self.name} has {num_images} images for {world} processes; start at most "
@@ -253,7 +252,7 @@ class ImageDataModule(LightningDataModule):
         state: dict[str, Any] = {"dataset": self.name, "seed": self.seed}
         if self.trainer is None:
             return state
-        state["images"] = self._num_images()
+        state["images"] = self._num_images("train", "val")
         loop = self.trainer.fit_loop
         progress = loop.epoch_loop.batch_progress
         epoch = max(loop.epoch_progress.current.ready - 1, 0)
@@ -261,8 +260,8 @@ class ImageDataModule(LightningDataModule):
             return {**state, "epoch": epoch + 1, "batches_done": 0}
         return {**state, "epoch": epoch, "batches_done": progress.current.processed}  # type: ignore[attr-defined] # of a subclass
 
-    def _num_images(self) -> dict[str, int]:
-        return {split: len(self.datasets[split]) for split in ("train", "val")}  # type: ignore[arg-type] # all have a length
+    def _num_images(self, *splits: str) -> dict[str, int]:
+        return {split: len(self.datasets[split]) for split in splits}  # type: ignore[arg-type] # all have a length
 
     def check(self, checkpoint: dict[str, Any], source: str | Path) -> None:
         """Raises ValueError where a checkpoint has seen other data, or other parts of this data for training."""
@@ -282,7 +281,7 @@ class ImageDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of other data; where a training goes on, of another number of images."""
         self.check({"data": state_dict}, "the checkpoint")
-        before, now = state_dict.get("images"), self._num_images()
+        before, now = state_dict.get("images"), self._num_images("train", "val")
         if self.trainer and self.trainer.state.fn == TrainerFn.FITTING and before and before != now:
             raise ValueError(
                 f"the checkpoint was trained with {before} images, not {now}; give the same data arguments"

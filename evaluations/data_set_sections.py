@@ -115,7 +115,7 @@ def neighbours(group: DataSet) -> Section | None:
     parts: list[Part] = []
     for label, run in group.inverters.items():
         arrays = run.arrays("nearest")
-        if arrays is not None and all(map(run.is_of, run.rows("distances"))):
+        if arrays is not None and run.measured("distances"):
             words = (
                 f"{group.name}, {label}: the nearest of {int(arrays['num_samples'])} samples and the nearest training "
                 f"images (the paper's fig 2); and of the samples that are as near, to the layer, as the nearest "

@@ -11,7 +11,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluations.information import mean_and_standard_error
+from evaluations.information import mean_and_standard_error, ratio_of_means
 
 
 class RepresentationDistances(NamedTuple):
@@ -76,12 +76,12 @@ def nearest(
     """
     if k > len(rows):
         raise ValueError(f"k is {k} and there are only {len(rows)} rows to be near; take a k of at most {len(rows)}")
-    flat = _flat(queries)  # [M, D]
+    flat = as_rows(queries)  # [M, D]
     size = max(1, chunk_bytes // (8 * max(flat.shape)))
     distances = torch.empty(len(flat), 0, dtype=torch.float64)
     indices = torch.empty(len(flat), 0, dtype=torch.int64)
     for start in tqdm(range(0, len(rows), size), progress, unit="chunk", delay=5, leave=False):
-        found = _distances(flat, _flat(rows[start : start + size]))  # [M, size]
+        found = _distances(flat, as_rows(rows[start : start + size]))  # [M, size]
         found_indices = torch.arange(start, start + found.shape[1]).expand_as(found)
         # Stable, with the earlier rows ahead: of equals the first stays.
         distances, order = torch.cat([distances, found], 1).sort(dim=1, stable=True)
@@ -115,7 +115,7 @@ def sample_distances(h: Tensor, h_samples: Tensor) -> Tensor:
         h: Raw h of M images, [M, ...].
         h_samples: Raw h of S samples of each, [M, S, ...].
     """
-    return torch.cat([_distances(_flat(one[None]), _flat(its)) for one, its in zip(h, h_samples, strict=True)])
+    return torch.cat([_distances(as_rows(one[None]), as_rows(its)) for one, its in zip(h, h_samples, strict=True)])
 
 
 def representation_distances(one_nn: Tensor, samples: Tensor) -> RepresentationDistances:
@@ -139,8 +139,8 @@ def representation_distances(one_nn: Tensor, samples: Tensor) -> RepresentationD
         *mean_and_standard_error(one_nn),
         *mean_and_standard_error(im_s),
         *mean_and_standard_error(im_nn),
-        *_ratio(im_s, one_nn),
-        *_ratio(im_nn, one_nn),
+        *ratio_of_means(im_s, one_nn),
+        *ratio_of_means(im_nn, one_nn),
     )
 
 
@@ -166,7 +166,7 @@ def most_different_samples(
     return DifferentSamples(indices, pixel_distances[indices], distances[indices])
 
 
-def _flat(values: Tensor | np.ndarray) -> np.ndarray:
+def as_rows(values: Tensor | np.ndarray) -> np.ndarray:
     """[N, ...] of any type as float64 [N, D]."""
     array = values.double().numpy(force=True) if isinstance(values, Tensor) else np.asarray(values, dtype=np.float64)
     return array.reshape(len(array), -1)
@@ -175,10 +175,3 @@ def _flat(values: Tensor | np.ndarray) -> np.ndarray:
 def _distances(a: np.ndarray, b: np.ndarray) -> Tensor:
     """[M, D], [N, D] -> [M, N]. SciPy's is exact to float64, and twice as fast as torch.cdist(p=1) in float32."""
     return torch.from_numpy(cdist(a, b, "cityblock") / a.shape[1])
-
-
-def _ratio(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """mean(a) / mean(b) of [M] paired values, and the delta method's standard error."""
-    ratio = a.mean() / b.mean()
-    _, error = mean_and_standard_error((a - ratio * b) / b.mean())
-    return ratio.item(), error

@@ -14,6 +14,8 @@ from scipy.stats import entropy, norm
 from sklearn.metrics import pairwise_distances_chunked
 from torch import Tensor
 
+from evaluations.distances import as_rows
+
 NUM_BINS = 30  # Shwartz-Ziv and Tishby (2017)
 RELATIVE_NOISE = 0.1  # standard deviation of the noise of the kernel density bounds, over that of a unit of the layer
 NUM_NEIGHBOURS = 3
@@ -31,7 +33,7 @@ def binned_information(h: Tensor, num_bins: int = NUM_BINS) -> float:
         h: [N, ...].
         num_bins: Of every unit; a constant unit has one.
     """
-    flat = _flat(h)
+    flat = as_rows(h)
     low, high = flat.min(0), flat.max(0)
     scaled = flat - low  # [N, D], many numbers: the rest is done in place
     scaled *= num_bins / np.where(high > low, high - low, 1)
@@ -53,7 +55,7 @@ def kernel_density_bounds(h: Tensor, noise_variance: float) -> tuple[float, floa
         h: [N, ...].
         noise_variance: Of the Gaussian noise on every unit.
     """
-    return _bounds(_over_distances(_flat(h), _log_densities(noise_variance)))
+    return _bounds(_over_distances(as_rows(h), _log_densities(noise_variance)))
 
 
 def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
@@ -76,7 +78,7 @@ def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
     Raises:
         ValueError: There are no k neighbours.
     """
-    flat = _flat(h)
+    flat = as_rows(h)
     return _entropy(_over_distances(flat, _neighbour_distances(flat, k)), _num_varying(flat), k)
 
 
@@ -88,7 +90,7 @@ def all_estimates(h: Tensor) -> list[dict[str, Any]]:
     Raises:
         ValueError: N is not more than NUM_NEIGHBOURS.
     """
-    flat = _flat(h)
+    flat = as_rows(h)
     variance = RELATIVE_NOISE**2 * float(flat.var(axis=0).mean())
     # A layer that gives the same h for all images is one point, under any noise.
     log_densities, neighbour_distances = _log_densities(variance or 1.0), _neighbour_distances(flat, NUM_NEIGHBOURS)
@@ -159,11 +161,6 @@ def breaks_down_at(rows: Sequence[dict[str, Any]], estimator: str, tolerance: fl
         off = abs(row["estimate_nats"] - row["truth_nats"]) > tolerance
         found = (found or row["dimension"]) if off else None
     return found
-
-
-def _flat(h: Tensor) -> np.ndarray:
-    """[N, ...] as float64 [N, D]."""
-    return h.double().numpy(force=True).reshape(len(h), -1)
 
 
 def _over_distances(flat: np.ndarray, reduce: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:

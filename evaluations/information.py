@@ -33,6 +33,14 @@ def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
 
 
+def ratio_of_means(a: Tensor, b: Tensor) -> tuple[float, float]:
+    """mean(a) / mean(b) of [N] paired values, and the delta method's standard error."""
+    a, b = a.double(), b.double()
+    ratio = a.mean() / b.mean()
+    _, error = mean_and_standard_error((a - ratio * b) / b.mean())
+    return ratio.item(), error
+
+
 def paired_difference(a: Tensor, b: Tensor, seed: int = 0) -> Estimate:
     """The mean of a - b, paired: what the images have in common cancels.
 
@@ -70,12 +78,9 @@ def relative_nce(log_prob: Tensor, reference: Tensor, seed: int = 0) -> Estimate
         seed: Of the bootstrap.
     """
     a, b = log_prob.double(), reference.double()
-    scale = b.mean().abs()
-    ratio = a.mean() / scale
-    # d(ratio) = (da - ratio d|b|) / |b|, where |b| = -b for log-probabilities
-    _, error = mean_and_standard_error((a - ratio * b * b.mean().sign()) / scale)
+    ratio, error = ratio_of_means(a, b * b.mean().sign())
     interval = _interval(lambda x, y, axis: x.mean(axis) / abs(y.mean(axis)), (a, b), seed)
-    return Estimate(ratio.item(), error, *interval)
+    return Estimate(ratio, error, *interval)
 
 
 def data_processing_rises(log_probs: dict[str, Tensor]) -> list[Rise]:

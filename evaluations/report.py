@@ -76,7 +76,7 @@ def _about(runs: Sequence[Run], old: Sequence[str]) -> Section:
     if old:
         parts.append(f"Left out, tested by an older version: {', '.join(old)}. Test them again to have them here.")
     for verb in ("distances", "estimators"):
-        stale = [run.row["name"] for run in runs if any(not run.is_of(row) for row in run.rows(verb))]
+        stale = [run.row["name"] for run in runs if run.measured(verb) != run.rows(verb)]
         if stale:
             parts.append(
                 f"The {verb} of {', '.join(stale)} are left out, for they are of other weights than the test: python "
@@ -156,7 +156,7 @@ def _distances(groups: Sequence[DataSet]) -> Section | None:
     for group in groups:
         theirs = paper.RATIOS.get(group.name.removesuffix("5k"), {})
         for label, run in group.inverters.items():
-            row = next(filter(run.is_of, run.rows("distances")), None)
+            row = next(iter(run.measured("distances")), None)
             if row is None:
                 continue
             ratios = [(row[f"{name}_ratio"], row[f"{name}_ratio_se"]) for name in ("im_s", "im_nn")]
@@ -201,7 +201,7 @@ def _other_estimators(groups: Sequence[DataSet], breakdown_rows: Sequence[dict[s
          number(row["ceiling_nats"])]
         for group in groups
         for label, run in group.inverters.items()
-        for row in filter(run.is_of, run.rows("estimators"))
+        for row in run.measured("estimators")
     ]  # fmt: skip
     if not rows:
         return None

@@ -42,9 +42,12 @@ class Run:
             raise ValueError(f"{path} holds no rows of results; delete it and ask that config again")
         return rows
 
-    def is_of(self, measured: Mapping[str, Any]) -> bool:
-        """Whether a further measurement in this folder is of the models of this test, and not of earlier ones."""
-        digests = {key: value for key, value in measured.items() if key.endswith("_digest")}
+    def measured(self, name: str) -> list[dict[str, Any]]:
+        """Of these rows, those that are of the weights that were tested, and not of earlier ones. Raises as `rows`."""
+        return [row for row in self.rows(name) if self._is_of(row)]
+
+    def _is_of(self, row: Mapping[str, Any]) -> bool:
+        digests = {key: value for key, value in row.items() if key.endswith("_digest")}
         return bool(digests) and all(self.row.get(key) == value for key, value in digests.items())
 
     def config(self) -> str:

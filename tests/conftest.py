@@ -18,7 +18,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes 
 
 from small_runs import INVERTER, SHORT  # noqa: E402 - after the path
 
-from cli import main  # noqa: E402
+from cli import main  # noqa: E402 - after the path
 
 
 @pytest.fixture(autouse=True)

@@ -360,6 +360,13 @@ def test_what_was_measured_on_an_earlier_model_is_left_out(runs, digest, lost):
     assert "mnist5k, fc3: the nearest of 1"[:30] not in charts(runs)
 
 
+def test_nearest_images_without_the_row_that_tells_their_weights_are_left_out(runs):
+    title = "mnist5k, fc3: the nearest of 1"[:30]
+    assert title in charts(runs)
+    (runs / "inverter_mnist5k_fc3" / "distances.json").unlink()
+    assert title not in charts(runs)
+
+
 def test_over_training_there_are_paired_differences(runs):
     write_over_training(runs, "updates", 100, "conv2", -5.5)
     write_over_training(runs, "overfitted", 100, "fc3", -5)
