@@ -17,10 +17,10 @@ from torch import Tensor
 
 from benchmarks.cost import configured
 from benchmarks.measure import interleaved, parser, ratio, report, seconds
-from callbacks.cache_activations import Precision, Rows, cached_activations
-from callbacks.quiet import quiet
 from evaluations.information import mean_and_standard_error
-from inverters.checkpoints import load_checkpoint
+from runtime.activations import Precision, Rows, cached_activations
+from runtime.checkpoints import load_checkpoint
+from runtime.silence import silence_lightning
 
 OFTEN = 50  # batches of h in a measurement, which takes long enough so
 LAYERS = ("conv1", "conv2", "fc3", "logits")
@@ -113,7 +113,7 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=1)
     arguments.add_argument("--nce", type=Path, nargs="+", help="a trained checkpoint of every config; measure its NCE")
     options = arguments.parse_args()
-    quiet()
+    silence_lightning()
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
     device = torch.device(options.device)

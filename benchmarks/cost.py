@@ -8,28 +8,16 @@ from typing import Any
 
 import torch
 
-import cli
 from benchmarks.measure import gemm_rate, parser, report, seconds
-from callbacks.cost_estimate import duration, estimate
-from callbacks.quiet import quiet
+from commands.parser import ParsedCommand
 from inverters.inverter import Inverter
+from runtime.cost import duration, measured_cost
+from runtime.silence import silence_lightning
 
 
-class ConfiguredCLI(cli.InverterCLI):
-    """Makes the model and the data module of a config, reads no data and runs nothing."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        self.config_init = self.parser.instantiate_classes(self.config)
-        self.datamodule = self._get(self.config_init, "data")
-        self.model = self._get(self.config_init, "model")
-
-
-def configured(config: str) -> ConfiguredCLI:
+def configured(config: str) -> ParsedCommand:
     """The model and the data module of a config. Raises ValueError for one without an inverter."""
-    made = ConfiguredCLI(**cli.OPTIONS, args=["--config", config], run=False)
+    made = ParsedCommand(["fit", "--config", config])
     if not isinstance(made.model, Inverter):
         raise ValueError(f"{config} trains a {type(made.model).__name__}; this takes an inverter's config")
     return made
@@ -39,9 +27,9 @@ def row(config: str, device: torch.device, flop_rate: float | None) -> dict[str,
     """What one config costs."""
     made = configured(config)
     inverter = made.model.to(device).train()
-    batch, steps = made.datamodule.batch_size, made.config.trainer.max_steps
+    batch, steps = made.datamodule.batch_size, made.settings.trainer.max_steps
     image = torch.randint(256, (batch, *made.datamodule.image_shape), dtype=torch.uint8, device=device)
-    cost = estimate(inverter, image)
+    cost = measured_cost(inverter, image)
     many = inverter.sample_batch_size
     many_seconds = seconds(lambda: inverter.draws(image[:1], [0], num_draws=many), device)
     images = steps * batch
@@ -67,7 +55,7 @@ def main() -> None:
     arguments.add_argument("--config", nargs="+", required=True)
     arguments.add_argument("--flop_rate", type=float, help="achieved FLOP/s of another machine")
     options = arguments.parse_args()
-    quiet()
+    silence_lightning()
     torch.manual_seed(0)
     try:
         table = [row(config, torch.device(options.device), options.flop_rate) for config in options.config]

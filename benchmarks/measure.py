@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from callbacks.cost_estimate import synchronise
+from runtime.cost import synchronise
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -19,8 +19,8 @@ from benchmarks.measure import flops, gemm_rate, interleaved, parser, ratio, rep
 from benchmarks.peer import peer_pixelcnn
 from benchmarks.sizes import SIZES, Size
 from evaluations.figures import sample_grid
-from inverters.incremental import incremental_sample
-from inverters.sampling import draw_generator
+from inverters.generators import draw_generator
+from inverters.pixelcnn.incremental import incremental_sample
 
 
 def rows(size: str, device: torch.device, repeats: int, peer: Path | None) -> list[dict[str, Any]]:

@@ -18,8 +18,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.cost import configured
 from benchmarks.measure import parser, ratio, report
-from callbacks.cost_estimate import synchronise
 from inverters.inverter import Inverter
+from runtime.cost import synchronise
 
 
 class Loss(torch.nn.Module):

@@ -1,201 +1,12 @@
-"""A frozen layer's h of a whole split, computed once and kept on disk."""
+"""Training batches get their h from disk."""
 
-import hashlib
-import io
-import json
-import shutil
-import zlib
-from collections import OrderedDict
-from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
-import torch
-from filelock import FileLock
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from tqdm import tqdm
 
-from callbacks.atomic import replacing
-from callbacks.datamodule import datamodule_of
-from inverters.representation import Representation, digest
-
-Precision = Literal["float32", "float16"]
-CHUNK = 2**24  # bytes read at a time
-
-
-def cached_activations(
-    representation: Representation,
-    images: Tensor,
-    split: str,
-    folder: Path,
-    dtype: Precision = "float32",
-    batch_size: int = 250,
-) -> np.memmap:
-    """h of a split's images, raw, in the order of the images: [N, ...], memory-mapped and read-only.
-
-    It lies in `folder`/<layer>_<split>_<digest>.npy. Whoever comes first computes it; others wait at a lock file. It is
-    trusted only where the record beside it agrees with the digest, the size and the checksum, and where the network
-    still gives the first rows; otherwise it is made again. An open map keeps what it maps when its file is replaced.
-
-    Args:
-        representation: Of one layer, on the device that is to compute.
-        images: uint8 [N, C, H, W].
-        split: Its name.
-        folder: Made where it is missing.
-        dtype: What is kept. float16 rounds h by up to 1 in 2048 of its value.
-        batch_size: Rounding in float32 can depend on it, so a run gives its own. Any will do for a search.
-
-    Raises:
-        OSError: The disk has too little room.
-        ValueError: h is too large for float16.
-    """
-    assert representation.layer is not None
-    made_of = activation_digest(representation, images, dtype)
-    path = folder / f"{representation.layer}_{split}_{made_of[:16]}.npy"
-    folder.mkdir(parents=True, exist_ok=True)
-    first = _rows(representation, images[:batch_size], dtype)
-    with FileLock(path.with_suffix(".lock")):
-        fault = _fault(path, made_of, first, len(images)) if path.exists() else None
-        if fault or not path.exists():
-            # The room is needed. A map of the file stays valid, and whoever was killed while writing holds no lock.
-            for unusable in (path, *folder.glob(f".{path.name}.*")):
-                unusable.unlink(missing_ok=True)
-            _announce(path, len(images) * first[0].nbytes, fault)
-            _write(path, made_of, representation, images, first, batch_size)
-        h = np.load(path, mmap_mode="r")
-    assert isinstance(h, np.memmap)
-    return h
-
-
-def activation_digest(representation: Representation, images: Tensor, dtype: Precision) -> str:
-    """sha256 of what decides h: the stages up to the layer with their weights, the images, and where it is computed.
-
-    Processors and GPUs round differently, and so have files of their own.
-    """
-    stages = list(representation.network.named_children())
-    count = [name for name, _ in stages].index(str(representation.layer)) + 1
-    used = nn.Sequential(OrderedDict(stages[:count]))
-    device = _device(representation, images).type
-    found = hashlib.sha256(f"{digest(used)} {representation.layer} {dtype} {device} {list(images.shape)}".encode())
-    for part in images.flatten().split(CHUNK):
-        found.update(part.cpu().numpy())
-    return found.hexdigest()
-
-
-def _device(representation: Representation, images: Tensor) -> torch.device:
-    """Where h is computed; a network without weights computes where the images are."""
-    return next(chain(representation.parameters(), representation.buffers(), [images])).device
-
-
-def _rows(representation: Representation, images: Tensor, dtype: Precision) -> np.ndarray:
-    """h of one batch, [B, ...], as it is kept. Raises ValueError where it is too large for that."""
-    h = representation(images.to(_device(representation, images)))
-    kept = h.to(getattr(torch, dtype))
-    if not kept.isfinite().all():
-        raise ValueError(f"h of {representation.layer} reaches {h.abs().max():.3g}, which {dtype} does not hold")
-    return kept.cpu().numpy()
-
-
-def _record(path: Path) -> Path:
-    """The file that says what a file of activations holds."""
-    return path.with_suffix(".json")
-
-
-def _fault(path: Path, wanted: str, first: np.ndarray, num_images: int) -> str | None:
-    """What is wrong with a file of activations, said of it; None where it is good."""
-    try:
-        record: Any = json.loads(_record(path).read_text())
-        made_of, size, crc32 = record["digest"], record["bytes"], record["crc32"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return "has no record of what it holds"
-    if made_of != wanted:
-        return "is of another network, layer, precision or other images"
-    if path.stat().st_size != size:
-        return f"is {path.stat().st_size} bytes long, not the {size} that were written"
-    if _crc32(path) != crc32:
-        return "holds other bytes than were written"
-    try:
-        h = np.load(path, mmap_mode="r")
-    except ValueError:
-        return "is no array"
-    if (h.shape, h.dtype) != ((num_images, *first.shape[1:]), first.dtype):
-        return f"holds {h.dtype} {list(h.shape)}, not {first.dtype} {[num_images, *first.shape[1:]]}"
-    # The digest sees weights, not code; the tolerance lets roundings differ, of float16 or of another version of torch.
-    if not np.allclose(h[: len(first)], first, rtol=0, atol=1e-3 * float(abs(first).max())):
-        return "is not what the network gives now"
-    return None
-
-
-def _crc32(path: Path) -> int:
-    """Of a file; a gigabyte takes about half a second."""
-    checksum = 0
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            checksum = zlib.crc32(chunk, checksum)
-    return checksum
-
-
-def _announce(path: Path, num_bytes: int, fault: str | None) -> None:
-    """Say in one line what is going to be written and why. Raises OSError where the disk has no room for it."""
-    others = [other for other in path.parent.glob(f"{path.name[:-20]}*.npy") if other != path]
-    size = _for_people(sum(other.stat().st_size for other in others))
-    what = f"{path} {fault}; making it again" if fault else f"making {path}"
-    note = f"; {len(others)} beside it of other weights, images or precision, {size}, stay" if others else ""
-    print(f"{what}, {_for_people(num_bytes)}, once{note}", flush=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < num_bytes:
-        raise OSError(
-            f"{path.name} takes {_for_people(num_bytes)}, and the disk of {path.parent} has {_for_people(free)} free; "
-            f"make room there, or run without the cache (--cache_activations none)"
-        )
-
-
-def _for_people(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def _write(
-    path: Path, made_of: str, representation: Representation, images: Tensor, first: np.ndarray, batch_size: int
-) -> None:
-    """The array, whole or not at all, then its record."""
-    dtype: Any = first.dtype.name
-    header = {"descr": first.dtype.str, "fortran_order": False, "shape": (len(images), *first.shape[1:])}
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, header)
-    crc32 = zlib.crc32(head.getvalue())
-    with (
-        replacing(path) as file,
-        tqdm(images.split(batch_size), path.name, unit="batch", delay=5, leave=False) as batches,
-    ):
-        file.write(head.getvalue())
-        for batch in batches:
-            rows = _rows(representation, batch, dtype).tobytes()
-            crc32 = zlib.crc32(rows, crc32)
-            file.write(rows)
-        size = file.tell()
-    record = {"digest": made_of, "bytes": size, "crc32": crc32}
-    with replacing(_record(path)) as file:
-        file.write((json.dumps(record) + "\n").encode())
-
-
-class Rows:
-    """Rows of a memory-mapped array by position. A loader's worker opens the file again instead of getting a copy."""
-
-    def __init__(self, h: np.memmap) -> None:
-        self.h = h
-
-    def __getitem__(self, positions: Sequence[int]) -> Tensor:
-        return torch.from_numpy(np.asarray(self.h[np.asarray(positions)]))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (str(self.h.filename),)
-
-
-def _reopened(path: str) -> Rows:
-    return Rows(np.load(path, mmap_mode="r"))
+from inverters.representation import Representation
+from runtime.activations import Precision, Rows, cached_activations
+from runtime.datamodule import datamodule_of
 
 
 class CacheActivations(Callback):
@@ -217,11 +28,9 @@ class CacheActivations(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data = datamodule_of(trainer)
-        dataset, representation = data.datasets["train"], pl_module.representation
+        split, representation = data.datasets["train"], pl_module.representation
         assert isinstance(representation, Representation)
-        if representation.layer is None or not hasattr(dataset, "h"):
+        if representation.layer is None or split.images is None:
             return
         batch_size = data.batch_size // trainer.world_size
-        dataset.h = Rows(
-            cached_activations(representation, dataset.images, "train", self.folder, self.dtype, batch_size)
-        )
+        split.h = Rows(cached_activations(representation, split.images, "train", self.folder, self.dtype, batch_size))

@@ -9,7 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
-from callbacks.processes import gathered
+from runtime.lightning import fit_progress, saved_fit_progress
+from runtime.processes import gathered
 
 
 class ExactResume(Callback):
@@ -32,9 +33,8 @@ class ExactResume(Callback):
         """Raises ValueError where the checkpoint does not say how far the run was."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        ours = trainer.fit_loop.state_dict()
-        saved = checkpoint["loops"].get("fit_loop")
-        if not same_form(saved, ours) or steps_done(saved) != checkpoint["global_step"]:
+        progress, steps = saved_fit_progress(checkpoint)
+        if not same_form(progress, fit_progress(trainer)) or steps != checkpoint["global_step"]:
             raise ValueError("the checkpoint does not say how far its run was; give another one")
         self.states = checkpoint["random_states"]
 
@@ -50,12 +50,6 @@ class ExactResume(Callback):
             torch.manual_seed(torch.initial_seed() + offset)
 
 
-def steps_done(fit_loop: dict[str, Any]) -> int:
-    """The optimiser's steps, in the state of Lightning's loop."""
-    steps: int = fit_loop["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"]["completed"]
-    return steps
-
-
 def same_form(value: Any, pattern: Any) -> bool:
     """Whether two nestings of dictionaries have the same keys and kinds of values, and numbers are not negative."""
     if isinstance(pattern, dict):
@@ -68,7 +62,7 @@ def same_form(value: Any, pattern: Any) -> bool:
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
-    """Of torch, numpy and Python, as tensors and plain lists, which load without executing anything."""
+    """The states of torch, numpy and Python, as tensors and plain lists, which load without executing anything."""
     name, keys, *rest = np.random.get_state()
     version, internal, gauss = random.getstate()
     states = {

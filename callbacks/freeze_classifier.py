@@ -6,10 +6,11 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-from callbacks.datamodule import datamodule_of
-from callbacks.run_folders import run_folder_of
-from inverters.checkpoints import check_fit, load_checkpoint
+from datamodules.images import ImageDataModule
 from inverters.representation import Representation, architecture
+from runtime.checkpoints import check_fit, load_checkpoint
+from runtime.datamodule import datamodule_of
+from runtime.run import Run
 
 
 class FreezeClassifier(Callback):
@@ -18,22 +19,23 @@ class FreezeClassifier(Callback):
     Representation keeps the weights frozen; afterwards the inverter's own checkpoint holds them.
 
     Args:
-        checkpoint: Of the classifier; None where the representation has no weights (an unconditional model, an exact
-            world).
+        path: The classifier's checkpoint; None where the representation has no weights (an unconditional model, an
+            exact world).
     """
 
-    def __init__(self, checkpoint: Path | None) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.ckpt_path is not None:
             return
         representation = pl_module.representation
-        assert isinstance(representation, Representation)
-        if self.checkpoint is not None:
-            pl_module.classifier_updates = load_classifier(representation, self.checkpoint, datamodule_of(trainer))
-            folder = run_folder_of(self.checkpoint)
-            pl_module.classifier_name = folder.parent.name if folder else self.checkpoint.stem
+        if self.path is not None:
+            checkpoint = load_classifier(representation, self.path, datamodule_of(trainer))
+            run = Run.of(self.path)
+            pl_module.classifier_name = run.name if run else self.path.stem
+            pl_module.classifier_updates = checkpoint["global_step"]
+            pl_module.classifier_course = checkpoint.get("course")
         elif next(representation.parameters(), None) is not None:
             raise ValueError(
                 "the representation has weights but no classifier is named; set --classifier to the name of a "
@@ -41,8 +43,8 @@ class FreezeClassifier(Callback):
             )
 
 
-def load_classifier(representation: Representation, path: Path, data: Any) -> int:
-    """Load a classifier's weights; returns after how many updates they were saved.
+def load_classifier(representation: Representation, path: Path, data: ImageDataModule) -> dict[str, Any]:
+    """Load a classifier's weights; returns its checkpoint.
 
     Raises:
         FileNotFoundError: There is no such checkpoint.
@@ -51,7 +53,7 @@ def load_classifier(representation: Representation, path: Path, data: Any) -> in
     checkpoint = load_checkpoint(path)
     if "architecture" not in checkpoint:
         raise ValueError(f"{path} is not the checkpoint of a classifier")
-    data.check(checkpoint, f"the classifier {path}")
+    data.check(checkpoint, f"the classifier {path}", classifier=True)
     prefix = "network."
     weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     check_fit(representation.network, weights, path)
@@ -61,5 +63,4 @@ def load_classifier(representation: Representation, path: Path, data: Any) -> in
         theirs, wanted = next(pair for pair in lines if pair[0] != pair[1])
         raise ValueError(f"the classifier {path} has {theirs.strip()} where this config has {wanted.strip()}")
     representation.network.load_state_dict(weights)
-    updates: int = checkpoint["global_step"]
-    return updates
+    return checkpoint

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
-from callbacks.datamodule import datamodule_of
+from runtime.datamodule import datamodule_of
 
 
 class InitialiseFromData(Callback):

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -15,7 +14,9 @@ from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from callbacks.datamodule import datamodule_of
+from runtime.datamodule import datamodule_of
+from runtime.lightning import begin_validation_anew, end_after_this_step
+from runtime.run import Run
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -28,13 +29,9 @@ class Interruption(Callback):
     SLURM job back into the queue. A second SIGINT ends the run at once.
 
     A test or a prediction is ended at once, and so is what comes before the first step: there is nothing to save.
-
-    Args:
-        checkpoint: Where to save.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self) -> None:
         self.received: signal.Signals | None = None  # by this process
         self.agreed: signal.Signals | None = None  # by any
         self.training = self.mid_validation = False
@@ -84,7 +81,7 @@ class Interruption(Callback):
         # Lightning then raises its exception after this step's validation and logging, when all of the step is done.
         # After the last batch of an epoch it would not.
         if not trainer.is_last_batch and self._asked(trainer):
-            trainer._signal_connector.received_sigterm = True
+            end_after_this_step(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
         if trainer.is_last_batch and self._asked(trainer):
@@ -108,17 +105,13 @@ class Interruption(Callback):
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.mid_validation:
-            # As Lightning knows a validation that was left in its first batch: the resumed run begins it anew.
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
-            nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
-            progress["total"] = {**nothing, "ready": 1, "started": 1}
-            progress["current"], progress["is_last_batch"] = nothing, False
+            begin_validation_anew(checkpoint)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, SIGTERMException) or trainer.state.fn != TrainerFn.FITTING or not self.training:
             return
         if self.validated_step != trainer.global_step:
-            trainer.save_checkpoint(self.checkpoint)
+            trainer.save_checkpoint(Run.of_trainer(trainer).last)
 
     def end(self) -> None:
         """From now on nothing but SIGINT disturbs what is left to do: W&B's files, and the job's place in the queue."""

@@ -1,10 +1,11 @@
 """The classifier after given numbers of updates, for the course of NCE over training (Nash et al. 2019, fig 5b)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from runtime.run import Run
 
 
 class KeepUpdates(Callback):
@@ -19,7 +20,7 @@ class KeepUpdates(Callback):
 
     def _keep(self, trainer: Trainer) -> None:
         if trainer.global_step in self.updates:
-            path = Path(trainer.default_root_dir) / "checkpoints" / f"update_{trainer.global_step:06d}.ckpt"
+            path = Run.of_trainer(trainer).update(trainer.global_step)
             if not trainer.strategy.broadcast(path.is_file()):  # saving is done by all processes or by none
                 trainer.save_checkpoint(path)
 

@@ -8,12 +8,13 @@ class Patience(EarlyStopping):
     """Lightning's early stopping; a run that had stopped and is resumed does not begin again.
 
     Args:
-        monitor: Of which higher is better.
+        monitor: A logged metric.
+        mode: "max" where higher is better, or "min".
         patience: Validations without improvement.
     """
 
-    def __init__(self, monitor: str, patience: int) -> None:
-        super().__init__(monitor, mode="max", patience=patience, check_finite=False)  # StopAtNaN says more
+    def __init__(self, monitor: str, mode: str, patience: int) -> None:
+        super().__init__(monitor, mode=mode, patience=int(patience), check_finite=False)  # StopAtNaN says more
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.wait_count >= self.patience:

@@ -7,8 +7,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.atomic import npy_bytes, write_all
-from callbacks.processes import gathered
+from runtime.files import npy_bytes, write_all
+from runtime.processes import gathered
 
 
 class Predictions(Callback):

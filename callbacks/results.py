@@ -6,84 +6,21 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
+from torch import Tensor
 
-from callbacks.atomic import json_bytes, npy_bytes, write_all
-from callbacks.datamodule import datamodule_of, first_images
-from callbacks.processes import gathered, shared_draws
-from callbacks.wandb_run import WandbRun
+from datamodules.images import ImageDataModule
+from datamodules.worlds import WorldDataModule
 from evaluations.information import mean_and_standard_error
-from evaluations.known_worlds import score
-from inverters.densities import bits_per_dim
-from inverters.representation import Representation, digest
-
-
-def summary(row: dict[str, Any]) -> str:
-    """A row of results in a few lines for people."""
-    lines = [f"{row['name']}, {row['num_images']} test images"]
-    if "accuracy" in row:
-        lines += [f"accuracy        {row['accuracy']:.2%} (standard error {row['accuracy_se']:.2%})"]
-    else:
-        lines += [
-            f"NCE             {row['nce_nats']:.2f} nats an image (standard error {row['nce_nats_se']:.2f})",
-            f"bits/dim        {row['bits_per_dim']:.3f}",
-        ]
-    if row.get("shuffled_nce_nats") is not None:
-        worse = row["nce_nats"] - row["shuffled_nce_nats"]
-        lines += [f"shuffled        {row['shuffled_nce_nats']:.2f} nats with the h of other images, {worse:.2f} worse"]
-    if row.get("class_agreement") is not None:
-        lines += [
-            f"class agreement {row['class_agreement']:.1%} of {row['num_samples']} samples get the class predicted for "
-            f"their input (standard error {row['class_agreement_se']:.1%})"
-        ]
-    if "passes" in row:
-        verdict = "as it must be" if row["passes"] else "outside of what is allowed"
-        lines += [
-            f"known exactly   {row['exact_nce_nats']:.2f} nats; off by {row['excess_nats']:.3f} (standard error "
-            f"{row['excess_nats_se']:.3f}), {verdict}: at most {0.02 * row['entropy_nats']:.3f}, 2 % of H(x)"
-        ]
-    lines += [f"checkpoint      {row['checkpoint']}"]
-    return "\n  ".join(lines)
-
-
-def network_name(network: nn.Module) -> str:
-    """The network's class, and whether it pools globally."""
-    pooled = any(isinstance(module, nn.AdaptiveMaxPool2d) for module in network.modules())
-    return type(network).__name__ + (" with global pooling" if pooled else "")
-
-
-def about_inverter(inverter: Any) -> dict[str, Any]:
-    """What a row says of the inverter itself. Depth counts the network's layers from 1."""
-    representation: Representation = inverter.representation
-    stages = [name for name, _ in representation.network.named_children()]
-    layer = representation.layer
-    return {
-        "kind": "inverter",
-        "network": network_name(representation.network) if layer else None,
-        "layer": layer,
-        "depth": stages.index(layer) + 1 if layer else None,
-        "density": type(inverter.density).__name__,
-        "classifier": inverter.classifier_name,
-        "classifier_updates": inverter.classifier_updates,
-        "network_digest": digest(representation.network) if layer else None,
-        "density_digest": digest(inverter.density),
-    }
-
-
-def known(data: Any, values: dict[str, Tensor]) -> dict[str, Any]:
-    """Of a world that knows its information: the truth, and how far the model is from it."""
-    if not hasattr(data, "exact_log_prob"):
-        return {}
-    images = data.datasets["test"].images[values["position"]]
-    exact = data.exact_log_prob(images).cpu()
-    found = score(exact, values["log_prob"], data.entropy)
-    return {
-        "entropy_nats": data.entropy,
-        "exact_nce_nats": exact.mean().item(),
-        "excess_nats": found.excess,
-        "excess_nats_se": found.standard_error,
-        "passes": found.passes,
-    }
+from evaluations.known_worlds import compared
+from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
+from inverters.generators import bits_per_dim
+from inverters.networks import network_name
+from inverters.representation import digest
+from runtime.datamodule import datamodule_of
+from runtime.files import json_bytes, npy_bytes, write_all
+from runtime.processes import gathered, shared_draws
+from runtime.run import Run
+from runtime.wandb_run import WandbRun
 
 
 class _Results(Callback):
@@ -91,12 +28,16 @@ class _Results(Callback):
 
     Args:
         commit: Of the code, None outside a repository.
-        checkpoint: That is tested, relative to the working folder; set before each test.
+        published: The paper's numbers of the same experiment.
+
+    Attributes:
+        result: Of the latest test, in the first process.
     """
 
-    def __init__(self, commit: str | None, checkpoint: str | None = None) -> None:
-        self.commit, self.checkpoint = commit, checkpoint
-        self.row: dict[str, Any] = {}
+    result: TestResult
+
+    def __init__(self, commit: str | None, published: Published) -> None:
+        self.commit, self.published = commit, published
         self.collected: dict[str, list[Tensor]] = {}
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,18 +63,25 @@ class _Results(Callback):
             raise RuntimeError(f"the test saw {seen} images of {num_images}, some twice or some not at all")
         return {name: value[order] for name, value in values.items()}
 
-    def _write(self, trainer: Trainer, numbers: dict[str, Any], arrays: dict[str, Tensor]) -> None:
+    def _about(self, trainer: Trainer) -> dict[str, Any]:
+        """What a result says of the run and its data."""
+        data = datamodule_of(trainer)
+        return {
+            "name": Run.of_trainer(trainer).name, "commit": self.commit, "dataset": data.name,
+            "dataset_note": data.note, "checkpoint": trainer.ckpt_path and str(trainer.ckpt_path),
+            "published": self.published,
+        }  # fmt: skip
+
+    def _write(self, trainer: Trainer, result: TestResult, arrays: dict[str, Tensor]) -> None:
         if not trainer.is_global_zero:
             return
-        folder = Path(trainer.default_root_dir).parent
-        head = {"name": folder.name, "commit": self.commit, "split": "test", "dataset": datamodule_of(trainer).name}
-        self.row = {**head, **numbers, "checkpoint": self.checkpoint}
-        text = {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in self.row.items()}
-        files = {folder / f"{name}.npy": npy_bytes(array.numpy()) for name, array in arrays.items()}
-        write_all({folder / "results.json": json_bytes(text), **files})
+        self.result = result
+        folder, row = Run.of_trainer(trainer).results, result.to_json()
+        files: dict[Path, Any] = {folder / f"{name}.npy": npy_bytes(array.numpy()) for name, array in arrays.items()}
+        write_all({folder / "results.json": json_bytes(row), **files})
         for logger in trainer.loggers:
             if isinstance(logger, WandbRun):
-                logger.summarise({k: v for k, v in numbers.items() if v is not None})
+                logger.summarise({key: value for key, value in row.items() if value is not None})
 
 
 class ClassifierResults(_Results):
@@ -149,9 +97,11 @@ class ClassifierResults(_Results):
         values = self._gather(trainer)
         accuracy, error = mean_and_standard_error(values["correct"])
         network = pl_module.network
-        about = {"kind": "classifier", "network": network_name(network), "network_digest": digest(network)}
-        numbers = {"num_images": len(values["correct"]), "accuracy": accuracy, "accuracy_se": error}
-        self._write(trainer, {**about, **numbers}, {})
+        result = ClassifierResult(
+            **self._about(trainer), network=network_name(network), network_digest=digest(network),
+            num_images=len(values["correct"]), accuracy=accuracy, accuracy_se=error,
+        )  # fmt: skip
+        self._write(trainer, result, {})
 
 
 class InverterResults(_Results):
@@ -159,54 +109,90 @@ class InverterResults(_Results):
 
     Args:
         num_agreement: Test images for which one sample each is drawn and classified.
-        kwargs: As for _Results.
+        commit: As for _Results.
+        published: As for _Results.
     """
 
-    def __init__(self, commit: str | None, num_agreement: int, checkpoint: str | None = None) -> None:
-        super().__init__(commit, checkpoint)
+    def __init__(self, commit: str | None, published: Published, num_agreement: int) -> None:
+        super().__init__(commit, published)
         self.num_agreement = num_agreement
+
+    def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Raises ValueError, ahead of the training, where a world does not know the truth of this representation."""
+        data = datamodule_of(trainer)
+        if isinstance(data, WorldDataModule):
+            image = data.datasets["test"].first(1)["image"].to(pl_module.device)
+            data.exact_log_prob(image, pl_module.representation)
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        shuffled = {"image": batch["image"], "context_image": batch["other_image"]}
-        self._collect(
-            log_prob=outputs["log_prob"],
-            log_prob_per_pixel=outputs["log_prob_per_pixel"].cpu(),
-            shuffled=pl_module.log_prob_in_parts(shuffled),
-            index=batch["index"],
-            position=batch["position"],
-        )
+        values = {name: outputs[name].cpu() for name in ("log_prob", "log_prob_per_pixel") if name in outputs}
+        if values:
+            shuffled = {"image": batch["image"], "context_image": batch["other_image"]}
+            values["shuffled"] = pl_module.log_prob_in_parts(shuffled)
+        self._collect(index=batch["index"], position=batch["position"], **values)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = self._gather(trainer)
-        conditional = pl_module.representation.layer is not None
-        nce, error = mean_and_standard_error(values["log_prob"])
-        num_dims = math.prod(pl_module.density.image_shape)
+        representation, layer = pl_module.representation, pl_module.representation.layer
         agreement, agreement_error, num_samples = self._agreement(trainer, pl_module)
-        numbers = {
-            **about_inverter(pl_module),
-            "num_images": len(values["log_prob"]),
-            "num_dims": num_dims,
-            "nce_nats": nce,
-            "nce_nats_se": error,
-            "bits_per_dim": bits_per_dim(torch.tensor(nce, dtype=torch.float64), num_dims).item(),
-            "shuffled_nce_nats": values["shuffled"].double().mean().item() if conditional else None,
-            "class_agreement": agreement,
-            "class_agreement_se": agreement_error,
-            "num_samples": num_samples,
-            **known(datamodule_of(trainer), values),
-        }
-        self._write(trainer, numbers, {name: values[name] for name in ("index", "log_prob", "log_prob_per_pixel")})
+        num_dims = math.prod(pl_module.density.image_shape)
+        result = InverterResult(
+            **self._about(trainer),
+            network=network_name(representation.network) if layer else None,
+            network_digest=digest(representation.network) if layer else None,
+            layer=layer,
+            depth=representation.depth,
+            density=type(pl_module.density).__name__,
+            density_digest=digest(pl_module.density),
+            point_estimate=pl_module.density.point_estimate,
+            classifier=pl_module.classifier_name,
+            classifier_updates=pl_module.classifier_updates,
+            course=pl_module.classifier_course,
+            num_images=len(values["position"]),
+            num_dims=num_dims,
+            **likelihoods(values, num_dims, conditional=layer is not None),
+            class_agreement=agreement,
+            class_agreement_se=agreement_error,
+            num_samples=num_samples,
+            world=known_world(datamodule_of(trainer), pl_module, values),
+        )
+        names: tuple[str, ...] = ("index", "log_prob", "log_prob_per_pixel")
+        arrays = {name: values[name] for name in names if name in values}
+        self._write(trainer, result, arrays)
 
     def _agreement(self, trainer: Trainer, pl_module: Any) -> tuple[float | None, float | None, int]:
         """The share of samples given the class that the classifier gives their input."""
-        representation = pl_module.representation
-        if representation.layer is None or "logits" not in dict(representation.network.named_children()):
+        if not pl_module.classifies:
             return None, None, 0
-        batch = first_images(datamodule_of(trainer).datasets["test"], self.num_agreement)
+        batch = datamodule_of(trainer).datasets["test"].first(self.num_agreement)
         images = batch["image"].to(pl_module.device)
-        samples = shared_draws(trainer, pl_module, images, batch["index"].tolist(), num_draws=1)[:, 0].to(images.device)
-        predicted = [representation.class_probabilities(x).argmax(dim=1) for x in (images, samples)]
+        samples = shared_draws(trainer, pl_module.draws, images, batch["index"].tolist(), num_draws=1)[:, 0]
+        classify = pl_module.representation.class_probabilities
+        predicted = [classify(x.to(images.device)).argmax(dim=1) for x in (images, samples)]
         mean, error = mean_and_standard_error(predicted[0] == predicted[1])
         return mean, error, len(images)
+
+
+def likelihoods(values: dict[str, Tensor], num_dims: int, conditional: bool) -> dict[str, Any]:
+    """NCE, nats per image and bits/dim, from per-image values; None for a generator without likelihood."""
+    if "log_prob" not in values:
+        return dict.fromkeys(("nce_nats", "nce_nats_se", "bits_per_dim", "shuffled_nce_nats"))
+    nce, error = mean_and_standard_error(values["log_prob"])
+    return {
+        "nce_nats": nce,
+        "nce_nats_se": error,
+        "bits_per_dim": bits_per_dim(torch.tensor(nce, dtype=torch.float64), num_dims).item(),
+        "shuffled_nce_nats": values["shuffled"].double().mean().item() if conditional else None,
+    }
+
+
+def known_world(data: ImageDataModule, inverter: Any, values: dict[str, Tensor]) -> WorldResult | None:
+    """For a world that knows its information: the truth, and how far the model is from it."""
+    if not isinstance(data, WorldDataModule) or "log_prob" not in values:
+        return None
+    images = data.datasets["test"].images
+    assert images is not None
+    exact = data.exact_log_prob(images[values["position"]].to(inverter.device), inverter.representation)
+    return compared(exact, values["log_prob"], data.entropy, data.must_fail)

@@ -22,9 +22,6 @@ class StepProgress(ProgressBar):
     def disable(self) -> None:
         self.enabled = False
 
-    def enable(self) -> None:
-        self.enabled = True
-
     def _open(self, description: str, total: float, initial: int = 0) -> None:
         # Off a terminal a line every half minute is enough.
         interval = 0.5 if sys.stderr.isatty() else 30.0

@@ -1,12 +1,12 @@
 """A run whose loss is no longer a number stops, and keeps its last good checkpoint."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from inverters.inverter import Inverter
+from runtime.run import Run
 
 NEVER = torch.iinfo(torch.int64).max
 
@@ -43,7 +43,7 @@ class StopAtNaN(Callback):
         if not trainer.strategy.reduce_boolean_decision(first < NEVER, all=False):
             return
         step = min(first, trainer.global_step)
-        last = Path(trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+        last = Run.of_trainer(trainer).last
         kept = f"{last} is the last good checkpoint" if last.is_file() else "no checkpoint was written before"
         raise FloatingPointError(
             f"the loss or a weight is NaN or infinite at step {step}; {likely_cause(pl_module)}; {kept}"

@@ -31,7 +31,7 @@ class WarmWeightAveraging(WeightAveraging):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
-        self.swapped_in = self._average_model is not None
+        self.swapped_in = trainer.state.fn == TrainerFn.FITTING
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_end(trainer, pl_module)

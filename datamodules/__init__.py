@@ -1,0 +1,17 @@
+"""The data sets that a config may name."""
+
+from datamodules.affnist import AffNISTDataModule
+from datamodules.cifar10 import CIFAR10DataModule
+from datamodules.finite_worlds import EnumerableDataModule, GlyphPositionDataModule
+from datamodules.image_folder import ImageFolderDataModule
+from datamodules.images import ImageDataModule
+from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
+from datamodules.photos import PhotosDataModule
+from datamodules.svhn import SVHNDataModule
+from datamodules.worlds import BitDropDataModule, MarkovDataModule, ShuffledDataModule
+
+__all__ = [
+    "AffNISTDataModule", "BitDropDataModule", "CIFAR10DataModule", "EnumerableDataModule", "GlyphPositionDataModule",
+    "ImageDataModule", "ImageFolderDataModule", "MNIST5kDataModule", "MNISTDataModule", "MarkovDataModule",
+    "PhotosDataModule", "SVHNDataModule", "ShuffledDataModule",
+]  # fmt: skip

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from datamodules.affine import RECIPE, SIDE, transformed
 from datamodules.affnist_files import MatZip, memory_mapped
-from datamodules.images import Batch, ImageDataModule, ImageDataset
+from datamodules.images import ImageDataModule, ImageDataset, Split
 from datamodules.mnist import MNISTDataModule
 
 TRAIN_ZIP, TEST_ZIP = "training_and_validation_batches.zip", "test_batches.zip"
@@ -39,27 +39,26 @@ class AffNISTDataModule(ImageDataModule):
 
     image_shape = (1, SIDE, SIDE)
     num_classes = 10
+    # `name` tells the source.
+    NOT_IDENTIFYING = (*ImageDataModule.NOT_IDENTIFYING, "source", "all_test_transformations")
 
     def __init__(
         self,
         data_dir: str = "data",
         source: Literal["auto", "official", "generated"] = "auto",
-        num_transformations: int = 32,
+        num_transformations: PositiveInt = 32,
         val_split: int = 10_000,
         all_test_transformations: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if source not in ("auto", "official", "generated"):
-            raise ValueError(f"source {source!r} must be auto, official or generated")
-        if num_transformations < 1:
-            raise ValueError(f"num_transformations {num_transformations} must be positive")
         self.data_dir = data_dir
         self.folder = Path(data_dir) / "affNIST"
         self.is_official = source == "official" or (
             source == "auto" and any((self.folder / name).exists() for name in (TRAIN_ZIP, TEST_ZIP))
         )
         self.name = "affnist" if self.is_official else "affnist_generated"
+        self.note = None if self.is_official else f"{self.name} is made from MNIST and is not the paper's affNIST."
         self.num_transformations = num_transformations
         self.val_split = val_split
         self.all_test_transformations = all_test_transformations
@@ -68,7 +67,7 @@ class AffNISTDataModule(ImageDataModule):
         """Write the files that are mapped. Raises OSError where there is nothing to make them from, or no room."""
         self.load()
 
-    def load(self) -> dict[str, Dataset[Batch]]:
+    def load(self) -> dict[str, Split]:
         return self._official() if self.is_official else self._generated()
 
     def _num_train(self, num_originals: int) -> int:
@@ -76,7 +75,7 @@ class AffNISTDataModule(ImageDataModule):
             raise ValueError(f"val_split {self.val_split} must lie between 1 and {num_originals - 1}")
         return num_originals - self.val_split
 
-    def _official(self) -> dict[str, Dataset[Batch]]:
+    def _official(self) -> dict[str, Split]:
         train_zip, test_zip = (MatZip(self.folder / name) for name in (TRAIN_ZIP, TEST_ZIP))
         K, n = len(train_zip.members), self._num_train(len(train_zip.labels))
 
@@ -90,11 +89,12 @@ class AffNISTDataModule(ImageDataModule):
         path = self.folder / f"official.{n}x{K}.{train_zip.digest}.npy"
         images = memory_mapped(path, K * len(train_zip.labels), split_by_original())
         train, val = images[: K * n], images[K * n :].unflatten(0, (K, self.val_split))
-        datasets: dict[str, Dataset[Batch]] = {"train": _all(train, train_zip.labels[:n], torch.arange(n), K)}
         originals = torch.randperm(self.val_split, generator=self.generator())
         k = torch.randint(K, (self.val_split,), generator=self.generator())
-        index = (n + originals) * K + k
-        datasets["val"] = ImageDataset(val[k, originals], train_zip.labels[n:][originals], index)
+        datasets: dict[str, Split] = {
+            "train": _all(train, train_zip.labels[:n], torch.arange(n), K),
+            "val": ImageDataset(val[k, originals], train_zip.labels[n:][originals], (n + originals) * K + k),
+        }
 
         K, n = len(test_zip.members), len(test_zip.labels)
         path = self.folder / f"official_test.{n}x{K}.{test_zip.digest}.npy"
@@ -103,10 +103,10 @@ class AffNISTDataModule(ImageDataModule):
         datasets["test"] = self._test(test, test_zip.labels, k, K)
         return datasets
 
-    def _generated(self) -> dict[str, Dataset[Batch]]:
+    def _generated(self) -> dict[str, Split]:
         mnist = MNISTDataModule(self.data_dir)
         K = self.num_transformations
-        digits, labels = mnist._read(train=True)
+        digits, labels = mnist.read(train=True)
         order = torch.randperm(len(digits), generator=self.generator())
         n = self._num_train(len(digits))
         originals, held_out = order[:n].sort().values, order[n:]
@@ -117,11 +117,11 @@ class AffNISTDataModule(ImageDataModule):
         )
         digest = sha256(digits.numpy().tobytes()).hexdigest()[:8]
         path = self.folder / f"generated.{n}x{K}.seed{self.seed}.recipe{RECIPE}.{digest}.npy"
-        datasets: dict[str, Dataset[Batch]] = {
+        datasets: dict[str, Split] = {
             "train": _all(memory_mapped(path, K * n, chunks), labels[originals], originals, K),
             "val": ImageDataset(transformed(digits, held_out, 0, self.seed), labels[held_out], held_out * K),
         }
-        digits, labels = mnist._read(train=False)
+        digits, labels = mnist.read(train=False)
         every = torch.arange(len(digits))
         drawn = range(K) if self.all_test_transformations else range(1)
         test = torch.cat([transformed(digits, every, k, self.seed, is_test=True) for k in drawn])
@@ -129,7 +129,7 @@ class AffNISTDataModule(ImageDataModule):
         return datasets
 
     def _test(self, images: Tensor, labels: Tensor, k: Tensor, num: int) -> ImageDataset:
-        """In a seeded order: of images [num n, 1, 40, 40], by transformation, all or `k` [n] of each original."""
+        """All images [num n, 1, 40, 40], sorted by transformation, or k [n] of each original, in a seeded order."""
         n = len(labels)
         row = torch.arange(num * n) if self.all_test_transformations else k * n + torch.arange(n)
         row = row[torch.randperm(len(row), generator=self.generator())]

@@ -1,8 +1,6 @@
 """affNIST's official zips, and the memory-mapped file that a set of images is kept in."""
 
-import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -16,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.affine import SIDE, ink_box
+from runtime.files import replacing
 
 URL = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/"
 
@@ -47,7 +46,6 @@ def memory_mapped(path: Path, num_images: int, chunks: Iterator[tuple[int, Tenso
 
 
 def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[tuple[int, Tensor]]) -> None:
-    """Under another name first, so that there is a whole file or none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = int(np.prod(shape))
     free = shutil.disk_usage(path.parent).free
@@ -56,25 +54,14 @@ def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[tuple[int, Tenso
     others = sorted(other.name for other in path.parent.glob(f"{path.name.split('.')[0]}.*.npy"))
     note = f"; {', '.join(others)} beside it has other parameters or data, and stays" if others else ""
     print(f"making {path}, {size / 1e9:.2f} GB, once{note}", flush=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with (
-            os.fdopen(handle, "wb") as file,
-            tqdm(total=shape[0], desc=path.name, unit=" images", delay=5, leave=False) as bar,
-        ):
-            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            start = file.tell()
-            for first, images in chunks:
-                file.seek(start + first * SIDE**2)
-                file.write(images.numpy().tobytes())
-                bar.update(len(images))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    progress = tqdm(total=shape[0], desc=path.name, unit=" images", delay=5, leave=False)
+    with replacing(path) as file, progress:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        start = file.tell()
+        for first, images in chunks:
+            file.seek(start + first * SIDE**2)
+            file.write(images.numpy().tobytes())
+            progress.update(len(images))
 
 
 class MatZip:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from jsonargparse.typing import PositiveInt
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from datamodules.images import Batch, ImageDataModule, ImageDataset
+from datamodules.images import ImageDataModule, ImagesAndLabels, Split, splits
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 FEWEST = 10  # images that divide 80 / 10 / 10, or of which 10 % can be kept for validation
@@ -45,26 +45,20 @@ class ImageFolderDataModule(ImageDataModule):
 
     Raises:
         OSError: Where there is nothing to read at `path`.
-        ValueError: Where the folders are not such as described, or a number is not allowed.
+        ValueError: Where the folders are not such as described.
     """
 
     def __init__(
         self,
         path: str,
-        side: int | tuple[int, int],
+        side: PositiveInt | tuple[PositiveInt, PositiveInt],
         fit: Literal["resize", "crop"] = "crop",
         channels: Literal[1, 3] = 3,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         height, width = (side, side) if isinstance(side, int) else side
-        if height < 1 or width < 1:
-            raise ValueError(f"side {side} must be positive")
-        if fit not in ("resize", "crop"):
-            raise ValueError(f"fit {fit!r} must be resize or crop")
-        if channels not in (1, 3):
-            raise ValueError(f"channels {channels} must be 1 or 3")
-        self.path, self.fit = path, fit
+        self.path, self.side, self.fit, self.channels = path, side, fit, channels
         self.is_zip = not Path(path).is_dir()
         self.image_shape = (channels, height, width)
         self.name = f"images:{Path(path).resolve().name.removesuffix('.zip')}"
@@ -75,26 +69,19 @@ class ImageFolderDataModule(ImageDataModule):
     def class_names(self) -> list[str]:
         return self.classes
 
-    def load(self) -> dict[str, Dataset[Batch]]:
-        images, labels = self._read(self.files["train"])
-        order = torch.randperm(len(images), generator=self.generator())
-        tenth = len(images) // 10
-        if "test" in self.files:
-            split = {"train": order[tenth:], "val": order[:tenth]}
-        else:
-            split = {"train": order[2 * tenth :], "val": order[:tenth], "test": order[tenth : 2 * tenth]}
-        datasets: dict[str, Dataset[Batch]] = {
-            name: ImageDataset(images[index], labels[index], index, with_other=name == "test")
-            for name, index in split.items()
-        }
-        if "test" in self.files:
-            images, labels = self._read(self.files["test"])
-            index = torch.randperm(len(images), generator=self.generator())
-            datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
-        return datasets
+    def load(self) -> dict[str, Split]:
+        train = self._read(self.files["train"])
+        order = torch.randperm(len(train[0]), generator=self.generator())
+        tenth = len(order) // 10
+        if "test" not in self.files:
+            first, second, rest = order.split((tenth, tenth, len(order) - 2 * tenth))
+            return splits(*train, {"train": rest, "val": first, "test": second})
+        test = self._read(self.files["test"])
+        shuffled = torch.randperm(len(test[0]), generator=self.generator())
+        return splits(*train, {"train": order[tenth:], "val": order[:tenth]}) | splits(*test, {"test": shuffled})
 
-    def _read(self, files: list[tuple[str, int]]) -> tuple[Tensor, Tensor]:
-        """Images uint8 [N, C, H, W] and labels [N]. Raises OSError naming an image that cannot be read."""
+    def _read(self, files: list[tuple[str, int]]) -> ImagesAndLabels:
+        """Raises OSError naming an image that cannot be read."""
         images = torch.empty(len(files), *self.image_shape, dtype=torch.uint8)
         with zipfile.ZipFile(self.path) if self.is_zip else nullcontext() as archive:
             for i, (file, _) in enumerate(tqdm(files, f"reading images from {self.path}", delay=5, leave=False)):

@@ -1,68 +1,126 @@
-"""What every data set has in common: uint8 images in memory, three splits, batches as dictionaries."""
+"""What every data set has in common: uint8 images, three splits, batches as dictionaries."""
 
+import inspect
+import json
 import signal
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypedDict
 
 import torch
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-Batch = dict[str, Tensor]
+ImagesAndLabels = tuple[Tensor, Tensor]  # uint8 [N, C, H, W], int64 [N]
 
 
-class ImageDataset(Dataset[Batch]):
-    """Images with their labels and their indices in the data set that they come from.
+class Batch(TypedDict, total=False):
+    """Some images and what is known of them."""
+
+    image: Tensor  # uint8 [B, C, H, W]
+    label: Tensor  # int64 [B]
+    index: Tensor  # int64 [B], where the image is in the data set's files
+    position: Tensor  # int64 [B], where it is in its split; from a test split, as the next one
+    other_image: Tensor  # uint8 [B, C, H, W], the next of the split, cyclically: to score an h of another image
+    context_image: Tensor  # uint8 [B, C, H, W], of which h is taken instead of `image`; from a negative control
+    h: Tensor  # [B, ...], what a network makes of `image`; where a callback has given the split its h
+
+
+class Split(Dataset[Batch], ABC):
+    """The images of one split, by position.
+
+    Attributes:
+        images: All of them, uint8 [N, C, H, W]; None where they are drawn when asked for.
+        h: What a network makes of `images`, read by positions, [B, ...]; batches have it where it is set.
+    """
+
+    images: Tensor | None = None
+    h: Any = None
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """N."""
+
+    @abstractmethod
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """A whole batch at once; the data loader prefers this where it exists."""
+
+    def first(self, num_images: int) -> Batch:
+        """The first images; all, where there are fewer."""
+        return self.__getitems__(range(min(num_images, len(self))))
+
+    def to(self, device: torch.device) -> None:
+        """Keep on a device what is kept, and index it there."""
+        for name, value in list(vars(self).items()):
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+
+    @property
+    def num_bytes(self) -> int:
+        """What the images take in memory."""
+        return 0 if self.images is None else self.images.nbytes
+
+
+class ImageDataset(Split):
+    """Images in memory with their labels and their indices in the data set's files.
 
     Args:
         images: uint8 [N, C, H, W].
         labels: int64 [N].
         index: int64 [N].
-        with_other: Give with every image its `position` in this split, and the next image, cyclically, as
-            `other_image`: to score representations that belong to another image.
-
-    Attributes:
-        h: What a network makes of the images, read by positions, [B, ...]; where it is set, batches have it.
+        with_other: Give `position` and `other_image` too.
     """
+
+    images: Tensor
 
     def __init__(self, images: Tensor, labels: Tensor, index: Tensor, with_other: bool = False) -> None:
         assert images.dtype == torch.uint8
         assert len(images) == len(labels) == len(index)
         self.images, self.labels, self.index = images, labels, index
         self.with_other = with_other
-        self.h: Any = None
 
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def num_bytes(self) -> int:
-        """Of the images."""
-        return self.images.nbytes
-
-    def to(self, device: torch.device) -> None:
-        """Keep everything on a device and index it there."""
-        self.images, self.labels, self.index = (x.to(device) for x in (self.images, self.labels, self.index))
-
-    def __getitem__(self, i: int) -> Batch:
-        return {name: value[0] for name, value in self.__getitems__([i]).items()}
-
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """A whole batch by one indexing operation; the data loader prefers this where it exists."""
         chosen = torch.as_tensor(positions, device=self.images.device)
-        batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
+        batch: Batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
         if self.h is not None:
             batch["h"] = self.h[positions]
         if self.with_other:
             batch["position"] = chosen
             batch["other_image"] = self.images[(chosen + 1) % len(self)]
         return batch
+
+
+def splits(images: Tensor, labels: Tensor, index: Mapping[str, Tensor]) -> dict[str, Split]:
+    """A file's images, in the order that `index` gives for each split, [n], and "test" with `other_image`."""
+    return {name: ImageDataset(images[i], labels[i], i, with_other=name == "test") for name, i in index.items()}
+
+
+def class_balanced(labels: Tensor, index: Tensor, num_images: int | None) -> Tensor:
+    """The first images of each class, equally many, of those in an order, `index` [n]; all of them for None.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    if num_images is None:
+        return index
+    ordered = labels[index]
+    classes, counts = ordered.unique(return_counts=True)
+    each, rest = divmod(num_images, len(classes))
+    if rest or not 0 < each <= counts.min():
+        raise ValueError(
+            f"num_train {num_images} is not so many times {len(classes)} classes; choose a multiple of {len(classes)} "
+            f"with at most {counts.min()} images a class"
+        )
+    return torch.cat([index[ordered == label][:each] for label in classes])
 
 
 def _as_is(batch: Any) -> Batch:
@@ -92,7 +150,7 @@ class ResumableSampler(DistributedSampler[int]):
     """
 
     def __init__(
-        self, dataset: Dataset[Batch], world_size: int, rank: int, seed: int, epoch: int = 0, num_done: int = 0
+        self, dataset: Split, world_size: int, rank: int, seed: int, epoch: int = 0, num_done: int = 0
     ) -> None:
         super().__init__(dataset, world_size, rank, shuffle=True, seed=seed)
         self.set_epoch(epoch)
@@ -106,7 +164,8 @@ class ResumableSampler(DistributedSampler[int]):
 class ImageDataModule(LightningDataModule):
     """Three splits of one image data set.
 
-    The constructors keep the arguments of lightning-bolts' VisionDataModule where they make sense here.
+    The constructors keep the arguments of lightning-bolts' VisionDataModule where they make sense here. An argument
+    of a subclass is kept as an attribute of its own name, so that `identity` finds it.
 
     Args:
         batch_size: The global batch; every process takes its share.
@@ -121,18 +180,26 @@ class ImageDataModule(LightningDataModule):
         name: Of the data set, as results give it.
         image_shape: (C, H, W).
         num_classes: K.
+        note: What a reader of its results must know, if anything.
+        datasets: The splits, after `setup`.
+        LOADING: The arguments that say how images are read.
+        NOT_IDENTIFYING: The arguments that do not decide which image is where: those, where the files lie, and, of a
+            subclass, what only chooses which images are tested.
     """
 
     name: str
     image_shape: tuple[int, int, int]
     num_classes: int
+    note: str | None = None
+    LOADING: ClassVar[tuple[str, ...]] = ("batch_size", "eval_batch_size", "num_workers", "pin_memory", "on_device")
+    NOT_IDENTIFYING: ClassVar[tuple[str, ...]] = (*LOADING, "data_dir", "path")
 
     def __init__(
         self,
-        batch_size: int = 128,
-        eval_batch_size: int = 250,
+        batch_size: PositiveInt = 128,
+        eval_batch_size: PositiveInt = 250,
         seed: int = 0,
-        num_workers: int = 0,
+        num_workers: NonNegativeInt = 0,
         pin_memory: bool = False,
         on_device: bool = True,
     ) -> None:
@@ -140,7 +207,7 @@ class ImageDataModule(LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.seed = seed
         self.num_workers, self.pin_memory, self.on_device = num_workers, pin_memory, on_device
-        self.datasets: dict[str, Dataset[Batch]] = {}
+        self.datasets: dict[str, Split] = {}
         self.first_epoch = self.batches_done = 0  # of a resumed run
 
     @property
@@ -148,35 +215,48 @@ class ImageDataModule(LightningDataModule):
         """Of the K classes; their numbers, where a data set gives no names."""
         return [str(label) for label in range(self.num_classes)]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The arguments that decide which image is where, as JSON has them."""
+        constructors = [vars(base)["__init__"] for base in type(self).__mro__ if "__init__" in vars(base)]
+        parameters = [p for made in constructors for p in inspect.signature(made).parameters.values()]
+        named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        values = {name: getattr(self, name) for name in sorted(named - {"self", *self.NOT_IDENTIFYING})}
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
+
     @abstractmethod
-    def load(self) -> dict[str, Dataset[Batch]]:
+    def load(self) -> dict[str, Split]:
         """The splits "train", "val" and "test"; the last in a seeded random order and with `other_image`."""
 
     def split(
-        self, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], num_val: int, argument: str
-    ) -> dict[str, Dataset[Batch]]:
-        """The three splits of images and labels in two files: validation is a seeded choice of the training file.
+        self, train: ImagesAndLabels, test: ImagesAndLabels, num_val: int, argument: str, num_train: int | None = None
+    ) -> dict[str, Split]:
+        """The three splits of two files: validation is a seeded choice of the training file, training the rest of it.
+
+        Args:
+            train: A file.
+            test: The other.
+            num_val: Images for validation.
+            argument: What decides it, for the message.
+            num_train: Train on so many only, the classes equally; None for all.
 
         Raises:
-            ValueError: num_val leaves no image on either side; the message gives the argument that decides it.
+            ValueError: num_val leaves no image on either side, or there are not num_train.
         """
-        images, labels = train
-        if not 0 < num_val < len(images):
-            raise ValueError(f"{argument} keeps {num_val} of {len(images)} images for validation; keep some of both")
-        order = torch.randperm(len(images), generator=self.generator())
-        datasets: dict[str, Dataset[Batch]] = {
-            name: ImageDataset(images[index], labels[index], index)
-            for name, index in (("train", order[:-num_val]), ("val", order[-num_val:]))
-        }
-        images, labels = test
-        index = torch.randperm(len(images), generator=self.generator())
-        datasets["test"] = ImageDataset(images[index], labels[index], index, with_other=True)
-        return datasets
+        labels = train[1]
+        if not 0 < num_val < len(labels):
+            raise ValueError(f"{argument} keeps {num_val} of {len(labels)} images for validation; keep some of both")
+        order = torch.randperm(len(labels), generator=self.generator())
+        chosen = class_balanced(labels, order[:-num_val], num_train)
+        shuffled = torch.randperm(len(test[1]), generator=self.generator())
+        return splits(*train, {"train": chosen, "val": order[-num_val:]}) | splits(*test, {"test": shuffled})
 
     def setup(self, stage: str) -> None:
         """Raises ValueError where there are more processes than images to evaluate."""
         if self.datasets:
             return
+        _ = self.identity  # an argument that it does not find is an error now, not at the first checkpoint
         self.datasets = self.load()
         world, _ = self._replicas()
         for split, num_images in self._num_images(*self.datasets).items():
@@ -186,15 +266,14 @@ class ImageDataModule(LightningDataModule):
                     f"{num_images} (--trainer.devices)"
                 )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        in_memory = [dataset for dataset in self.datasets.values() if isinstance(dataset, ImageDataset)]
         if (
             self.on_device
             and self.num_workers == 0
             and device.type == "cuda"
-            and 4 * sum(dataset.num_bytes for dataset in in_memory) < torch.cuda.mem_get_info(device)[0]
+            and 4 * sum(dataset.num_bytes for dataset in self.datasets.values()) < torch.cuda.mem_get_info(device)[0]
         ):
             self.pin_memory = False  # nothing is left to copy
-            for dataset in in_memory:
+            for dataset in self.datasets.values():
                 dataset.to(device)
 
     def generator(self) -> torch.Generator:
@@ -204,18 +283,13 @@ class ImageDataModule(LightningDataModule):
     def _replicas(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _loader(self, dataset: Dataset[Batch], sampler: Any, batch_size: int) -> DataLoader[Batch]:
+    def _loader(self, dataset: Split, sampler: Any, batch_size: int) -> DataLoader[Batch]:
         return DataLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            collate_fn=_as_is,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            persistent_workers=self.num_workers > 0,
+            dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is, num_workers=self.num_workers,
+            pin_memory=self.pin_memory, persistent_workers=self.num_workers > 0,
             worker_init_fn=_leave_signals_to_the_run,
             generator=self.generator(),  # otherwise making an iterator would draw from the global random state
-        )
+        )  # fmt: skip
 
     def check_processes(self, world: int) -> None:
         """Raises ValueError where the global batch does not divide among so many processes."""
@@ -249,7 +323,7 @@ class ImageDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Which data a checkpoint saw, and how far: the epoch, and its global batches that are done."""
-        state: dict[str, Any] = {"dataset": self.name, "seed": self.seed}
+        state: dict[str, Any] = {"dataset": self.name, "identity": self.identity}
         if self.trainer is None:
             return state
         state["images"] = self._num_images("train", "val")
@@ -261,10 +335,20 @@ class ImageDataModule(LightningDataModule):
         return {**state, "epoch": epoch, "batches_done": progress.current.processed}  # type: ignore[attr-defined] # of a subclass
 
     def _num_images(self, *splits: str) -> dict[str, int]:
-        return {split: len(self.datasets[split]) for split in splits}  # type: ignore[arg-type] # all have a length
+        return {split: len(self.datasets[split]) for split in splits}
 
-    def check(self, checkpoint: dict[str, Any], source: str | Path) -> None:
-        """Raises ValueError where a checkpoint has seen other data, or other parts of this data for training."""
+    def check(self, checkpoint: Mapping[str, Any], source: str | Path, classifier: bool = False) -> None:
+        """Compare the data of a checkpoint with this.
+
+        Args:
+            checkpoint: As Lightning saved it.
+            source: What it is, for the message.
+            classifier: It is a classifier's, whose inverters train on all images, whatever it saw of them.
+
+        Raises:
+            ValueError: It has seen other data, or other parts of this data for training.
+        """
+        ours = {key: value for key, value in self.identity.items() if not (classifier and key == "num_train")}
         for state in checkpoint.values():
             if not isinstance(state, dict) or "dataset" not in state:
                 continue
@@ -272,11 +356,15 @@ class ImageDataModule(LightningDataModule):
                 raise ValueError(
                     f"{source} was trained on {state['dataset']}, not on {self.name}; give the config of that data"
                 )
-            if state.get("seed", self.seed) != self.seed:
-                raise ValueError(
-                    f"{source} was trained with --data.seed {state['seed']}, not {self.seed}, which divides the images "
-                    f"differently into training and test; give --data.seed {state['seed']}"
-                )
+            # Up to version 0.4 the seed was all that was saved.
+            theirs = state.get("identity") or {"seed": state.get("seed", self.seed)}
+            for key, value in ours.items():
+                if theirs.get(key, value) != value:
+                    was, now = json.dumps(theirs[key]), json.dumps(value)
+                    raise ValueError(
+                        f"{source} was trained with --data.{key} {was}, not {now}, which gives other images or divides "
+                        f"them differently into training and test; give --data.{key} {was}"
+                    )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of other data; where a training goes on, of another number of images."""

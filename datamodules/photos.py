@@ -5,11 +5,11 @@ from typing import Any
 
 import sklearn.datasets
 import torch
+from jsonargparse.typing import PositiveInt
 from sklearn.datasets import load_sample_images
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from datamodules.images import Batch, ImageDataModule, ImageDataset
+from datamodules.images import ImageDataModule, ImageDataset, Split
 
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
 NAMES = ["china.jpg", "flower.jpg"]  # the classes
@@ -41,14 +41,8 @@ class PhotosDataModule(ImageDataModule):
     image_shape = (3, SIDE, SIDE)
     num_classes = 2
 
-    def __init__(
-        self,
-        stride: int = 5,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, stride: PositiveInt = 5, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if stride < 1:
-            raise ValueError(f"stride {stride} must be at least 1")
         self.stride = stride
 
     def prepare_data(self) -> None:
@@ -74,10 +68,10 @@ class PhotosDataModule(ImageDataModule):
                 )
         return torch.stack(photographs).permute(0, 3, 1, 2)
 
-    def load(self) -> dict[str, Dataset[Batch]]:
+    def load(self) -> dict[str, Split]:
         position = torch.arange(len(NAMES) * HEIGHT * WIDTH).view(-1, 1, HEIGHT, WIDTH)
         photographs, generator = self._read(), self.generator()
-        datasets: dict[str, Dataset[Batch]] = {}
+        datasets: dict[str, Split] = {}
         for name, (first, last) in BANDS.items():
             images = self._patches(photographs, first, last).flatten(0, 3)
             order = torch.randperm(len(images), generator=generator)

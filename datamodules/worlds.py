@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from numpy.typing import NDArray
 from scipy.special import entr
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from datamodules.images import Batch, ImageDataModule, ImageDataset
+from datamodules.images import Batch, ImageDataModule, ImageDataset, Split
+
+Encode = Callable[[Tensor], Tensor]  # h, [N, ...], of uint8 [N, C, H, W]
 
 
-class FreshImages(Dataset[Batch]):
+class FreshImages(Split):
     """Images that are drawn when asked for, each a function of (seed, position).
 
     Args:
@@ -38,89 +41,6 @@ class FreshImages(Dataset[Batch]):
         return {"image": torch.from_numpy(np.stack(drawn)), "label": torch.zeros_like(index), "index": index}
 
 
-class WorldDataModule(ImageDataModule):
-    """Images from a known distribution, with a representation h of which log p(x | h) is known exactly.
-
-    Training images are drawn anew each time, never a finite set.
-
-    Args:
-        num_test: Images for validation, and as many for the test.
-        kwargs: As for ImageDataModule.
-    """
-
-    num_classes = 1
-
-    def __init__(self, num_test: int = 1000, batch_size: int = 64, **kwargs: Any) -> None:
-        super().__init__(batch_size, **kwargs)
-        self.num_test = num_test
-
-    @property
-    @abstractmethod
-    def entropy(self) -> float:
-        """H(x), nats."""
-
-    @property
-    @abstractmethod
-    def conditional_entropy(self) -> float:
-        """H(x | h), nats."""
-
-    @abstractmethod
-    def exact_log_prob(self, image: Tensor) -> Tensor:
-        """log p(x | h) of each of this world's images, uint8 [N, C, H, W], under its own h: float64 [N] nats."""
-
-    @abstractmethod
-    def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
-        """One image, uint8 [C, H, W]."""
-
-    def load(self) -> dict[str, Dataset[Batch]]:
-        datasets: dict[str, Dataset[Batch]] = {"train": FreshImages(2**20, self.draw, 3 * self.seed)}
-        for k, split in enumerate(("val", "test"), start=1):
-            held_out = FreshImages(self.num_test, self.draw, 3 * self.seed + k)
-            batch = held_out.__getitems__(range(self.num_test))
-            datasets[split] = ImageDataset(batch["image"], batch["label"], batch["index"], with_other=split == "test")
-        return datasets
-
-
-class BitDropDataModule(WorldDataModule):
-    """Independent uniform B-bit pixels, of which a representation keeps the top b bits.
-
-    H(x) = B D ln 2 and H(x | h) = (B - b) D ln 2 nats. b = B is the identity, b = 0 a constant. The values are spread
-    over 0..255 in steps of 2^(8 - B).
-
-    Args:
-        side: Height and width.
-        num_bits: B, 1 to 8.
-        kept_bits: b, of the representation; it decides the exact log p(x | h) and nothing else.
-        kwargs: As for WorldDataModule.
-    """
-
-    name = "bit_drop"
-
-    def __init__(self, side: int = 8, num_bits: int = 3, kept_bits: int = 1, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if not 1 <= num_bits <= 8 or not 0 <= kept_bits <= num_bits:
-            raise ValueError(
-                f"num_bits {num_bits} must be 1 to 8, and kept_bits {kept_bits} must be 0 to num_bits; change either"
-            )
-        self.image_shape = (1, side, side)
-        self.num_bits, self.kept_bits = num_bits, kept_bits
-
-    @property
-    def entropy(self) -> float:
-        return self.num_bits * math.prod(self.image_shape) * math.log(2)
-
-    @property
-    def conditional_entropy(self) -> float:
-        return (self.num_bits - self.kept_bits) * math.prod(self.image_shape) * math.log(2)
-
-    def exact_log_prob(self, image: Tensor) -> Tensor:
-        return torch.full((len(image),), -self.conditional_entropy, dtype=torch.float64)
-
-    def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
-        level = generator.integers(2**self.num_bits, size=self.image_shape, dtype=np.uint8)
-        return level << np.uint8(8 - self.num_bits)
-
-
 class _WithOthersContext(ImageDataset):
     """Has h computed from the next image, cyclically."""
 
@@ -129,62 +49,191 @@ class _WithOthersContext(ImageDataset):
         return {**batch, "context_image": batch["other_image"]}
 
 
+class WorldDataModule(ImageDataModule):
+    """Images from a known distribution, which knows log p(x | h) exactly for representations that it understands.
+
+    Training images are drawn anew each time, never a finite set.
+
+    Args:
+        num_test: Images for validation, and as many for the test.
+        kwargs: As for ImageDataModule.
+
+    Attributes:
+        must_fail: Whether a model that passes here is wrong.
+    """
+
+    num_classes = 1
+    must_fail = False
+    held_out: type[ImageDataset] = ImageDataset  # what the test is made of
+    NOT_IDENTIFYING = (*ImageDataModule.NOT_IDENTIFYING, "num_test")
+
+    def __init__(self, num_test: PositiveInt = 1000, batch_size: PositiveInt = 64, **kwargs: Any) -> None:
+        super().__init__(batch_size, **kwargs)
+        self.num_test = num_test
+
+    @property
+    @abstractmethod
+    def entropy(self) -> float:
+        """H(x), nats."""
+
+    @abstractmethod
+    def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
+        """log p(x | h) of some of this world's images.
+
+        Args:
+            image: uint8 [N, C, H, W], where `encode` takes its images.
+            encode: The representation that is inverted, h = encode(x).
+
+        Returns:
+            float64 [N] nats, on the CPU.
+
+        Raises:
+            ValueError: The truth is not known for such a representation.
+        """
+
+    @abstractmethod
+    def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
+        """One image, uint8 [C, H, W]."""
+
+    def with_more(self, image: Tensor) -> Tensor:
+        """Some images, uint8 [N, C, H, W], and 100 more of this world, to learn about a representation from them."""
+        return torch.cat((image, FreshImages(100, self.draw, 3 * self.seed).first(100)["image"].to(image.device)))
+
+    def load(self) -> dict[str, Split]:
+        datasets: dict[str, Split] = {"train": FreshImages(2**20, self.draw, 3 * self.seed)}
+        for k, split in enumerate(("val", "test"), start=1):
+            batch = FreshImages(self.num_test, self.draw, 3 * self.seed + k).first(self.num_test)
+            kind = self.held_out if split == "test" else ImageDataset
+            datasets[split] = kind(batch["image"], batch["label"], batch["index"], with_other=split == "test")
+        return datasets
+
+
+class BitDropDataModule(WorldDataModule):
+    """Independent uniform B-bit pixels, of which a representation may drop bits.
+
+    H(x) = B D ln 2 nats. The values are spread over 0..255 in steps of 2^(8 - B).
+
+    Args:
+        side: Height and width.
+        num_bits: B, 1 to 8.
+        kwargs: As for WorldDataModule.
+    """
+
+    name = "bit_drop"
+
+    def __init__(self, side: PositiveInt = 8, num_bits: int = 3, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 1 <= num_bits <= 8:
+            raise ValueError(f"num_bits {num_bits} must be 1 to 8")
+        self.side, self.num_bits = side, num_bits
+        self.image_shape = (1, side, side)
+
+    @property
+    def entropy(self) -> float:
+        return self.num_bits * math.prod(self.image_shape) * math.log(2)
+
+    def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
+        """Minus the sum over pixels of ln(how many levels give h there what this one gives it).
+
+        Known where h is a map, of which a pixel is a function of the same pixel of x alone, and where it is empty.
+        """
+        step = 2 ** (8 - self.num_bits)
+        level = torch.arange(0, 256, step, dtype=torch.uint8, device=image.device)  # [L]
+        constant = encode(level.view(-1, 1, 1, 1).expand(-1, *self.image_shape)).movedim(1, -1)  # [L, S, S, K]
+        images = self.with_more(image)  # [M, 1, S, S], M > N
+        h = encode(images).movedim(1, -1)  # [M, S, S, K]
+        if not h[0].numel():
+            return torch.full((len(image),), -self.entropy, dtype=torch.float64)
+        pixel = torch.arange(self.side, device=image.device)
+        place = (images[:, 0].long() // step, pixel[:, None], pixel)  # [M, S, S]
+        if h.shape[1:-1] != self.image_shape[1:] or not torch.equal(h, constant[place]):
+            raise ValueError(
+                f"log p(x | h) of {self.name} is known only where each pixel of h is a function of the same pixel of x "
+                "alone; give a layer that is"
+            )
+        num_alike = (constant[:, None] == constant).all(dim=-1).sum(dim=1)  # [L, S, S]
+        # log2 of a power of two is exact, and so is a sum of them.
+        return -num_alike[place][: len(image)].cpu().double().log2().sum(dim=(1, 2)) * math.log(2)
+
+    def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
+        level = generator.integers(2**self.num_bits, size=self.image_shape, dtype=np.uint8)
+        return level << np.uint8(8 - self.num_bits)
+
+
 class ShuffledDataModule(BitDropDataModule):
     """The negative control: bit drop, but in the test, and only there, h is that of another image.
 
     It is scored against bit drop's own log p(x | h) and must fail: as h says nothing of x, the cross-entropy of any
-    model is at least H(x), b D ln 2 nats above bit drop's H(x | h), with no upper limit.
+    model is at least H(x), with no upper limit.
 
     Args:
         kwargs: As for BitDropDataModule.
     """
 
     name = "shuffled"
-
-    def load(self) -> dict[str, Dataset[Batch]]:
-        datasets = super().load()
-        test = datasets["test"]
-        assert isinstance(test, ImageDataset)
-        datasets["test"] = _WithOthersContext(test.images, test.labels, test.index, with_other=True)
-        return datasets
+    must_fail = True
+    held_out = _WithOthersContext
 
 
 class MarkovDataModule(WorldDataModule):
-    """A binary Markov chain in raster order, of which a representation keeps every second pixel, the first included.
+    """A binary Markov chain in raster order, of which a representation may keep some of the pixels.
 
-    The first pixel is 0 or 128 equally, every other one differs from the one before it with probability q. What is
-    kept is a chain too, with flip probability 2q(1 - q). With H2 the entropy of a coin in nats,
-    H(x) = ln 2 + (D - 1) H2(q) and H(x | h) = H(x) - [ln 2 + (D/2 - 1) H2(2q(1 - q))].
+    The first pixel is 0 or 128 equally, every other one differs from the one before it with probability q. With H2 the
+    entropy of a coin in nats, H(x) = ln 2 + (D - 1) H2(q).
 
     Args:
-        side: Height and width, even.
+        side: Height and width.
         flip: q, in (0, 1).
         kwargs: As for WorldDataModule.
     """
 
     name = "markov"
 
-    def __init__(self, side: int = 8, flip: float = 0.15, **kwargs: Any) -> None:
+    def __init__(self, side: PositiveInt = 8, flip: float = 0.15, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if side % 2:
-            raise ValueError(f"side {side} is odd, and every second pixel is kept; give an even one")
         if not 0 < flip < 1:
             raise ValueError(f"flip {flip} is not a probability between 0 and 1; give one, as 0.15")
+        self.side, self.flip = side, flip
         self.image_shape = (1, side, side)
-        self.flip = flip
 
     @property
     def entropy(self) -> float:
-        return _chain_entropy(self.flip, math.prod(self.image_shape))
+        return math.log(2) + (math.prod(self.image_shape) - 1) * float(entr(self.flip) + entr(1 - self.flip))
 
-    @property
-    def conditional_entropy(self) -> float:
-        return self.entropy - _chain_entropy(2 * self.flip * (1 - self.flip), math.prod(self.image_shape) // 2)
+    def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
+        """log p(x) - log p(x_S), where h tells as much as the pixels S.
 
-    def exact_log_prob(self, image: Tensor) -> Tensor:
-        """log p(x) - log p(h), as h is a function of x."""
-        chain = image.flatten(1)  # [N, D]
-        return _chain_log_prob(chain, self.flip) - _chain_log_prob(chain[:, ::2], 2 * self.flip * (1 - self.flip))
+        S are the pixels that change h of the first image. That h is a function of them, and they of h, is checked with
+        these and other images.
+        """
+        every = torch.arange(math.prod(self.image_shape))
+        one_pixel = torch.eye(len(every), dtype=torch.uint8, device=image.device).view(-1, *self.image_shape) * 128
+        images = torch.cat((self.with_more(image), image[:1] ^ one_pixel))
+        h = encode(images).flatten(1)
+        kept = (h[-len(every) :] != h[0]).any(dim=1)  # [D]
+        chain = images.flatten(1)
+        same = torch.equal(h, encode((chain * kept).view_as(images)).flatten(1))
+        if not same or row_numbers(h).max() != row_numbers(chain[:, kept]).max():
+            raise ValueError(
+                f"log p(x | h) of {self.name} is known only where h tells some of the pixels and nothing of the "
+                "others; give a layer that does"
+            )
+        chain = chain[: len(image)].cpu()
+        return self._log_prob(chain, every) - self._log_prob(chain, every[kept.cpu()])
+
+    def _log_prob(self, chain: Tensor, position: Tensor) -> Tensor:
+        """log p of the pixels in some positions, ascending, of binary chains [N, D]: float64 [N] nats."""
+        log_prob = torch.full((len(chain),), -math.log(2) if len(position) else 0.0, dtype=torch.float64)
+        value, gaps = chain[:, position], position.diff()
+        is_flip = value[:, 1:] != value[:, :-1]
+        for gap in gaps.unique().tolist():
+            flip = 0.0  # (1 - (1 - 2q)^gap) / 2, which for a gap of 1 would not be q to the last digit
+            for _ in range(gap):
+                flip = flip * (1 - self.flip) + (1 - flip) * self.flip
+            num_flips = is_flip[:, gaps == gap].sum(dim=1).double()
+            num_stays = (gaps == gap).sum() - num_flips
+            log_prob = log_prob + num_flips * math.log(flip) + num_stays * math.log1p(-flip)
+        return log_prob
 
     def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
         flips = generator.random(math.prod(self.image_shape)) < self.flip
@@ -193,12 +242,7 @@ class MarkovDataModule(WorldDataModule):
         return level.reshape(self.image_shape)
 
 
-def _chain_entropy(flip: float, length: int) -> float:
-    return math.log(2) + (length - 1) * float(entr(flip) + entr(1 - flip))
-
-
-def _chain_log_prob(chain: Tensor, flip: float) -> Tensor:
-    """Of binary chains [N, D] that start with either value equally: float64 [N] nats."""
-    num_flips = (chain[:, 1:] != chain[:, :-1]).sum(dim=1).double()
-    num_stays = chain.shape[1] - 1 - num_flips
-    return -math.log(2) + num_flips * math.log(flip) + num_stays * math.log1p(-flip)
+def row_numbers(rows: Tensor) -> Tensor:
+    """A number from 0 for each of some rows [N, K], K >= 0, which equal rows share: int64 [N]."""
+    number: Tensor = F.pad(rows, (0, 1)).unique(dim=0, return_inverse=True)[1]  # it takes no rows without columns
+    return number

@@ -1,9 +1,10 @@
-"""L1 distances between representations: neighbours, Table 1 of Nash et al. 2019, and what a layer does not see.
+"""L1 distances between representations: neighbours, table 1 of Nash et al. 2019, and what a layer does not see.
 
 A distance is the mean absolute difference per unit, of raw h or of pixels, in the units of either, taken in float64.
 """
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,40 +14,7 @@ from tqdm import tqdm
 
 from evaluations.information import mean_and_standard_error, ratio_of_means
 
-
-class RepresentationDistances(NamedTuple):
-    """One column of Table 1: means over test images, each with its standard error; `_asdict()` is a row for JSON.
-
-    The ratios to 1NN do not depend on the arbitrary scale of h. Their standard errors are the delta method's for the
-    ratio of two paired means.
-    """
-
-    num_images: int
-    num_samples: int
-    one_nn: float
-    one_nn_se: float
-    im_s: float
-    im_s_se: float
-    im_nn: float
-    im_nn_se: float
-    im_s_ratio: float
-    im_s_ratio_se: float
-    im_nn_ratio: float
-    im_nn_ratio_se: float
-    unit: str = "mean absolute difference per unit"
-
-
-class DifferentSamples(NamedTuple):
-    """Samples by falling distance to the input in pixels: K of them, as many as there were up to those asked for.
-
-    indices: Among all samples, int64 [K].
-    pixel_distances: To the input, in levels of 0 to 255, [K].
-    distances: Of their representations to the input's, [K].
-    """
-
-    indices: Tensor
-    pixel_distances: Tensor
-    distances: Tensor
+NUM_SHOWN = 6  # of each kind beside an input (Nash et al. 2019, fig 2)
 
 
 def nearest(
@@ -90,36 +58,20 @@ def nearest(
     return distances, indices
 
 
-def closest_samples(x: Tensor, samples: Tensor, k: int = 6) -> tuple[Tensor, Tensor]:
-    """The k samples that are nearest to one input, nearest first (Nash et al. 2019, fig 2, takes 6 of 1024 in fc3).
-
-    Args:
-        x: The raw h of the input [...], or the image itself, for neighbours in pixels.
-        samples: The same of its samples, [S, ...].
-        k: At most S.
-
-    Returns:
-        Distances float64 [k] and positions among the samples int64 [k].
-
-    Raises:
-        ValueError: k is more than S.
-    """
-    distances, indices = nearest(x[None], samples, k)
-    return distances[0], indices[0]
-
-
-def sample_distances(h: Tensor, h_samples: Tensor) -> Tensor:
+def sample_distances(h: Tensor, h_samples: Iterable[Tensor]) -> Tensor:
     """Of each image to each of its own samples, float64 [M, S].
 
     Args:
         h: Raw h of M images, [M, ...].
-        h_samples: Raw h of S samples of each, [M, S, ...].
+        h_samples: Raw h of S samples of each, [M, S, ...], or image by image.
     """
     return torch.cat([_distances(as_rows(one[None]), as_rows(its)) for one, its in zip(h, h_samples, strict=True)])
 
 
-def representation_distances(one_nn: Tensor, samples: Tensor) -> RepresentationDistances:
-    """One column of Table 1 (Nash et al. 2019): how near samples come, beside the nearest training image.
+def table_1(
+    one_nn: Tensor, h: Tensor, h_samples: Iterable[Tensor], agrees: Tensor | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """A column of table 1 (Nash et al. 2019): how near samples come, beside the nearest training image.
 
     1NN is the distance to the nearest training image, IM-S that to a random sample, IM-NN that to the closest of an
     image's S samples (10 in the paper). All are averaged over images. IM-NN falls as S rises; IM-S does not.
@@ -129,24 +81,33 @@ def representation_distances(one_nn: Tensor, samples: Tensor) -> RepresentationD
 
     Args:
         one_nn: Of each image to its nearest training image, [M], from `nearest`.
-        samples: Of each image to each of its samples, [M, S], from `sample_distances`.
+        h: Raw h of the images, [M, ...].
+        h_samples: Raw h of S samples of each, [M, S, ...], or image by image.
+        agrees: Whether a sample gets the class of its input, [M, S]; None where no layer gives classes.
+
+    Returns:
+        The numbers of a `DistancesResult`, and the distances that they are made of: one_nn [M] and samples [M, S].
     """
-    one_nn, samples = one_nn.double(), samples.double()
+    one_nn, samples = one_nn.double(), sample_distances(h, h_samples)
     im_s, im_nn = samples.mean(1), samples.amin(1)
-    return RepresentationDistances(
-        len(samples),
-        samples.shape[1],
-        *mean_and_standard_error(one_nn),
-        *mean_and_standard_error(im_s),
-        *mean_and_standard_error(im_nn),
-        *ratio_of_means(im_s, one_nn),
-        *ratio_of_means(im_nn, one_nn),
-    )
+    means = {
+        "one_nn": mean_and_standard_error(one_nn),
+        "im_s": mean_and_standard_error(im_s),
+        "im_nn": mean_and_standard_error(im_nn),
+        "im_s_ratio": ratio_of_means(im_s, one_nn),
+        "im_nn_ratio": ratio_of_means(im_nn, one_nn),
+        # Per image first: samples of one image are not independent.
+        "class_agreement": (None, None) if agrees is None else mean_and_standard_error(agrees.double().mean(1)),
+    }
+    numbers: dict[str, Any] = {"num_images": len(samples), "num_samples": samples.shape[1]}
+    for name, (mean, error) in means.items():
+        numbers |= {name: mean, f"{name}_se": error}
+    return numbers, {"one_nn": one_nn.numpy(), "samples": samples.numpy()}
 
 
 def most_different_samples(
     image: Tensor, samples: Tensor, h: Tensor, h_samples: Tensor, radius: float, k: int
-) -> DifferentSamples:
+) -> tuple[Tensor, Tensor]:
     """What a layer is most blind to: of the samples within a radius of h, the k that differ most in pixels.
 
     There are fewer than k, or none, where fewer lie within the radius.
@@ -158,12 +119,69 @@ def most_different_samples(
         h_samples: Raw h of the samples, [S, ...].
         radius: The distance of h to the nearest training image's; samples at this distance count.
         k: How many.
+
+    Returns:
+        Distances to the input in pixels, falling, float64 [k or fewer], and positions among the samples.
     """
     (distances,) = sample_distances(h[None], h_samples[None])
     (pixel_distances,) = sample_distances(image[None], samples[None])
     order = pixel_distances.argsort(descending=True, stable=True)
     indices = order[distances[order] <= radius][:k]
-    return DifferentSamples(indices, pixel_distances[indices], distances[indices])
+    return pixel_distances[indices], indices
+
+
+def neighbours(
+    images: Tensor,
+    samples: Tensor,
+    h: Tensor,
+    h_samples: Iterable[Tensor],
+    training: Tensor,
+    h_training: Tensor | np.ndarray,
+    space: Literal["layer", "pixels"],
+    num_shown: int = NUM_SHOWN,
+) -> dict[str, np.ndarray]:
+    """Fig 2 (Nash et al. 2019): of each input the nearest samples and training images, by h or by pixels.
+
+    And of the samples that are as near by h as the nearest training image, those that differ most in pixels. Where
+    there are fewer, the rest is black, at distance nan.
+
+    Args:
+        images: The inputs, uint8 [Q, C, H, W].
+        samples: Of each, uint8 [Q, S, C, H, W].
+        h: Raw h of the inputs, [Q, ...].
+        h_samples: Of their samples, [Q, S, ...], or input by input.
+        training: Among which neighbours are sought, uint8 [N, C, H, W].
+        h_training: Raw h of these, [N, ...].
+        space: In which samples and training images are nearest.
+        num_shown: K of each, at most S and N.
+
+    Returns:
+        By name, inputs; samples, training and blind uint8 [Q, K, C, H, W]; sample_distances, training_distances and
+        blind_distances [Q, K]; num_samples; space.
+    """
+    to_training, rows = nearest(h, h_training, num_shown)
+    radius = to_training[:, 0]
+    if space == "pixels":
+        to_training, rows = nearest(images, training, num_shown)
+    shown = torch.zeros(2, len(images), num_shown, *images.shape[1:], dtype=torch.uint8)  # the closest, and the blind
+    distances = torch.full(shown.shape[:3], torch.nan, dtype=torch.float64)
+    for i, (its, h_its) in enumerate(zip(samples, h_samples, strict=True)):
+        one, those = (h[i], h_its) if space == "layer" else (images[i], its)
+        (near,), (closest,) = nearest(one[None], those, num_shown)
+        far, blind = most_different_samples(images[i], its, h[i], h_its, radius[i].item(), num_shown)
+        for k, (values, indices) in enumerate(((near, closest), (far, blind))):
+            shown[k, i, : len(indices)], distances[k, i, : len(indices)] = its[indices], values
+    return {
+        "inputs": images.numpy(),
+        "samples": shown[0].numpy(),
+        "sample_distances": distances[0].numpy(),
+        "training": training[rows].cpu().numpy(),
+        "training_distances": to_training.numpy(),
+        "blind": shown[1].numpy(),
+        "blind_distances": distances[1].numpy(),
+        "num_samples": np.array(samples.shape[1]),
+        "space": np.array(space),
+    }
 
 
 def as_rows(values: Tensor | np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ Each takes raw h of N images, [N, ...], and no other knowledge; none says what o
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +15,23 @@ from sklearn.metrics import pairwise_distances_chunked
 from torch import Tensor
 
 from evaluations.distances import as_rows
+from evaluations.results import EstimatorResult
 
 NUM_BINS = 30  # Shwartz-Ziv and Tishby (2017)
 RELATIVE_NOISE = 0.1  # standard deviation of the noise of the kernel density bounds, over that of a unit of the layer
 NUM_NEIGHBOURS = 3
 SMALLEST = 1e-10  # added to a neighbour's distance, in the units of h
 DISTANCES_MEGABYTES = 128  # of distances between images at once
+
+
+class Breakdown(NamedTuple):
+    """An estimate beside the truth, nats, for so many samples of so many independent normal variables."""
+
+    estimator: str
+    dimension: int
+    num_samples: int
+    estimate_nats: float
+    truth_nats: float
 
 
 def binned_information(h: Tensor, num_bins: int = NUM_BINS) -> float:
@@ -82,8 +93,8 @@ def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
     return _entropy(_over_distances(flat, _neighbour_distances(flat, k)), _num_varying(flat), k)
 
 
-def all_estimates(h: Tensor) -> list[dict[str, Any]]:
-    """What each says of a layer's raw h [N, ...]: rows for JSON, with the ceiling that an estimate cannot exceed.
+def all_estimates(h: Tensor, network_digest: str) -> list[EstimatorResult]:
+    """What each says of a layer's raw h [N, ...], with the ceiling that an estimate cannot exceed.
 
     The noise of the kernel density bounds is a tenth of the layer's standard deviation, so that they are free of scale.
 
@@ -105,27 +116,27 @@ def all_estimates(h: Tensor) -> list[dict[str, Any]]:
     ceiling = math.log(len(flat))
     noise = {"noise_variance": variance}
     neighbour = {"k": NUM_NEIGHBOURS, "smallest": SMALLEST, "num_units": num_units}
-    estimates: list[tuple[str, float, float | None, dict[str, Any]]] = [
+    estimates: list[tuple[str, float, float | None, dict[str, float]]] = [
         ("binning, I(x; binned h)", binned_information(h), ceiling, {"num_bins": NUM_BINS}),
         ("kernel density, lower bound on I(x; h + noise)", lower, ceiling, noise),
         ("kernel density, upper bound on I(x; h + noise)", upper, ceiling, noise),
         ("nearest neighbours, differential entropy of h", differential, None, neighbour),
     ]
-    names = ("estimator", "estimate_nats", "ceiling_nats", "parameters")
-    return [dict(zip(names, values, strict=True)) | {"num_images": len(flat)} for values in estimates]
+    about: dict[str, Any] = {"num_images": len(flat), "network_digest": network_digest}
+    return [
+        EstimatorResult(estimator=name, estimate_nats=estimate, ceiling_nats=most, parameters=parameters, **about)
+        for name, estimate, most, parameters in estimates
+    ]
 
 
 def breakdown(
     dimensions: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256), num_samples: int = 2000, seed: int = 0
-) -> list[dict[str, Any]]:
+) -> list[Breakdown]:
     """Estimates beside the truth, nats, as the dimension d of h grows and the number of samples does not.
 
     All are asked of d standard normal variables, with the settings of `all_estimates`. The truth for binning is the sum
     of the units' own entropies in the same bins; for the kernel density bounds, the capacity of d Gaussian channels,
     d/2 ln(1 + 1 / variance of the noise); for nearest neighbours, d/2 ln(2 pi e).
-
-    Returns:
-        Rows of estimator, dimension, num_samples, estimate_nats, truth_nats.
     """
     variance = RELATIVE_NOISE**2
     generator = torch.Generator().manual_seed(seed)
@@ -136,18 +147,17 @@ def breakdown(
         of_bins = float(entropy(np.diff(norm.cdf(edges), axis=0)).sum())
         of_channels = d / 2 * math.log(1 + 1 / variance)
         lower, upper = kernel_density_bounds(h, variance)
-        for name, estimate, truth in (
-            ("binning", binned_information(h), of_bins),
-            ("kernel density, lower", lower, of_channels),
-            ("kernel density, upper", upper, of_channels),
-            ("nearest neighbours", nearest_neighbour_entropy(h), d / 2 * math.log(2 * math.pi * math.e)),
-        ):
-            row = {"estimator": name, "dimension": d, "num_samples": num_samples}
-            rows.append(row | {"estimate_nats": estimate, "truth_nats": truth})
+        of_normal = d / 2 * math.log(2 * math.pi * math.e)
+        rows += [
+            Breakdown("binning", d, num_samples, binned_information(h), of_bins),
+            Breakdown("kernel density, lower", d, num_samples, lower, of_channels),
+            Breakdown("kernel density, upper", d, num_samples, upper, of_channels),
+            Breakdown("nearest neighbours", d, num_samples, nearest_neighbour_entropy(h), of_normal),
+        ]
     return rows
 
 
-def breaks_down_at(rows: Sequence[dict[str, Any]], estimator: str, tolerance: float = 1.0) -> int | None:
+def breaks_down_at(rows: Sequence[Breakdown], estimator: str, tolerance: float = 1.0) -> int | None:
     """The smallest dimension from which on an estimator is always further off than the tolerance; None if it is not.
 
     Args:
@@ -155,11 +165,11 @@ def breaks_down_at(rows: Sequence[dict[str, Any]], estimator: str, tolerance: fl
         estimator: By name.
         tolerance: Nats. A share of the truth would depend on the units of h, where that is a differential entropy.
     """
-    mine = sorted((row for row in rows if row["estimator"] == estimator), key=lambda row: row["dimension"])
+    mine = sorted((row for row in rows if row.estimator == estimator), key=lambda row: row.dimension)
     found = None
     for row in mine:
-        off = abs(row["estimate_nats"] - row["truth_nats"]) > tolerance
-        found = (found or row["dimension"]) if off else None
+        off = abs(row.estimate_nats - row.truth_nats) > tolerance
+        found = (found or row.dimension) if off else None
     return found
 
 

@@ -1,4 +1,4 @@
-"""The figures, each a function from images or result rows to a matplotlib figure."""
+"""The figures of images, each a function to a matplotlib figure."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -9,34 +9,26 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 
-def _grid(inputs: Tensor, others: Tensor, title: str) -> Figure:
-    """Inputs in the first column, others [N, M, C, H, W] under a title."""
-    num_images, num_others = others.shape[:2]
-    size = (max(num_others + 1.2, 2.8), num_images + 0.4)  # room for the title
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(num_images, num_others + 1, squeeze=False)
-    for row in range(num_images):
-        for column, image in enumerate((inputs[row], *others[row])):
-            _show(axes[row, column], image.cpu().numpy())
-    axes[0, 0].set_title("input")
-    axes[0, 1].set_title(title, loc="left")
-    return figure
-
-
-def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None) -> Figure:
+def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate: bool = False) -> Figure:
     """Inputs in the first column, draws from p(x | h) of each in the others (Nash et al. 2019, fig 1).
 
     Args:
         inputs: uint8 [N, C, H, W].
         draws: uint8 [N, M, C, H, W].
         layer: That is inverted; None for the unconditional model, whose draws have nothing to do with the inputs.
+        point_estimate: Whether the same is drawn for all noise.
     """
-    return _grid(inputs, draws, "draws from p(x)" if layer is None else f"draws from p(x | {layer})")
-
-
-def mean_grid(inputs: Tensor, means: Tensor) -> Figure:
-    """Inputs beside their reconstructions (Nash et al. 2019, fig 1, "MSE"), both uint8 [N, C, H, W]."""
-    return _grid(inputs, means[:, None], "mean of the\nMSE decoder")
+    num_images, num_draws = draws.shape[:2]
+    size = (max(num_draws + 1.2, 2.8), num_images + 0.4)  # room for the title
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(num_images, num_draws + 1, squeeze=False)
+    for row, image, its in zip(axes, inputs, draws, strict=True):
+        for axis, shown in zip(row, (image, *its), strict=True):
+            _show(axis, shown.cpu().numpy())
+    axes[0, 0].set_title("input")
+    title = "draws from p(x)" if layer is None else f"draws from p(x | {layer})"
+    axes[0, 1].set_title("mean of the\nMSE decoder" if point_estimate else title, loc="left")
+    return figure
 
 
 def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:

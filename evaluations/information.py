@@ -1,6 +1,7 @@
 """What the log-probabilities of a test set say: means, differences and maps, in nats, with their errors."""
 
 import math
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -68,7 +69,7 @@ def information_estimate(log_prob_given_h: Tensor, log_prob: Tensor) -> Estimate
 
 
 def relative_nce(log_prob: Tensor, reference: Tensor, seed: int = 0) -> Estimate:
-    """NCE / abs(NCE of a reference layer) (Nash et al. 2019, fig 5a takes conv1), both from the same images.
+    """NCE / abs(NCE of a reference layer) (Nash et al. 2019, fig 5a takes the first), both from the same images.
 
     The standard error is the delta method's for the ratio of two paired means.
 
@@ -91,12 +92,8 @@ def data_processing_rises(log_probs: dict[str, Tensor]) -> list[Rise]:
     Args:
         log_probs: Of the same images in the same order, [N] nats each, by layer from the input to the output.
     """
-    layers = list(log_probs)
-    rises = [
-        Rise(earlier, later, paired_difference(log_probs[later], log_probs[earlier]))
-        for i, earlier in enumerate(layers)
-        for later in layers[i + 1 :]
-    ]
+    pairs = combinations(log_probs, 2)
+    rises = [Rise(first, later, paired_difference(log_probs[later], log_probs[first])) for first, later in pairs]
     return [rise for rise in rises if is_rise(rise.difference)]
 
 

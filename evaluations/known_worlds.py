@@ -1,22 +1,13 @@
 """Is a measured p(x | h) the true one, where the truth is known?"""
 
-from typing import NamedTuple
-
 from torch import Tensor
 
 from evaluations.information import mean_and_standard_error
+from evaluations.results import WorldResult
 
 
-class Score(NamedTuple):
-    """The mean excess of log p - log q over images and its standard error, nats, and whether it may be so."""
-
-    excess: float
-    standard_error: float
-    passes: bool
-
-
-def score(exact_log_prob: Tensor, log_prob: Tensor, entropy: float) -> Score:
-    """Compare a model with the truth on the same test images.
+def compared(exact_log_prob: Tensor, log_prob: Tensor, entropy: float, must_fail: bool = False) -> WorldResult:
+    """A model beside the truth on the same test images: the excess is the mean of log p - log q.
 
     It passes where -4 standard errors <= excess <= 0.02 H(x). Below that is a leak: the model knows what it cannot.
 
@@ -24,6 +15,14 @@ def score(exact_log_prob: Tensor, log_prob: Tensor, entropy: float) -> Score:
         exact_log_prob: log p(x | h), [N] nats.
         log_prob: The model's, [N] nats.
         entropy: H(x), nats.
+        must_fail: Whether the world is a negative control.
     """
     excess, error = mean_and_standard_error(exact_log_prob.double() - log_prob.double())
-    return Score(excess, error, -4 * error <= excess <= 0.02 * entropy)
+    return WorldResult(
+        entropy_nats=entropy,
+        exact_nce_nats=exact_log_prob.mean().item(),
+        excess_nats=excess,
+        excess_nats_se=error,
+        passes=-4 * error <= excess <= 0.02 * entropy,
+        must_fail=must_fail,
+    )

@@ -1,7 +1,7 @@
 """The classifier whose layers are inverted."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,10 @@ class Classifier(LightningModule):
         network: Makes the network from these two.
         lr: Learning rate.
         optimizer: Takes the parameters and the learning rate.
+        course: The course of training that checkpoints on the way show (fig 5b); None where it is no matter.
     """
+
+    monitor = ("val/accuracy", "max")
 
     def __init__(
         self,
@@ -32,10 +35,11 @@ class Classifier(LightningModule):
         network: NetworkFactory = ConvNet,
         lr: float = 3e-4,
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+        course: Literal["regular", "overfitted"] | None = None,
     ) -> None:
         super().__init__()
         self.network = network(image_shape, num_classes)
-        self.lr, self.optimizer = lr, optimizer
+        self.lr, self.optimizer, self.course = lr, optimizer, course
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.cross_entropy = MeanMetric()
 
@@ -70,4 +74,4 @@ class Classifier(LightningModule):
         return self.optimizer(self.parameters(), lr=self.lr)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["architecture"] = architecture(self.network)
+        checkpoint |= {"architecture": architecture(self.network), "course": self.course}

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 # The data has the same ones; it shares no code with the networks.
@@ -33,7 +34,7 @@ class TopBits(nn.Sequential):
         bits: b.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, bits: int = 1) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, bits: NonNegativeInt = 1) -> None:
         super().__init__(OrderedDict(bits=_TopBits(bits)))
 
 
@@ -62,7 +63,7 @@ class EverySecondPixel(nn.Sequential):
 
 
 class _MatchedFilter(nn.Module):
-    """Of binary glyphs [K, S, S] the best match, where |x - glyph|^2 is smallest: one-hot [B, K, H, W]."""
+    """The best match of binary glyphs [K, S, S], where |x - glyph|^2 is smallest: one-hot [B, K, H, W]."""
 
     glyphs: Tensor
 
@@ -96,8 +97,9 @@ def _matched_filter(glyphs: Sequence[str]) -> _MatchedFilter:
 
 
 class GlyphNet(nn.Sequential):
-    """Finds one of K glyphs in an image. Stages: `both`, one-hot over glyphs and upper left corners, [K, H, W], and
-    `glyph`, one-hot, [K].
+    """Finds one of K glyphs in an image.
+
+    Stages: `both`, one-hot over glyphs and upper left corners, [K, H, W], and `glyph`, one-hot, [K].
 
     Args:
         image_shape: (1, H, W).
@@ -110,7 +112,9 @@ class GlyphNet(nn.Sequential):
 
 
 class PositionNet(nn.Sequential):
-    """As GlyphNet, with the stage `position` after `both`: one-hot over upper left corners, [1, H, W].
+    """Finds the place of a glyph in an image.
+
+    Stages: `both`, as of GlyphNet, and `position`, one-hot over upper left corners, [1, H, W].
 
     Args:
         image_shape: (1, H, W).
@@ -151,11 +155,11 @@ class _Quantised(nn.Module):
 
 
 class ReluNet(nn.Sequential):
-    """A random ReLU convolution of a binary image's 2x2 patches. Stages: `relu`, [K, H/2, W/2], and `quantised`, the
-    same in 2^b levels.
+    """A random ReLU convolution of a binary image's 2x2 patches.
 
-    The weights are normal, of variance 2 / inputs (He et al. 2015), rounded to multiples of 1/64. All sums are then
-    exact in float32, in any order: images have the same h or not whatever the batch and the machine.
+    Stages: `relu`, [K, H/2, W/2], and `quantised`, the same in 2^b levels. The weights are normal, of variance
+    2 / inputs (He et al. 2015), rounded to multiples of 1/64. All sums are then exact in float32, in any order: images
+    have the same h or not whatever the batch and the machine.
 
     Args:
         image_shape: (C, H, W).
@@ -171,8 +175,8 @@ class ReluNet(nn.Sequential):
         self,
         image_shape: tuple[int, int, int],
         num_classes: int,
-        num_units: int = 8,
-        bits: int = 2,
+        num_units: PositiveInt = 8,
+        bits: PositiveInt = 2,
         top: float = 2.0,
         seed: int = 1,
     ) -> None:

@@ -1,23 +1,25 @@
-"""The inverter p(x | h): a frozen representation and a conditional density."""
+"""The inverter p(x | h): a conditional generator of images, on top of a frozen representation."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
+from jsonargparse.typing import PositiveInt
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inverters.densities import DensityFactory, ImageShape
+from inverters.generators import ConditionalDensity, GeneratorFactory, ImageShape, draw_generator
 from inverters.networks import ConvNet, NetworkFactory
 from inverters.pixelcnn import PixelCNN
 from inverters.representation import Representation
-from inverters.sampling import draw_generator
+
+OF_CLASSIFIER = ("classifier_name", "classifier_updates", "classifier_course")  # absent from older checkpoints
 
 
 class Inverter(LightningModule):
-    """Learns p(x | h) of one layer by maximum likelihood (Nash et al. 2019, eq. 4), or as its density is trained.
+    """Learns p(x | h) of one layer, by maximum likelihood (Nash et al. 2019, eq. 4) or as its generator is trained.
 
     The frozen network lives in this module's checkpoint, which is thereby self-contained.
 
@@ -26,7 +28,7 @@ class Inverter(LightningModule):
         image_shape: (C, H, W), from the data module.
         num_classes: K, from the data module.
         network: Makes the classifier from these two; its weights are loaded by a callback.
-        density: Makes the density from the shapes of x and h.
+        density: Makes the density, or another generator, from the shapes of x and h.
         standardise: Give the density (h - mean) / max(std, 1e-2 x the layer's overall std) per channel, with the
             statistics of the training set: an invertible map, so that the information is unchanged.
         lr: Adam's learning rate.
@@ -36,6 +38,12 @@ class Inverter(LightningModule):
         compile: Compile the density with torch.compile (minutes at the start; for GPUs).
         channels_last: Keep the density's weights, and so its feature maps, in that memory format (for GPUs).
         sample_batch_size: Images drawn at once.
+
+    Attributes:
+        classifies: Whether the network gives class scores, [B, K] with K > 1, and a layer of it is inverted.
+        classifier_name: The run whose weights the network has; it and the next two are set by who loads them.
+        classifier_updates: After how many updates those were saved.
+        classifier_course: The course of training that they are of, where its classifier names one.
 
     Raises:
         ValueError: The network has no such layer.
@@ -51,14 +59,14 @@ class Inverter(LightningModule):
         image_shape: ImageShape,
         num_classes: int,
         network: NetworkFactory = ConvNet,
-        density: DensityFactory = PixelCNN,
+        density: GeneratorFactory = PixelCNN,
         standardise: bool = True,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.9995),
         lr_decay: float = 0.999995,
         compile: bool = False,
         channels_last: bool = False,
-        sample_batch_size: int = 64,
+        sample_batch_size: PositiveInt = 64,
     ) -> None:
         super().__init__()
         stages = nn.Sequential() if layer is None else network(image_shape, num_classes)
@@ -71,8 +79,13 @@ class Inverter(LightningModule):
             self.density.compile()
         self.sample_batch_size = sample_batch_size
         self.largest_eval_batch = sys.maxsize
-        self.classifier_name: str | None = None  # of the weights that were loaded into the network
+        self.classifies = layer is not None and num_classes > 1
+        if self.classifies:
+            scores = self.representation.output(torch.zeros(1, *image_shape, dtype=torch.uint8))
+            self.classifies = scores.shape == (1, num_classes)
+        self.classifier_name: str | None = None
         self.classifier_updates: int | None = None
+        self.classifier_course: str | None = None
         self.standardise = standardise
         self.lr, self.betas, self.lr_decay = lr, betas, lr_decay
         per_channel = (context_shape[0],) + (1,) * (len(context_shape) - 1)
@@ -88,50 +101,67 @@ class Inverter(LightningModule):
         return (h - self.context_mean) / self.context_scale
 
     def _batch_context(self, batch: dict[str, Tensor]) -> Tensor:
-        """Of `context_image` where the batch has one, else the raw `h` that it brings along, else of `image`."""
+        """h of `context_image` where the batch has one, else the raw `h` that it brings along, else that of `image`."""
         if "h" in batch and "context_image" not in batch:
             return self._standardised(batch["h"].to(self.context_mean.dtype))  # it may be kept in float16
         return self.context(batch.get("context_image", batch["image"]))
 
-    def log_prob(self, batch: dict[str, Tensor]) -> Tensor:
-        """log p(x | h) of each image, [B] nats. h is that of `context_image` where the batch has one."""
-        return self.density.log_prob(batch["image"], self._batch_context(batch))
+    def _with_likelihood(self) -> ConditionalDensity:
+        if not isinstance(self.density, ConditionalDensity):
+            raise ValueError(f"a {type(self.density).__name__} only draws images: it has no log p(x | h) to ask for")
+        return self.density
 
-    def log_prob_per_pixel(self, batch: dict[str, Tensor]) -> Tensor:
-        """log p(x_i | x_<i, h) of every pixel, [B, H, W] nats; h as for `log_prob`."""
-        return self.density.log_prob_per_pixel(batch["image"], self._batch_context(batch))
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The number by which the best weights are chosen, and whether that is its "max" or its "min"."""
+        return ("val/nce_nats", "max") if isinstance(self.density, ConditionalDensity) else ("val/loss", "min")
+
+    def log_prob(self, batch: dict[str, Tensor]) -> Tensor:
+        """log p(x | h) of each image, [B] nats. h is that of `context_image` where the batch has one.
+
+        Raises:
+            ValueError: The generator has no likelihood; likewise below.
+        """
+        return self._with_likelihood().log_prob(batch["image"], self._batch_context(batch))
+
+    def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
+        """`log_prob` without gradient, in parts that fit into memory: [B] float64 nats."""
+        self._with_likelihood()
+        return self._evaluation_in_parts(batch)["log_prob"]
 
     @torch.no_grad()
-    def log_prob_per_pixel_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
-        """`log_prob_per_pixel` without gradient, in the largest parts that an accelerator's memory holds.
+    def _evaluation_in_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The density's `evaluation`, in the largest parts that an accelerator's memory holds.
 
         On a CPU in parts of 64 images: more leave its caches, and take a quarter longer.
         """
         image = batch["image"]
         size = min(len(image), 64) if image.device.type == "cpu" else len(image)
         while True:
-            part = min(size, self.largest_eval_batch)
+            size = min(size, self.largest_eval_batch)
+            parts = zip(*(values.split(size) for values in batch.values()), strict=True)
             try:
-                parts = zip(*(value.split(part) for value in batch.values()), strict=True)
-                return torch.cat([self.log_prob_per_pixel(dict(zip(batch, values, strict=True))) for values in parts])
+                found = [self._evaluation(dict(zip(batch, values, strict=True))) for values in parts]
+                return {name: torch.cat([part[name] for part in found]) for name in found[0]}
             except torch.OutOfMemoryError:
-                if part == 1:
+                if size == 1:
                     raise
-                self.largest_eval_batch = (part + 1) // 2
+                self.largest_eval_batch = (size + 1) // 2
 
-    def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
-        """log p(x | h) of each image, [B] nats: what `log_prob_per_pixel_in_parts` gives, summed in float64."""
-        return self.log_prob_per_pixel_in_parts(batch).double().sum(dim=(1, 2))
+    def _evaluation(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.density.evaluation(batch["image"], self._batch_context(batch))
 
-    def draw_batches(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Iterator[Tensor]:
-        """The draws of `draws` as they are finished: uint8 [b, C, H, W], all of the first image, then the next."""
-        context = self.context(image)
+    def draw_batches(
+        self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0, shown: bool = False
+    ) -> Iterator[Tensor]:
+        """What `draws`, or `shown`, gives, as it is finished: uint8 [b, C, H, W], all of the first image first."""
+        context, make = self.context(image), self.density.shown if shown else self.density.sample
         keys = [(row, draw) for row in range(len(image)) for draw in range(num_draws)]
         batches = [keys[i : i + self.sample_batch_size] for i in range(0, len(keys), self.sample_batch_size)]
         for batch in tqdm(batches, f"sampling {len(keys)} images, batches", disable=len(batches) == 1, leave=False):
             rows = torch.tensor([row for row, _ in batch], device=image.device)
             with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
-                yield self.density.sample(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
+                yield make(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
 
     def draws(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
         """Draw from p(x | h) several times for each image, with noise that is a function of (seed, index, draw).
@@ -145,10 +175,11 @@ class Inverter(LightningModule):
         Returns:
             uint8 [N, M, C, H, W].
         """
-        drawn = list(self.draw_batches(image, index, num_draws, seed))
-        if not drawn:
-            return image.new_empty(len(image), num_draws, *image.shape[1:])
-        return torch.cat(drawn).unflatten(0, (len(image), num_draws))
+        return _of_each(image, num_draws, self.draw_batches(image, index, num_draws, seed))
+
+    def shown(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
+        """What people are shown of each image: `draws`, unless the density has something better."""
+        return _of_each(image, num_draws, self.draw_batches(image, index, num_draws, seed, shown=True))
 
     @torch.no_grad()
     def initialise(self, images: Iterable[Tensor], first: Tensor) -> None:
@@ -174,12 +205,12 @@ class Inverter(LightningModule):
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        loss, log_prob = self.density.loss_and_log_prob(batch["image"], self._batch_context(batch))
-        return {"loss": loss.mean(), "log_prob": log_prob.detach()}
+        loss = self.density.loss(batch["image"], self._batch_context(batch))
+        return {"loss": loss.mean(), **({"log_prob": -loss.detach()} if self.density.by_likelihood else {})}
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        per_pixel = self.log_prob_per_pixel_in_parts(batch)
-        return {"log_prob": per_pixel.double().sum(dim=(1, 2)), "log_prob_per_pixel": per_pixel}
+        """The density's `evaluation` of each image, tensors [B, ...]."""
+        return self._evaluation_in_parts(batch)
 
     test_step = validation_step
 
@@ -194,8 +225,7 @@ class Inverter(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["layer"] = self.representation.layer
-        checkpoint["classifier_name"] = self.classifier_name
-        checkpoint["classifier_updates"] = self.classifier_updates
+        checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of another layer, or of no inverter at all."""
@@ -205,8 +235,14 @@ class Inverter(LightningModule):
             raise ValueError(
                 f"the checkpoint inverts layer {checkpoint['layer']}; this config asks for {self.representation.layer}"
             )
-        self.classifier_name = checkpoint.get("classifier_name")
-        self.classifier_updates = checkpoint.get("classifier_updates")
+        for name in OF_CLASSIFIER:
+            setattr(self, name, checkpoint.get(name))
+
+
+def _of_each(image: Tensor, num_draws: int, batches: Iterable[Tensor]) -> Tensor:
+    """Batches of `draw_batches`, [b, C, H, W], by image: [N, M, C, H, W]."""
+    drawn = torch.cat([image.new_empty(0, *image.shape[1:]), *batches])
+    return drawn.unflatten(0, (len(image), num_draws))
 
 
 def channel_statistics(contexts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

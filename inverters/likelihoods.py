@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 
@@ -20,11 +21,11 @@ class Likelihood(ABC):
 
     @abstractmethod
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """Of uint8 x [B, C, H, W] under params [B, P, H, W]: [B, H, W] nats."""
+        """log p of every pixel of uint8 x [B, C, H, W] under params [B, P, H, W]: [B, H, W] nats."""
 
     @abstractmethod
     def noise(self, uniforms: Tensor) -> Tensor:
-        """Uniforms in (0, 1), [B, U, H, W], as `sample` takes them: same shape."""
+        """The noise that `sample` takes, from uniforms in (0, 1): both [B, U, H, W]."""
 
     @abstractmethod
     def sample(self, params: Tensor, noise: Tensor, channels: int) -> Tensor:
@@ -90,7 +91,7 @@ class LogisticMixture(Likelihood):
         log_scale_floor: The smallest log-scale. At -7 no interior value can exceed p = 0.973.
     """
 
-    def __init__(self, num_components: int = 10, log_scale_floor: float = -7.0) -> None:
+    def __init__(self, num_components: PositiveInt = 10, log_scale_floor: float = -7.0) -> None:
         self.num_components = num_components
         self.log_scale_floor = log_scale_floor
 

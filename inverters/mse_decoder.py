@@ -1,12 +1,13 @@
 """The point estimate of earlier work, a decoder trained by squared error (Nash et al. 2019, eq. 3), as a density."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from inverters.densities import ConditionalDensity, ImageShape
+from inverters.generators import AutoregressiveDensity, ImageShape
 
 SMALLEST_VARIANCE = 1e-8  # a standard deviation of 0.026 levels: an exact decoder is still a density
 
@@ -37,13 +38,12 @@ def log_prob_of_level(level: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     return torch.where((level == 0) | (level == 255), ends, interior)
 
 
-class MSEDecoder(ConditionalDensity):
+class MSEDecoder(AutoregressiveDensity):
     """Mirrors ConvNet: every stage unpools and has a 5x5 transposed convolution, from h back to an image in [0, 1].
 
     A vector h goes through two linear layers to a map at the resolution of the deepest stage; a map h starts at its own
     resolution with a 5x5 convolution. Trained by squared error, which is maximum likelihood for a spherical Gaussian;
-    that Gaussian, discretised to the 8-bit grid, is the density. Predictions, class agreement and the verb `sample` are
-    of draws from it; the grids of a run show its mean.
+    that Gaussian, discretised to the 8-bit grid, is the density. Draws are from it; what is shown is its mean.
 
     Args:
         image_shape: (C, H, W).
@@ -52,25 +52,26 @@ class MSEDecoder(ConditionalDensity):
         num_hidden: Units between a vector h and the first map.
 
     Attributes:
-        variance: Of the Gaussian, in units of [0, 1] squared: the mean squared error of a sub-pixel on the validation
-            set, fitted by a callback; before, on the batch that initialises.
+        variance: Of the Gaussian, in units of [0, 1] squared: the mean squared error of a sub-pixel on the images that
+            calibrate, which is its maximum-likelihood value; before, on the batch that initialises.
 
     Raises:
         ValueError: h is empty, or a map of a resolution that no stage of ConvNet has, or the image is too small.
     """
 
+    by_likelihood = False
+    point_estimate = True
     variance: Tensor
 
     def __init__(
         self,
         image_shape: ImageShape,
         context_shape: tuple[int, ...],
-        filters: Sequence[int] = (32, 32),
-        num_hidden: int = 256,
+        filters: Sequence[PositiveInt] = (32, 32),
+        num_hidden: PositiveInt = 256,
     ) -> None:
         super().__init__()
         self.image_shape = image_shape
-        self.context_shape = context_shape
         self.register_buffer("variance", torch.tensor(1.0))
 
         sides = [tuple(image_shape[1:])]  # at the image, then after every stage of the classifier
@@ -115,26 +116,22 @@ class MSEDecoder(ConditionalDensity):
         logits = self(context)
         return torch.sigmoid(logits if logits.dtype == torch.float64 else logits.float())
 
-    def reconstruction(self, context: Tensor) -> Tensor:
-        """`mean` as images: uint8 [B, C, H, W]."""
+    def shown(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return (255 * self.mean(context)).round().to(torch.uint8)
 
-    def _log_prob_per_pixel(self, image: Tensor, mean: Tensor) -> Tensor:
+    def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:
+        mean = self.mean(context)
         scale = 255 * self.variance.double().clamp(min=SMALLEST_VARIANCE).sqrt()
         return log_prob_of_level(image, 255 * mean.double(), scale).sum(dim=1).to(mean.dtype)
 
-    def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:
-        return self._log_prob_per_pixel(image, self.mean(context))
-
-    def loss_and_log_prob(self, image: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """The squared error ||x - mean||^2, x in [0, 1] (Nash et al. 2019, eq. 3), and log p(x | h) as a constant."""
+    def loss(self, image: Tensor, context: Tensor) -> Tensor:
+        """The squared error ||x - mean||^2, x in [0, 1] (Nash et al. 2019, eq. 3), [B]."""
         mean = self.mean(context)
-        loss = (image.to(mean.dtype) / 255 - mean).square().sum(dim=(1, 2, 3))
-        return loss, self._log_prob_per_pixel(image, mean.detach()).sum(dim=(1, 2))
+        return (image.to(mean.dtype) / 255 - mean).square().sum(dim=(1, 2, 3))
 
     @torch.no_grad()
     def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        """As for ConditionalGenerator; every sub-pixel on its own, so that draws are as noisy as the error is large."""
+        """Draw every sub-pixel on its own, so that draws are as noisy as the error is large."""
         mean = self.mean(context)
         noise = torch.stack([torch.randn(self.image_shape, generator=g) for g in generators]).to(mean)
         deviation = self.variance.to(mean.dtype).clamp(min=SMALLEST_VARIANCE).sqrt()
@@ -142,6 +139,13 @@ class MSEDecoder(ConditionalDensity):
 
     @torch.no_grad()
     def initialise(self, image: Tensor, context: Tensor) -> None:
-        """Set the variance to the mean squared error of one batch."""
-        loss, _ = self.loss_and_log_prob(image, context)
-        self.variance.copy_(loss.mean() / math.prod(self.image_shape))
+        self.variance.copy_(self.loss(image, context).mean() / math.prod(self.image_shape))
+
+    @torch.no_grad()
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
+        sums = torch.zeros(2, dtype=torch.float64, device=self.variance.device)  # squared error, sub-pixels
+        for image, context in batches:
+            sums[0] += (image.double() / 255 - self.mean(context).double()).square().sum()
+            sums[1] += image.numel()
+        error, num_dims = total(sums)
+        self.variance.copy_(error / num_dims)

@@ -4,10 +4,17 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
 NetworkFactory = Callable[[tuple[int, int, int], int], nn.Sequential]
 Activation = Callable[[], nn.Module]
+
+
+def network_name(network: nn.Module) -> str:
+    """The network's class, and whether it pools globally."""
+    pooled = any(isinstance(module, nn.AdaptiveMaxPool2d) for module in network.modules())
+    return type(network).__name__ + (" with global pooling" if pooled else "")
 
 
 class Residual(nn.Sequential):
@@ -58,8 +65,8 @@ class ConvNet(nn.Sequential):
         self,
         image_shape: tuple[int, int, int],
         num_classes: int,
-        filters: Sequence[int] = (32, 32),
-        num_hidden: int = 256,
+        filters: Sequence[PositiveInt] = (32, 32),
+        num_hidden: PositiveInt = 256,
         conv_dropout: float = 0.25,
         fc_dropout: float = 0.5,
         global_pooling: bool = False,
@@ -101,8 +108,8 @@ class FullyConnectedNet(nn.Sequential):
         self,
         image_shape: tuple[int, int, int],
         num_classes: int,
-        num_wide: int = 2048,
-        num_hidden: int = 256,
+        num_wide: PositiveInt = 2048,
+        num_hidden: PositiveInt = 256,
         wide_dropout: float = 0.25,
         fc_dropout: float = 0.5,
         activation: Activation = nn.ReLU,

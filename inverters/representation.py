@@ -34,6 +34,9 @@ class Representation(nn.Module):
         network: Named stages. All of them are kept, so that `class_probabilities` can be asked too.
         layer: The name of a stage; None for the empty representation of an unconditional model.
 
+    Attributes:
+        depth: The layer's place among the stages, from 1; None where there is no layer.
+
     Raises:
         ValueError: The network has no stage of that name; the message lists them.
     """
@@ -45,6 +48,7 @@ class Representation(nn.Module):
             raise ValueError(f"no layer {layer!r}; this network has {', '.join(stages)}")
         self.network = network.requires_grad_(False).eval()
         self.layer = layer
+        self.depth = stages.index(layer) + 1 if layer else None
 
     def train(self, mode: bool = True) -> "Representation":
         """Stays in eval mode: no dropout, no drift of batch statistics."""
@@ -67,9 +71,13 @@ class Representation(nn.Module):
         return h
 
     @torch.no_grad()
+    def output(self, image: Tensor) -> Tensor:
+        """What the whole network gives for uint8 images [B, C, H, W]: [B, ...]; of a classifier scores, [B, K]."""
+        return self.network(unit_interval(image, self.network))
+
     def class_probabilities(self, image: Tensor) -> Tensor:
-        """What the whole network predicts for uint8 images [B, C, H, W]: [B, K]."""
-        return self.network(unit_interval(image, self.network)).softmax(dim=1)
+        """What a classifier predicts for uint8 images [B, C, H, W]: [B, K]."""
+        return self.output(image).softmax(dim=1)
 
     def shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
         """The shape of h, without its batch axis, for images of a shape."""

@@ -1,28 +1,83 @@
-"""Small files of every data set, in its real format."""
+"""Small files of every data set, in its real format, and their checksums where the original ones are looked up."""
 
+import hashlib
 import io
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 
 import numpy as np
-from mnist_files import write_mnist
+import pytest
 from PIL import Image
 from scipy.io import savemat
+from torchvision.datasets import CIFAR10, MNIST, SVHN
+
+from datamodules import mnist
+
+NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
 
 
-def write_data_sets(folder: Path) -> None:
-    """MNIST, CIFAR-10 and SVHN in folder/data, and folder/pictures.zip with two classes."""
-    data = folder / "data"
-    write_mnist(data, num_train=100, num_test=10)
+def md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def without_downloads(patch: pytest.MonkeyPatch) -> None:
+    """No test asks the mirrors."""
+    patch.setattr(MNIST, "mirrors", [NOWHERE])
+    patch.setattr(CIFAR10, "url", NOWHERE)
+    patch.setattr(SVHN, "split_list", {split: [NOWHERE, *entry[1:]] for split, entry in SVHN.split_list.items()})
+
+
+def write_mnist(root: Path, patch: pytest.MonkeyPatch, num_train: int = 60, num_test: int = 20) -> None:
+    """Random images and labels as idx files in root/MNIST/raw."""
+    without_downloads(patch)
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
     random = np.random.default_rng(0)
-    (data / "cifar-10-batches-py").mkdir()
-    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
-        entry = {"data": random.integers(256, size=(10, 3072), dtype=np.uint8), "labels": list(range(10))}
-        (data / "cifar-10-batches-py" / name).write_bytes(pickle.dumps(entry, protocol=2))
-    for split in ("train", "test"):
-        pixels = random.integers(256, size=(32, 32, 3, 20), dtype=np.uint8)
-        savemat(data / f"{split}_32x32.mat", {"X": pixels, "y": np.arange(20, dtype=np.uint8)[:, None] % 10 + 1})
+    for prefix, n in (("train", num_train), ("t10k", num_test)):
+        pixels = random.integers(256, size=(n, 28, 28), dtype=np.uint8)
+        (folder / f"{prefix}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, n, 28, 28) + pixels.tobytes())
+        labels = np.arange(n, dtype=np.uint8) % 10
+        (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, n) + labels.tobytes())
+    patch.setattr(mnist, "MD5", {name: md5(folder / name) for name in mnist.MD5})
+
+
+def write_cifar10(root: Path, patch: pytest.MonkeyPatch, num_images: int = 10) -> None:
+    """Files of so many random images each in root/cifar-10-batches-py."""
+    without_downloads(patch)
+    folder = root / CIFAR10.base_folder
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for files in ("train_list", "test_list"):
+        for name, _ in getattr(CIFAR10, files):
+            pixels = random.integers(256, size=(num_images, 3072), dtype=np.uint8)
+            labels = random.integers(10, size=num_images).tolist()
+            (folder / name).write_bytes(pickle.dumps({"data": pixels, "labels": labels}, protocol=2))
+        patch.setattr(CIFAR10, files, [[name, md5(folder / name)] for name, _ in getattr(CIFAR10, files)])
+    meta = folder / CIFAR10.meta["filename"]
+    meta.write_bytes(pickle.dumps({CIFAR10.meta["key"]: []}))
+    patch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": md5(meta)})
+
+
+def write_svhn(root: Path, patch: pytest.MonkeyPatch, num_train: int = 40, num_test: int = 20) -> None:
+    """X [32, 32, 3, N] and y [N, 1], from 1 to 10, in root."""
+    without_downloads(patch)
+    root.mkdir(exist_ok=True)
+    random = np.random.default_rng(0)
+    for split, n in (("train", num_train), ("test", num_test)):
+        url, name, _ = SVHN.split_list[split]
+        pixels = random.integers(256, size=(32, 32, 3, n), dtype=np.uint8)
+        savemat(root / name, {"X": pixels, "y": np.arange(n, dtype=np.uint8)[:, None] % 10 + 1})
+        patch.setitem(SVHN.split_list, split, [url, name, md5(root / name)])
+
+
+def write_data_sets(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """MNIST, CIFAR-10 and SVHN in folder/data, and folder/pictures.zip with two classes; for as long as the patch."""
+    write_mnist(folder / "data", patch, num_train=100, num_test=10)
+    write_cifar10(folder / "data", patch)
+    write_svhn(folder / "data", patch)
+    random = np.random.default_rng(0)
     with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
         for i in range(60):
             picture = io.BytesIO()

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 
 
 def log_prob(parameters, image, context, likelihood, num_layers):
-    """Of a PixelCNN's named parameters: [B] nats, dropout off."""
+    """log p(x | h) from a PixelCNN's named parameters: [B] nats, dropout off."""
     p = dict(parameters)
 
     def weight(name, transposed=False):

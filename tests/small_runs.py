@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 CLI = ROOT / "cli.py"
 INVERTER = "inverter_mnist5k_fc3"
@@ -42,3 +44,16 @@ def write_short_config(folder, name, max_steps):
     text, count = re.subn(r"max_steps: \d+", limits, (ROOT / "configs" / f"{name}.yaml").read_text())
     assert count == 1
     (folder / f"{name}.yaml").write_text(text.replace("num_filters: 24", "num_filters: 4"))
+
+
+def failure(capsys, *arguments):
+    """The one sentence that a failing command prints."""
+    from cli import main  # kill_trial.py, a program of its own, does without
+
+    with pytest.raises(SystemExit) as caught:
+        main(list(arguments))
+    assert caught.value.code not in (0, None)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "should not happen" not in lines[0]
+    return lines[0]

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from callbacks.cache_activations import CacheActivations, cached_activations
+from callbacks.cache_activations import CacheActivations
 from callbacks.initialise_from_data import InitialiseFromData
 from datamodules.images import ImageDataModule, ImageDataset
 from datamodules.worlds import BitDropDataModule
@@ -17,6 +17,7 @@ from inverters.inverter import Inverter
 from inverters.networks import ConvNet
 from inverters.pixelcnn import PixelCNN
 from inverters.representation import Representation
+from runtime.activations import cached_activations
 
 SHAPE = (1, 16, 16)
 NUM_IMAGES = 37
@@ -90,34 +91,15 @@ def replaced(path):
     np.save(path, np.zeros((NUM_IMAGES, 2), np.float32))
 
 
-def unrecorded(path):
-    path.with_suffix(".json").unlink()
-
-
-def misrecorded(path):
-    path.with_suffix(".json").write_text("[]")
-
-
 def of_other_images(path):
     representation = Representation(small_network(), "conv2")
     cached_activations(representation, 255 - digits(), "train", path.parent / "other")
     (other,) = files(path.parent / "other")
     shutil.copy(other, path)
-    shutil.copy(other.with_suffix(".json"), path.with_suffix(".json"))
 
 
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    [
-        (flipped, "holds other bytes than were written"),
-        (truncated, "bytes long, not the"),
-        (replaced, "bytes long, not the"),
-        (unrecorded, "has no record of what it holds"),
-        (misrecorded, "has no record of what it holds"),
-        (of_other_images, "is of another network, layer, precision or other images"),
-    ],
-)
-def test_a_file_that_is_not_its_own_is_made_again_with_one_line(tmp_path, representation, capsys, damage, reason):
+@pytest.mark.parametrize("damage", [flipped, truncated, replaced, of_other_images])
+def test_a_file_that_is_not_its_own_is_made_again_with_one_line(tmp_path, representation, capsys, damage):
     h = np.array(cached_activations(representation, digits(), "train", tmp_path))
     (path,) = files(tmp_path)
     damage(path)
@@ -125,9 +107,7 @@ def test_a_file_that_is_not_its_own_is_made_again_with_one_line(tmp_path, repres
     said(capsys)
     again = cached_activations(representation, digits(), "train", tmp_path)
     (line,) = said(capsys)
-    assert line.startswith(f"{path} ")
-    assert reason in line
-    assert "; making it again, " in line
+    assert line.startswith(f"{path} holds other bytes than were written for it; making it again, ")
     assert np.array_equal(h, again)
     assert not list(tmp_path.glob(".*.killed"))
     cached_activations(representation, digits(), "train", tmp_path)
@@ -287,7 +267,7 @@ def test_loader_workers_open_the_file_and_get_no_copy(tmp_path):
     assert len(pickled) < 1000 < files(tmp_path)[0].stat().st_size
     positions = [5, 0, 36]
     assert torch.equal(pickle.loads(pickled)[positions], dataset.__getitems__(positions)["h"])
-    torch.testing.assert_close(dataset[7]["h"], representation(digits()[7:8])[0])
+    torch.testing.assert_close(dataset.__getitems__([7])["h"], representation(digits()[7:8]))
 
 
 def test_worlds_and_unconditional_models_are_left_alone(tmp_path):

@@ -14,12 +14,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from small_runs import failure, write_short_config
 
 from cli import main
 from datamodules.mnist import MNIST5kDataModule
 from evaluations.estimators import all_estimates
+from evaluations.results import ClassifierResult, InverterResult
 from inverters.inverter import Inverter
 from inverters.pixelcnn import PixelCNN
+from runtime.run import Run
 
 ROOT = Path(__file__).parents[1]
 INVERTER = ["--config", "inverter_mnist5k_fc3.yaml"]
@@ -53,16 +56,6 @@ def here(workspace, monkeypatch):
     return workspace
 
 
-def failure(capsys, *arguments):
-    """The one sentence that a failing command prints."""
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    assert caught.value.code != 0
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    return lines[0]
-
-
 def test_fit_leaves_everything_in_its_run_folder(here):
     (folder,) = run_folders("inverter_mnist5k_fc3")
     for file in ("config.yaml", "checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv", "samples.png"):
@@ -81,11 +74,7 @@ def test_results_of_an_inverter(here):
     row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
     log_prob = np.load("runs/inverter_mnist5k_fc3/log_prob.npy")
     index = np.load("runs/inverter_mnist5k_fc3/index.npy")
-    assert list(row) == [
-        "name", "commit", "split", "dataset", "kind", "network", "layer", "depth", "density", "classifier",
-        "classifier_updates", "network_digest", "density_digest", "num_images", "num_dims", "nce_nats", "nce_nats_se",
-        "bits_per_dim", "shuffled_nce_nats", "class_agreement", "class_agreement_se", "num_samples", "checkpoint",
-    ]  # fmt: skip
+    assert InverterResult.from_json(row).to_json() == row
     about = {
         "name": "inverter_mnist5k_fc3", "dataset": "mnist5k", "kind": "inverter", "network": "ConvNet", "layer": "fc3",
         "depth": 3, "density": "PixelCNN", "classifier": "classifier_mnist5k", "classifier_updates": 30,
@@ -107,10 +96,8 @@ def test_results_of_an_inverter(here):
 
 def test_results_of_a_classifier(here):
     row = json.loads(Path("runs/classifier_mnist5k/results.json").read_text())
-    assert list(row) == [
-        "name", "commit", "split", "dataset", "kind", "network", "network_digest", "num_images", "accuracy",
-        "accuracy_se", "checkpoint",
-    ]  # fmt: skip
+    assert ClassifierResult.from_json(row).to_json() == row
+    assert row["published"] == dict.fromkeys(("accuracy", "nce_nats", "im_s_ratio", "im_nn_ratio", "note"))
     assert row["num_images"] == 500
     assert row["accuracy"] > 0.5  # 30 steps learn something
     assert row["accuracy_se"] == pytest.approx((row["accuracy"] * (1 - row["accuracy"]) / 499) ** 0.5)
@@ -250,9 +237,8 @@ def test_estimators_are_asked_of_the_same_layer(here, capsys):
     assert all(row["estimator"] in printed for row in rows)
     inverter, data = loaded(Path("runs/inverter_mnist5k_fc3"))
     h = inverter.representation(data.datasets["test"].images[:100])
-    assert [row["estimate_nats"] for row in rows] == pytest.approx([row["estimate_nats"] for row in all_estimates(h)])
     digest = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["network_digest"]
-    assert all((row["num_images"], row["network_digest"]) == (100, digest) for row in rows)
+    assert rows == [result.to_json() for result in all_estimates(h, digest)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -386,9 +372,7 @@ def test_show_makes_a_contact_sheet(tmp_path, monkeypatch, capsys):
 
 
 def test_two_runs_never_share_a_folder(tmp_path):
-    from callbacks.run_folders import new_run_folder
-
-    assert len({new_run_folder(tmp_path, "name") for _ in range(4)}) == 4
+    assert len({Run.new(tmp_path, "name").folder for _ in range(4)}) == 4
 
 
 def test_early_stopping_fires_on_steps(tmp_path, monkeypatch):
@@ -555,3 +539,48 @@ def test_the_report_says_what_it_lacks(tmp_path, monkeypatch, capsys):
     assert "no results.json in runs; make one with: python cli.py fit" in failure(capsys, "report")
     Path("runs/results.json").write_text("{")
     assert "runs/results.json cannot be read" in failure(capsys, "report")
+
+
+OWN_NETWORK = """
+from collections import OrderedDict
+from torch import nn
+
+
+class TwoStages(nn.Sequential):
+    def __init__(self, image_shape, num_classes, num_units: int = 5):
+        size = image_shape[0] * image_shape[1] * image_shape[2]
+        first = nn.Sequential(nn.Flatten(), nn.Linear(size, num_units), nn.Tanh())
+        super().__init__(OrderedDict(first=first, scores=nn.Linear(num_units, num_classes)))
+"""
+
+
+def test_a_network_of_ones_own_is_named_by_its_import_path(tmp_path, monkeypatch):
+    """No file of ours knows it; agreement is asked of whatever gives a score for each class."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("own_network.py").write_text(OWN_NETWORK)
+    own = ["--model.network=own_network.TwoStages", "--model.network.num_units=3"]
+    main(["fit", "--config", "classifier_mnist5k.yaml", *own, "--trainer.max_steps=2"])
+    main(["fit", *INVERTER, *SMALL, *own, "--model.layer=first", "--trainer.max_steps=1"])
+    row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
+    assert (row["network"], row["layer"], row["depth"], row["num_samples"]) == ("TwoStages", "first", 1, 6)
+    assert row["class_agreement"] is not None
+
+
+def test_what_decides_which_image_is_where_reaches_the_classifier_that_is_trained_on_the_way(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_short_config(tmp_path, "classifier_mnist5k", 2)
+    data = ["--data.num_train=200", "--data.seed=3"]
+    main(["fit", *INVERTER, *SMALL, *data, "--trainer.max_steps=1", "--test_after_fit=false"])
+    (classifier,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/best.ckpt")
+    state = torch.load(classifier, weights_only=True)["MNIST5kDataModule"]
+    assert state["identity"] == {"num_train": 200, "seed": 3}
+    assert state["images"]["train"] == 200
+
+
+def test_a_world_that_cannot_know_the_truth_is_refused_before_it_is_trained(tmp_path, monkeypatch, capsys):
+    """Each cell of this h is a function of three pixels."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config=world_bit_drop.yaml", "--model.network=EverySecondPixel", "--model.layer=pixels"]
+    failure(capsys, "fit", *arguments, "--model.density.num_filters=4", "--trainer.max_steps=1")
+    assert not list(Path("runs").glob("*/*/checkpoints/*"))

@@ -35,13 +35,13 @@ def shortened(name):
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
     folder = tmp_path_factory.mktemp("configs")
-    write_data_sets(folder)
     with pytest.MonkeyPatch.context() as patch:
+        write_data_sets(folder, patch)
         patch.chdir(folder)
         for name in CONFIGS:
             if name.startswith("classifier"):
                 main(["fit", *shortened(name)])
-    return folder
+        yield folder
 
 
 @pytest.mark.parametrize("name", CONFIGS)

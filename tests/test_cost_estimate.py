@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from callbacks.cost_estimate import duration, estimate
 from inverters.inverter import Inverter
-from inverters.layers import ShiftedConv2d, ShiftedConvTranspose2d
 from inverters.pixelcnn import PixelCNN
+from inverters.pixelcnn.layers import ShiftedConv2d, ShiftedConvTranspose2d
+from runtime.cost import duration, measured_cost
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_flops_are_three_times_those_of_the_weights_in_a_forward_pass(inverter):
         if isinstance(layer, ShiftedConv2d | ShiftedConvTranspose2d):
             share = 4 if isinstance(layer, ShiftedConvTranspose2d) else 1  # of the outputs that a weight takes part in
             multiplications += layer.weight.numel() * math.prod(sizes[name]) / share
-    cost = estimate(inverter, image.expand(2, 1, 28, 28))
+    cost = measured_cost(inverter, image.expand(2, 1, 28, 28))
     # The convolutions at the borders are computed a little beyond them.
     assert 1 < cost.flops / (3 * 2 * multiplications) < 1.1
 
@@ -34,7 +34,7 @@ def test_flops_are_three_times_those_of_the_weights_in_a_forward_pass(inverter):
 def test_estimating_changes_nothing(inverter):
     before = {name: value.clone() for name, value in inverter.state_dict().items()}
     state = torch.get_rng_state()
-    cost = estimate(inverter, torch.randint(256, (4, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator()))
+    cost = measured_cost(inverter, torch.randint(256, (4, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator()))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[name], value) for name, value in inverter.state_dict().items())
     assert all(p.grad is None for p in inverter.parameters())
@@ -44,7 +44,7 @@ def test_estimating_changes_nothing(inverter):
 
 def test_memory_grows_with_filters_and_batch():
     small, large = (
-        estimate(
+        measured_cost(
             Inverter(None, (1, 8, 8), 10, density=lambda *s, n=n: PixelCNN(*s, num_filters=n, num_layers=1)),
             torch.zeros(1, 1, 8, 8, dtype=torch.uint8),
         )

@@ -1,11 +1,21 @@
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
-from mnist_files import write_mnist
-from torchvision.datasets import MNIST
+from jsonargparse.typing import PositiveInt
+from pytorch_lightning.trainer.states import TrainerFn
 
+from datamodules import (
+    AffNISTDataModule,
+    BitDropDataModule,
+    ImageFolderDataModule,
+    MNIST5kDataModule,
+    MNISTDataModule,
+    PhotosDataModule,
+    SVHNDataModule,
+)
 from datamodules.images import ImageDataset
-from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
-from datamodules.worlds import BitDropDataModule
 
 
 @pytest.fixture(scope="module")
@@ -67,71 +77,12 @@ def test_other_image_is_the_next_one_of_the_test_order(digits):
     assert (labels == labels.roll(-1)).double().mean() < 0.2  # not sorted by class
 
 
-def test_mnist_is_used_where_it_lies(tmp_path):
-    write_mnist(tmp_path)
-    data = MNISTDataModule(str(tmp_path), val_split=10, batch_size=4)
-    data.prepare_data()
-    data.setup("fit")
-    assert [len(data.datasets[s]) for s in ("train", "val", "test")] == [50, 10, 20]
-    together = torch.cat([data.datasets[s].index for s in ("train", "val")])
-    assert torch.equal(together.sort().values, torch.arange(60))
-    truth = MNIST(tmp_path, train=True).data
-    assert torch.equal(data.datasets["val"].images[:, 0], truth[data.datasets["val"].index])
-
-
-def test_few_training_images_are_of_all_classes_equally(tmp_path):
-    write_mnist(tmp_path, num_train=200, num_test=10)
-    data, all_of_them = (MNISTDataModule(str(tmp_path), val_split=50, num_train=n) for n in (20, None))
-    for module in (data, all_of_them):
-        module.setup("fit")
-    labels = data.datasets["train"].labels
-    assert labels.bincount().tolist() == [2] * 10
-    assert set(data.datasets["train"].index.tolist()) < set(all_of_them.datasets["train"].index.tolist())
-    assert torch.equal(data.datasets["val"].index, all_of_them.datasets["val"].index)
-    for number in (25, 5, 1000):
-        with pytest.raises(ValueError, match=f"num_train {number} .* a multiple of 10"):
-            MNISTDataModule(str(tmp_path), val_split=50, num_train=number).setup("fit")
-
-
-def test_few_embedded_digits_too(digits):
+def test_few_embedded_digits_are_of_all_classes_equally(digits):
     data = MNIST5kDataModule(num_train=100)
     data.setup("fit")
     assert data.datasets["train"].labels.bincount().tolist() == [10] * 10
     assert set(data.datasets["train"].index.tolist()) < set(digits.datasets["train"].index.tolist())
     assert torch.equal(data.datasets["test"].index, digits.datasets["test"].index)
-
-
-def test_a_failed_download_names_files_folder_and_checksums(tmp_path, monkeypatch):
-    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])  # nobody listens there
-    with pytest.raises(OSError, match=r"train-images-idx3-ubyte.gz \(md5 f68b3c2dcbeaaa9fbdd348bbdeb94873\)") as caught:
-        MNISTDataModule(str(tmp_path)).prepare_data()
-    assert str(tmp_path / "MNIST" / "raw") in str(caught.value)
-
-
-def test_a_truncated_file_is_named(tmp_path):
-    write_mnist(tmp_path)
-    path = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(OSError, match="cannot read or download MNIST in"):
-        MNISTDataModule(str(tmp_path)).prepare_data()
-
-
-def test_images_and_labels_must_agree_in_number(tmp_path):
-    write_mnist(tmp_path)
-    folder = tmp_path / "MNIST" / "raw"
-    (folder / "train-labels-idx1-ubyte").write_bytes((folder / "t10k-labels-idx1-ubyte").read_bytes())
-    with pytest.raises(OSError, match="60 images and 20 labels"):
-        MNISTDataModule(str(tmp_path)).prepare_data()
-
-
-def test_bit_worlds_images_have_the_entropy_that_they_state():
-    data = BitDropDataModule(side=4, num_bits=2, kept_bits=1, num_test=3000)
-    data.setup("fit")
-    levels = data.datasets["test"].images.flatten().bincount(minlength=256)
-    assert levels.nonzero().flatten().tolist() == [0, 64, 128, 192]
-    assert (levels[[0, 64, 128, 192]] / levels.sum() - 0.25).abs().max() < 0.01
-    assert data.entropy == pytest.approx(2 * 16 * 0.6931471805599453)
-    assert data.exact_log_prob(torch.zeros(3, 1, 4, 4))[0] == pytest.approx(-16 * 0.6931471805599453)
 
 
 def test_training_worlds_never_repeat_and_share_nothing_with_the_test():
@@ -153,3 +104,94 @@ def test_batches_are_taken_where_the_images_are(digits):
     assert {name: (x.shape, x.device.type) for name, x in batch.items()} == {
         name: (x.shape, "meta") for name, x in dataset.__getitems__([3, 1]).items()
     }
+
+
+class CroppedDigits(MNIST5kDataModule):
+    """A data set of somebody else's, with an argument of its own and one that only says how it is read."""
+
+    NOT_IDENTIFYING = (*MNIST5kDataModule.NOT_IDENTIFYING, "verbose")
+
+    def __init__(self, crop=(20, 24), verbose=False, **kwargs):
+        super().__init__(**kwargs)
+        self.crop, self.verbose = crop, verbose
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"),
+    [
+        (MNISTDataModule("here", batch_size=3), {"seed": 0, "val_split": 10_000, "num_train": None}),
+        (SVHNDataModule("here", val_share=0.2, seed=4), {"seed": 4, "val_share": 0.2}),
+        (PhotosDataModule(stride=PositiveInt(8)), {"seed": 0, "stride": 8}),
+        (BitDropDataModule(num_test=7), {"seed": 0, "side": 8, "num_bits": 3}),
+        (
+            AffNISTDataModule("here", source="generated", all_test_transformations=True),
+            {"seed": 0, "val_split": 10_000, "num_transformations": 32},
+        ),
+        (CroppedDigits(verbose=True), {"seed": 0, "num_train": None, "crop": [20, 24]}),
+    ],
+)
+def test_identity_is_the_arguments_that_decide_which_image_is_where(data, wanted):
+    assert data.identity == wanted
+    assert data.state_dict()["identity"] == json.loads(json.dumps(wanted))
+    assert all(type(value) in (int, float, list, type(None)) for value in data.identity.values())
+
+
+def test_an_argument_that_is_not_kept_is_noticed_before_the_first_checkpoint():
+    class Forgetful(MNIST5kDataModule):
+        def __init__(self, crop=3, **kwargs):
+            super().__init__(**kwargs)
+
+    with pytest.raises(AttributeError, match="crop"):
+        Forgetful().setup("fit")
+
+
+@pytest.mark.parametrize(("key", "other"), [("val_split", 20), ("num_train", 100), ("seed", 1)])
+def test_a_checkpoint_of_other_arguments_is_refused_with_the_remedy(key, other):
+    checkpoint = {"MNISTDataModule": MNISTDataModule().state_dict(), "epoch": 3}
+    MNISTDataModule("elsewhere", num_workers=2).check(checkpoint, "x.ckpt")
+    ours, theirs = json.dumps(other), json.dumps(checkpoint["MNISTDataModule"]["identity"][key])
+    message = rf"x.ckpt was trained with --data.{key} {theirs}, not {ours}, .*; give --data.{key} {theirs}$"
+    with pytest.raises(ValueError, match=message):
+        MNISTDataModule(**{key: other}).check(checkpoint, "x.ckpt")
+
+
+def test_a_classifier_may_have_seen_fewer_images_of_the_same_splits():
+    few = {"data": MNISTDataModule(num_train=100).state_dict()}
+    MNISTDataModule().check(few, "x.ckpt", classifier=True)
+    with pytest.raises(ValueError, match="num_train 100, not null"):
+        MNISTDataModule().check(few, "x.ckpt")
+    with pytest.raises(ValueError, match="val_split 10000, not 20"):
+        MNISTDataModule(val_split=20).check(few, "x.ckpt", classifier=True)
+    with pytest.raises(ValueError, match="was trained on mnist, not on mnist5k; give the config of that data"):
+        MNIST5kDataModule().check(few, "x.ckpt", classifier=True)
+
+
+def test_a_checkpoint_of_version_0_4_is_compared_by_what_it_has():
+    old = {"dataset": "mnist5k", "seed": 0, "images": {"train": 100, "val": 500}}
+    MNIST5kDataModule(num_train=100).check({"data": old}, "x.ckpt")
+    MNIST5kDataModule().check({"data": {"dataset": "mnist5k"}}, "x.ckpt")
+    with pytest.raises(ValueError, match=r"--data\.seed 0, not 1"):
+        MNIST5kDataModule(seed=1).check({"data": old}, "x.ckpt")
+    data = MNIST5kDataModule()
+    data.setup("test")
+    data.load_state_dict(old)  # a test, which may be of any training
+    data.trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.FITTING))
+    with pytest.raises(ValueError, match=r"'train': 100, .* images, not .*'train': 4000"):
+        data.load_state_dict(old)
+
+
+def test_pictures_of_another_shape_are_other_images(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "cats").mkdir()
+    for i in range(10):
+        Image.new("L", (8, 8)).save(tmp_path / "cats" / f"{i}.png")
+    data = ImageFolderDataModule(str(tmp_path), side=(8, 12))
+    assert data.identity == {"seed": 0, "side": [8, 12], "fit": "crop", "channels": 3}
+    with pytest.raises(ValueError, match=r"--data.side \[8, 12\], not 8"):
+        ImageFolderDataModule(str(tmp_path), side=8).check({"data": data.state_dict()}, "x.ckpt")
+
+
+def test_first_images_are_all_where_there_are_fewer(digits):
+    assert torch.equal(digits.datasets["val"].first(7)["image"], digits.datasets["val"].images[:7])
+    assert len(digits.datasets["val"].first(10_000)["image"]) == 500

@@ -14,7 +14,7 @@ import torch
 from digests import run_digests
 from small_runs import CLI, SMALL, environment_of_its_own, signal_at, the_run, write_short_config
 
-from inverters.checkpoints import load_checkpoint
+from runtime.checkpoints import load_checkpoint
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 DDP = ["--trainer.devices=2", "--trainer.strategy=ddp"]
@@ -33,9 +33,8 @@ DIGITS = [
 
 def command(folder, *arguments, launcher=(sys.executable,), status=0):
     """Runs cli.py; what it said."""
-    stale = "1\nruns/of_another_command\n"  # as a command leaves for those that it starts
-    environment = environment_of_its_own(INVERTERS_RUN=stale)
     call = [*launcher, str(CLI), *arguments]
+    environment = environment_of_its_own()
     done = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True, timeout=240)
     assert done.returncode == status, done.stderr[-3000:]
     return done.stdout + done.stderr
@@ -64,8 +63,9 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     assert np.array_equal(arrays_of_one["index"], arrays_of_two["index"])
     for key in ("log_prob", "log_prob_per_pixel"):
         np.testing.assert_allclose(arrays_of_one[key], arrays_of_two[key], rtol=1e-12, atol=1e-12)
-    for key in ("nce_nats", "nce_nats_se", "shuffled_nce_nats", "excess_nats"):
+    for key in ("nce_nats", "nce_nats_se", "shuffled_nce_nats"):
         assert one[key] == pytest.approx(two[key], rel=1e-12)
+    assert one["world"] == pytest.approx(two["world"], rel=1e-12)
     pictures = [np.load(tmp_path / name / "runs/world_bit_drop/samples.npz") for name in ("one", "two")]
     assert np.array_equal(pictures[0]["draws"], pictures[1]["draws"])
     rows = [metrics(tmp_path / name, "world_bit_drop") for name in ("one", "two")]
@@ -84,6 +84,26 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     assert one["nce_nats"] == pytest.approx(two["nce_nats"], rel=1e-6)
     assert not np.array_equal(arrays_of_one["log_prob"], arrays_of_two["log_prob"])  # other batches round otherwise
     np.testing.assert_allclose(arrays_of_one["log_prob"], arrays_of_two["log_prob"], rtol=1e-6, atol=1e-4)
+
+
+def test_two_processes_calibrate_a_decoder_as_one_does(tmp_path, trained_runs):
+    """Its variance is of all validation images, 500, of which each process has a share; so is its NCE."""
+    arguments = [
+        "--config=mse_mnist5k_logits.yaml", "--data.batch_size=8", "--num_agreement=3", "--sample_grid.num_images=0",
+        "--trainer.max_steps=3", "--trainer.limit_test_batches=2", "--trainer.precision=64-true",
+        "--trainer.accelerator=cpu",
+    ]  # fmt: skip
+    variances, nces = [], []
+    for name, more in (("one", []), ("two", DDP)):
+        shutil.copytree(trained_runs / "classifier_mnist5k", tmp_path / name / "runs/classifier_mnist5k", symlinks=True)
+        command(tmp_path / name, "fit", *arguments, *more)
+        last = load_checkpoint(the_run(tmp_path / name, "mse_mnist5k_logits") / "checkpoints" / "last.ckpt")
+        variances.append(last["state_dict"]["density.variance"].item())
+        nces.append(
+            [row["val/nce_nats"] for row in metrics(tmp_path / name, "mse_mnist5k_logits") if "val/nce_nats" in row]
+        )
+    assert variances[0] == pytest.approx(variances[1], rel=1e-12)
+    assert nces[0] == pytest.approx(nces[1], rel=1e-6)
 
 
 def test_what_torchrun_starts_together_is_done_once(tmp_path):

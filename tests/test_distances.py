@@ -10,16 +10,8 @@ import torch
 from scipy.stats import bootstrap
 
 from benchmarks import nearest as benchmark
-from callbacks.distances import Measurement
-from callbacks.trainer import Trainer
-from evaluations.distances import (
-    closest_samples,
-    most_different_samples,
-    nearest,
-    representation_distances,
-    sample_distances,
-)
-from inverters.inverter import Inverter
+from evaluations.distances import most_different_samples, nearest, neighbours, sample_distances, table_1
+from evaluations.results import DistancesResult
 
 
 @pytest.fixture
@@ -88,45 +80,60 @@ def test_each_image_is_compared_with_its_own_samples():
         assert distances[i, s].item() == pytest.approx(np.abs((h[i] - samples[i, s]).double().numpy()).sum() / 10)
 
 
+def table(one_nn, distances):
+    """Table 1 of images whose samples are at these distances, [M, S]."""
+    return table_1(one_nn, torch.zeros(len(one_nn), 1), distances[..., None], None)[0]
+
+
 def test_table_1_of_two_images_worked_by_hand():
-    row = representation_distances(torch.tensor([2.0, 4.0]), torch.tensor([[1.0, 3.0], [6.0, 2.0]]))
-    assert (row.num_images, row.num_samples) == (2, 2)
-    assert (row.one_nn, row.im_s, row.im_nn) == (3, 3, 1.5)
-    assert (row.one_nn_se, row.im_s_se, row.im_nn_se) == pytest.approx((1, 1, 0.5))
-    assert (row.im_s_ratio, row.im_nn_ratio) == (1, 0.5)
+    found = table(torch.tensor([2.0, 4.0]), torch.tensor([[1.0, 3.0], [6.0, 2.0]]))
+    assert (found["num_images"], found["num_samples"]) == (2, 2)
+    assert (found["one_nn"], found["im_s"], found["im_nn"]) == (3, 3, 1.5)
+    assert (found["one_nn_se"], found["im_s_se"], found["im_nn_se"]) == pytest.approx((1, 1, 0.5))
+    assert (found["im_s_ratio"], found["im_nn_ratio"]) == (1, 0.5)
     # Image by image the ratio is the same, so the two means rise and fall together.
-    assert (row.im_s_ratio_se, row.im_nn_ratio_se) == pytest.approx((0, 0), abs=1e-12)
-    assert json.loads(json.dumps(row._asdict()))["im_nn_ratio"] == 0.5
+    assert (found["im_s_ratio_se"], found["im_nn_ratio_se"]) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_class_agreement_is_over_images_and_the_distances_are_kept():
+    h, h_samples, one_nn = torch.randn(3, 5), torch.randn(3, 2, 5), torch.rand(3, dtype=torch.float64)
+    agrees = torch.tensor([[True, True], [True, False], [False, False]])
+    found, arrays = table_1(one_nn, h, iter(h_samples), agrees)
+    assert found["class_agreement"] == 0.5
+    assert found["class_agreement_se"] == pytest.approx(0.5 / 3**0.5)  # of 1, 1/2 and 0
+    assert np.array_equal(arrays["samples"], sample_distances(h, h_samples))
+    assert np.array_equal(arrays["one_nn"], one_nn)
+    about = {"name": "a", "layer": "b", "seed": 0, "network_digest": "c", "density_digest": "d"}
+    assert DistancesResult(**about, **found).to_json() == {**about, **found, "unit": DistancesResult.unit}
 
 
 def test_standard_errors_of_the_ratios_are_those_of_a_paired_bootstrap():
     difficulty = 1 + torch.rand(200, 1, dtype=torch.float64)
     one_nn, samples = difficulty[:, 0] * (1 + 0.3 * torch.rand(200)), difficulty * (0.5 + torch.rand(200, 10))
-    row = representation_distances(one_nn, samples)
-    for per_image, error in ((samples.mean(1), row.im_s_ratio_se), (samples.amin(1), row.im_nn_ratio_se)):
+    found = table(one_nn, samples)
+    for per_image, ratio in ((samples.mean(1), "im_s_ratio"), (samples.amin(1), "im_nn_ratio")):
         resampled = bootstrap(
             (per_image.numpy(), one_nn.numpy()), lambda a, b, axis: a.mean(axis) / b.mean(axis), paired=True,
             n_resamples=2000, method="percentile", rng=np.random.default_rng(0),
         )  # fmt: skip
-        assert error == pytest.approx(resampled.standard_error, rel=0.08)
+        assert found[f"{ratio}_se"] == pytest.approx(resampled.standard_error, rel=0.08)
 
 
 def test_ratios_do_not_depend_on_the_scale_of_h():
-    def row(scale: float):
+    def scaled(scale: float):
         h, train, samples = (scale * torch.randn(n, 8, generator=torch.Generator().manual_seed(n)) for n in (6, 50, 60))
-        return representation_distances(nearest(h, train, 1)[0][:, 0], sample_distances(h, samples.view(6, 10, 8)))
+        return table_1(nearest(h, train, 1)[0][:, 0], h, samples.view(6, 10, 8), None)[0]
 
-    small, large = row(1.0), row(64.0)
-    assert large.one_nn == pytest.approx(64 * small.one_nn)
+    small, large = scaled(1.0), scaled(64.0)
+    assert large["one_nn"] == pytest.approx(64 * small["one_nn"])
     for ratio in ("im_s_ratio", "im_s_ratio_se", "im_nn_ratio", "im_nn_ratio_se"):
-        assert getattr(large, ratio) == pytest.approx(getattr(small, ratio))
+        assert large[ratio] == pytest.approx(small[ratio])
 
 
 def test_the_input_is_the_closest_of_its_samples():
     samples = torch.randint(256, (64, 1, 4, 4), dtype=torch.uint8)
-    image = samples[37]
-    distances, indices = closest_samples(image, samples, 6)
-    everywhere = np.abs(samples.numpy().astype(int) - image.numpy().astype(int)).mean((1, 2, 3))
+    (distances,), (indices,) = nearest(samples[37:38], samples, 6)
+    everywhere = np.abs(samples.numpy().astype(int) - samples[37].numpy().astype(int)).mean((1, 2, 3))
     assert indices[0] == 37
     assert indices.tolist() == np.argsort(everywhere, kind="stable")[:6].tolist()
     assert distances.tolist() == np.sort(everywhere)[:6].tolist()
@@ -136,32 +143,31 @@ def test_a_layer_is_most_blind_to_the_near_samples_that_look_most_different():
     image = torch.zeros(1, 1, 2, dtype=torch.uint8)
     samples = torch.tensor([[10, 10], [250, 252], [30, 50], [40, 40], [0, 8]], dtype=torch.uint8).view(5, 1, 1, 2)
     h, h_samples = torch.zeros(2), torch.tensor([[0.0, 1.0], [3.0, 3.0], [1.0, -1.0], [0.0, 0.0], [0.5, 0.5]])
-    found = most_different_samples(image, samples, h, h_samples, radius=1.0, k=3)
-    assert found.indices.tolist() == [2, 3, 0]  # 1 is outside; 2 lies on the edge, and comes before its equal
-    assert found.pixel_distances.tolist() == [40, 40, 10]
-    assert found.distances.tolist() == [1, 0, 0.5]
+    distances, indices = most_different_samples(image, samples, h, h_samples, radius=1.0, k=3)
+    assert indices.tolist() == [2, 3, 0]  # 1 is outside; 2 lies on the edge, and comes before its equal
+    assert distances.tolist() == [40, 40, 10]
 
 
 def test_of_equally_different_samples_the_first_wins():
     samples, h_samples = torch.ones(300, 1, 2, 2, dtype=torch.uint8), torch.zeros(300, 1)
-    found = most_different_samples(torch.zeros_like(samples[0]), samples, h_samples[0], h_samples, radius=0, k=3)
-    assert found.indices.tolist() == [0, 1, 2]
+    _, indices = most_different_samples(torch.zeros_like(samples[0]), samples, h_samples[0], h_samples, radius=0, k=3)
+    assert indices.tolist() == [0, 1, 2]
 
 
 def test_fewer_or_no_samples_are_as_near_as_the_nearest_training_image():
     samples, h_samples = torch.randint(256, (5, 1, 2, 2), dtype=torch.uint8), torch.arange(1.0, 6.0).view(5, 1)
-    near = most_different_samples(samples[0], samples, torch.zeros(1), h_samples, radius=2.5, k=4)
-    assert sorted(near.indices.tolist()) == [0, 1]
+    _, near = most_different_samples(samples[0], samples, torch.zeros(1), h_samples, radius=2.5, k=4)
+    assert sorted(near.tolist()) == [0, 1]
     none = most_different_samples(samples[0], samples, torch.zeros(1), h_samples, radius=0.5, k=4)
-    assert [len(part) for part in none] == [0, 0, 0]
+    assert [len(part) for part in none] == [0, 0]
 
 
 def test_a_sample_whose_h_is_that_of_the_nearest_training_image_is_near():
     h, train = torch.randn(784), torch.randn(30, 784)
     distances, indices = nearest(h[None], train, 1)
     image, twin = torch.zeros(1, 2, 2, dtype=torch.uint8), train[indices[0]]
-    found = most_different_samples(image, image[None], h, twin, radius=distances.item(), k=1)
-    assert found.distances.tolist() == distances[0].tolist()
+    _, near = most_different_samples(image, image[None], h, twin, radius=distances.item(), k=1)
+    assert near.tolist() == [0]
 
 
 def test_benchmark(monkeypatch, tmp_path):
@@ -175,23 +181,19 @@ def test_benchmark(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("space", ["layer", "pixels"])
-def test_shown_are_the_nearest_and_the_most_different_of_all_samples(space, monkeypatch):
+def test_shown_are_the_nearest_and_the_most_different_of_all_samples(space):
     """Samples are the input with some pixels changed, in some so few that the layer has them near."""
     training, images = torch.randint(256, (50, 1, 16, 16), dtype=torch.uint8), torch.full((2, 1, 16, 16), 100).byte()
     images[1] += 50
     samples = images[:, None].repeat(1, 30, 1, 1, 1)
     for k in range(30):
         samples[:, k].flatten(1)[:, torch.randperm(256)[: 3 * k]] = torch.randint(256, (3 * k,), dtype=torch.uint8)
-    inverter = Inverter("fc3", (1, 16, 16), 10).eval()
-    monkeypatch.setattr(inverter, "draws", lambda image, index, num_draws, seed: samples)
-    h, h_samples, h_training = (
-        inverter.representation(x.flatten(0, -4)).double().numpy() for x in (images, samples, training)
-    )
-    trainer = Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
-    measurement = Measurement(trainer, inverter, training, h_training, seed=0)
-    found = measurement.neighbours(images, [4, 5], 30, space)
+    weight = torch.randn(256, 10, dtype=torch.float64)
+    h, h_samples, h_training = (x.flatten(-3).double() @ weight for x in (images, samples, training))
+    found = neighbours(images, samples, h, h_samples, training, h_training, space)
+    h, h_samples, h_training = (x.numpy() for x in (h, h_samples, h_training))
     for q in range(2):
-        by_h = abs(h_samples.reshape(2, 30, -1)[q] - h[q]).mean(axis=1)
+        by_h = abs(h_samples[q] - h[q]).mean(axis=1)
         by_pixels = abs(samples[q].double() - images[q].double()).mean(dim=(1, 2, 3)).numpy()
         radius = abs(h_training - h[q]).mean(axis=1).min()
         order = np.argsort(by_h if space == "layer" else by_pixels, kind="stable")[:6]

@@ -13,6 +13,7 @@ from scipy.special import digamma, logsumexp
 from scipy.stats import norm
 
 from evaluations.estimators import (
+    Breakdown,
     all_estimates,
     binned_information,
     breakdown,
@@ -96,8 +97,8 @@ def test_colliding_images_have_the_finite_entropy_of_neighbours_at_the_smallest_
 
 def test_estimates_do_not_depend_on_where_the_layer_lies():
     h = torch.randn(200, 3, dtype=torch.float64)
-    for row, moved in zip(all_estimates(h), all_estimates(h + 1e7), strict=True):
-        assert moved["estimate_nats"] == pytest.approx(row["estimate_nats"], rel=1e-6)
+    for row, moved in zip(all_estimates(h, "digest"), all_estimates(h + 1e7, "digest"), strict=True):
+        assert moved.estimate_nats == pytest.approx(row.estimate_nats, rel=1e-6)
 
 
 @pytest.mark.parametrize("megabytes", [0.1, 1, 128])  # 21, 218 or all 600 rows at once
@@ -130,18 +131,18 @@ def test_an_estimator_is_within_a_nat_in_few_dimensions_and_breaks_down_in_many(
     rows = breakdown(dimensions=(1, few, too_far))
     assert breaks_down_at(rows, name) == too_far
     assert breaks_down_at(rows[:-4], name) is None
-    assert {row["num_samples"] for row in rows} == {2000}
+    assert {row.num_samples for row in rows} == {2000}
 
 
 @pytest.mark.parametrize("name", ["binning", "kernel density, lower", "kernel density, upper"])
 def test_no_estimate_of_information_exceeds_the_logarithm_of_the_number_of_images(name):
-    (row,) = (row for row in breakdown(dimensions=[64], num_samples=1000) if row["estimator"] == name)
-    assert row["estimate_nats"] <= math.log(1000) + 1e-12 < row["truth_nats"]
+    (row,) = (row for row in breakdown(dimensions=[64], num_samples=1000) if row.estimator == name)
+    assert row.estimate_nats <= math.log(1000) + 1e-12 < row.truth_nats
 
 
 def test_the_truth_of_one_normal_variable_is_that_of_quadrature():
     """30 bins over the range of the samples; and a Gaussian channel, by its definition."""
-    truths = {row["estimator"]: row["truth_nats"] for row in breakdown(dimensions=[1], num_samples=500)}
+    truths = {row.estimator: row.truth_nats for row in breakdown(dimensions=[1], num_samples=500)}
     h = torch.randn(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).numpy()
     edges = np.linspace(h.min(), h.max(), 31)
     p = [quad(norm.pdf, low, high)[0] for low, high in itertools.pairwise(edges)]
@@ -154,10 +155,7 @@ def test_the_truth_of_one_normal_variable_is_that_of_quadrature():
 def test_breakdown_is_where_an_estimator_stays_off_and_does_not_depend_on_units():
     values = {1: 1.5, 2: 0.0, 4: 0.5, 8: -1.2, 16: -9}
     for truth in (1.0, 1e6):
-        rows = [
-            {"estimator": "a", "dimension": d, "estimate_nats": v + truth, "truth_nats": truth}
-            for d, v in values.items()
-        ]
+        rows = [Breakdown("a", d, 9, v + truth, truth) for d, v in values.items()]
         assert breaks_down_at(rows, "a") == 8
         assert breaks_down_at(rows[:3], "a") is None
 
@@ -166,24 +164,24 @@ def test_units_that_never_change_add_nothing_to_an_entropy():
     h = torch.randn(100, 3, dtype=torch.float64)
     with_constants = torch.cat([h, torch.full((100, 5), 7.0)], dim=1)
     assert nearest_neighbour_entropy(with_constants) == pytest.approx(nearest_neighbour_entropy(h))
-    assert all_estimates(with_constants)[3]["parameters"]["num_units"] == 3
+    assert all_estimates(with_constants, "digest")[3].parameters["num_units"] == 3
     assert nearest_neighbour_entropy(torch.ones(100, 5)) == 0
 
 
 def test_rows_for_a_layer_do_not_depend_on_its_scale_but_for_the_entropy():
     h = torch.randn(300, 4, 2, dtype=torch.float64).relu()
-    rows, scaled = all_estimates(h), all_estimates(100 * h)
+    rows, scaled = all_estimates(h, "digest"), all_estimates(100 * h, "digest")
     for row, other in zip(rows[:3], scaled[:3], strict=True):
-        assert row["estimate_nats"] == pytest.approx(other["estimate_nats"])
-        assert 0 <= row["estimate_nats"] <= row["ceiling_nats"] + 1e-12
-    assert scaled[3]["estimate_nats"] - rows[3]["estimate_nats"] == pytest.approx(8 * math.log(100), rel=1e-4)
+        assert row.estimate_nats == pytest.approx(other.estimate_nats)
+        assert 0 <= row.estimate_nats <= row.ceiling_nats + 1e-12
+    assert scaled[3].estimate_nats - rows[3].estimate_nats == pytest.approx(8 * math.log(100), rel=1e-4)
 
 
 def test_rows_for_a_layer_are_what_each_estimator_says_of_it():
     h = torch.randn(300, 4, 2).relu()
     variance = 0.01 * h.double().var(0, correction=0).mean().item()
     expected = [binned_information(h), *kernel_density_bounds(h, variance), nearest_neighbour_entropy(h)]
-    assert [row["estimate_nats"] for row in all_estimates(h)] == pytest.approx(expected)
-    constant = [row["estimate_nats"] for row in all_estimates(torch.full((300, 4), 0.1))[:3]]
+    assert [row.estimate_nats for row in all_estimates(h, "digest")] == pytest.approx(expected)
+    constant = [row.estimate_nats for row in all_estimates(torch.full((300, 4), 0.1), "digest")[:3]]
     assert constant == pytest.approx([0, 0, 0])
     assert min(constant) >= 0

@@ -16,23 +16,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import CLI, SHORT, environment_of_its_own
+from small_runs import CLI, SHORT, environment_of_its_own, failure
 
-from callbacks.atomic import replacing
 from cli import main
 from datamodules.mnist import MNIST5kDataModule
-from inverters.checkpoints import load_checkpoint
-
-
-def failure(capsys, *arguments):
-    """The one sentence that a failing command prints."""
-    with pytest.raises(SystemExit) as caught:
-        main(list(arguments))
-    assert caught.value.code not in (0, None)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1
-    assert "should not happen" not in lines[0]
-    return lines[0]
+from runtime.checkpoints import load_checkpoint
+from runtime.files import replacing
 
 
 def checkpoint_of(name, kind="last"):
@@ -113,8 +102,8 @@ def test_a_checkpoint_is_not_tested_on_images_that_it_was_trained_on(with_invert
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["fit", "--data.batch_size=-4"], "data.init_args.batch_size is -4; give at least 1"),
-        (["fit", "--data.batch_size=0"], "data.init_args.batch_size is 0; give at least 1"),
+        (["fit", "--data.batch_size=-4"], "batch_size is -4; give at least 1"),
+        (["fit", "--data.batch_size=0"], "batch_size is 0; give at least 1"),
         (["fit", "--model.density.num_filters=0"], "num_filters is 0; give at least 1"),
         (["fit", "--num_agreement=0"], "num_agreement is 0; give at least 1"),
         (["fit", "--sample_grid.num_images=-1"], "sample_grid.num_images is -1; give at least 0"),
@@ -152,7 +141,7 @@ def test_a_number_that_cannot_be_is_refused_at_once(with_inverter, capsys, argum
         (b"- a\n", "holds no keys"),
         (b"model:\n\tlayer: fc3\n", "cannot be read in line 2: found character '\\t' that cannot start any token"),
         (b"\xff\xfe\x00", "cannot be read"),
-        (b"trainer:\n  max_steps: 1\n  max_steps: 2\n", "has max_steps a second time in line 3; keep one of both"),
+        (b"a:\n  b: 1\n  b: 2\n", "cannot be read in line 3: b stands there a second time; keep one of both"),
     ],
 )
 def test_a_config_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, content, expected):

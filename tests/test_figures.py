@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 
 from evaluations.charts import breakdown_chart, nce_differences, nce_over_layers, table1_ratios, training_dynamics
+from evaluations.estimators import Breakdown
 from evaluations.figures import information_maps, layers_grid, nearest_grid
 from evaluations.information import Estimate
 
 
 def images(*shape):
     return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+def nearest_arrays(shown, far):
+    """The same images and distances as nearest samples, training images and blind samples."""
+    far_of = {f"{name}_distances": far for name in ("sample", "training", "blind")}
+    return {"inputs": shown[:, 0], **dict.fromkeys(("samples", "training", "blind"), shown), **far_of}
 
 
 def bars(axis, k=0):
@@ -24,7 +31,7 @@ def bars(axis, k=0):
 def test_relative_nce_has_the_intervals_as_bars_and_layers_in_their_order():
     estimates = {"conv1": Estimate(-1, 0, -1, -1), "fc3": Estimate(-2, 0.1, -2.3, -1.9)}
     groups = {"small": {"fc3": Estimate(-3, 0.1, -3.1, -2.9)}, "all": estimates}
-    (axis,) = nce_over_layers(groups, ["conv1", "fc3"]).axes
+    (axis,) = nce_over_layers(groups, ["conv1", "fc3"], "conv1").axes
     assert [label.get_text() for label in axis.get_xticklabels()] == ["conv1", "fc3"]
     assert bars(axis, 1)[1] == pytest.approx([-2.3, -1.9])
     assert axis.containers[0].lines[0].get_xdata() == [1]  # fc3, though it is that data set's only layer
@@ -70,7 +77,7 @@ def test_differences_name_their_reference_and_unit():
 
 
 def test_breakdown_is_the_error_in_nats():
-    rows = [{"estimator": "binning", "dimension": d, "estimate_nats": 2.0, "truth_nats": 1.0 * d} for d in (1, 2, 4)]
+    rows = [Breakdown("binning", d, 9, 2.0, 1.0 * d) for d in (1, 2, 4)]
     (axis,) = breakdown_chart(rows).axes
     assert list(axis.containers[0].lines[0].get_ydata()) == [1, 0, -2]
     assert "nats" in axis.get_ylabel()
@@ -86,10 +93,8 @@ def test_map_is_centred_at_nothing_and_its_titles_are_its_sums():
 
 
 def test_a_neighbour_that_is_missing_is_not_drawn():
-    shown = images(1, 2, 1, 4, 4)
-    far = np.array([[0.5, 1.5]])
-    arrays = {"inputs": shown[:, 0], "samples": shown, "training": shown, "blind": shown, "sample_distances": far,
-              "training_distances": far, "blind_distances": np.array([[0.5, math.nan]])}  # fmt: skip
+    arrays = nearest_arrays(images(1, 2, 1, 4, 4), np.array([[0.5, 1.5]]))
+    arrays["blind_distances"] = np.array([[0.5, math.nan]])
     drawn = [axis for axis in nearest_grid(arrays, "fc3").axes if axis.images]
     assert len(drawn) == 1 + 2 + 2 + 1
     figure = nearest_grid({**arrays, "blind_distances": np.full((1, 2), math.nan)}, "fc3")
@@ -111,7 +116,7 @@ def test_figures_are_not_kept_by_pyplot():
 def test_a_legend_is_whole_and_hides_nothing():
     measured = {"conv": Estimate(4, 1, 2, 6), "fc": Estimate(-9, 1, -11, -7)}
     names = ("binning", "kernel density, lower", "kernel density, upper", "nearest neighbours")
-    rows = [{"estimator": name, "dimension": d, "estimate_nats": 1, "truth_nats": d} for name in names for d in (1, 2)]
+    rows = [Breakdown(name, d, 9, 1, d) for name in names for d in (1, 2)]
     for figure in (nce_differences(measured, {"fc": -11.16}, "pool"), breakdown_chart(rows)):
         figure.draw_without_rendering()
         legend, whole = figure.legends[0].get_window_extent(), figure.bbox
@@ -120,7 +125,7 @@ def test_a_legend_is_whole_and_hides_nothing():
 
 
 def test_lines_on_top_of_one_another_can_all_be_seen():
-    rows = [{"estimator": name, "dimension": 1, "estimate_nats": 1, "truth_nats": 1} for name in ("lower", "upper")]
+    rows = [Breakdown(name, 1, 9, 1, 1) for name in ("lower", "upper")]
     lower, upper = (container.lines[0] for container in breakdown_chart(rows).axes[0].containers)
     assert lower.get_fillstyle() == upper.get_fillstyle() == "none"
     assert lower.get_markersize() > upper.get_markersize()
@@ -137,10 +142,7 @@ def test_long_titles_of_the_layers_grid_do_not_overlap():
 
 
 def test_columns_of_the_nearest_are_evenly_spaced():
-    shown, far = images(1, 3, 1, 4, 4), np.array([[0.5, 1.0, 1.5]])
-    arrays = {"inputs": shown[:, 0], **dict.fromkeys(("samples", "training", "blind"), shown)}
-    distances = {f"{name}_distances": far for name in ("sample", "training", "blind")}
-    figure = nearest_grid({**arrays, **distances}, "fc3")
+    figure = nearest_grid(nearest_arrays(images(1, 3, 1, 4, 4), np.array([[0.5, 1.0, 1.5]])), "fc3")
     figure.draw_without_rendering()
     steps = np.diff([axis.get_window_extent().x0 for axis in figure.axes[:4]])
     np.testing.assert_allclose(steps, steps[0])

@@ -17,12 +17,9 @@ from test_affnist import write_official
 
 from cli import main
 from datamodules.affnist import AffNISTDataModule
-from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.mnist import MNISTDataModule
-from datamodules.svhn import SVHNDataModule
-from evaluations.runs import runs_under
-from inverters.checkpoints import load_checkpoint
+from evaluations.report.tested_runs import runs_under
+from runtime.checkpoints import load_checkpoint
 
 TIMES = int(os.environ.get("INVERTERS_FUZZ", "1"))
 INVERTER = [*SHORT, "--sample_grid.num_images=0", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
@@ -174,9 +171,6 @@ def test_a_mutated_config_that_can_be_read_trains_or_is_answered(with_inverter, 
 
 
 DATA = {
-    "MNIST": lambda: MNISTDataModule("data", val_split=10),
-    "32x32.mat": lambda: SVHNDataModule("data"),
-    "cifar-10-batches-py": lambda: CIFAR10DataModule("data", val_split=10),
     "affNIST": lambda: AffNISTDataModule("data", val_split=10, source="official"),
     "pictures.zip": lambda: ImageFolderDataModule("pictures.zip", side=8),
 }
@@ -184,9 +178,9 @@ DATA = {
 
 @pytest.mark.parametrize("name", DATA)
 def test_mutated_data_is_answered(tmp_path, monkeypatch, name):
-    """Without checksums, which would refuse every one: what is tried is the reading itself."""
+    """Of what has no published checksum, which would refuse every one."""
     monkeypatch.chdir(tmp_path)
-    write_data_sets(tmp_path)
+    write_data_sets(tmp_path, monkeypatch)
     write_official(tmp_path / "data")
     places = [path for path in (*tmp_path.rglob("*"),) if path.is_file() and name in str(path.relative_to(tmp_path))]
     assert places

@@ -202,17 +202,3 @@ def test_wrong_folders_are_told_apart(tmp_path, folders, message):
             Image.new("RGB", (8, 8)).save(root / folder / f"{i:02}.png")
     with pytest.raises(ValueError, match=message):
         ImageFolderDataModule(str(root), side=8)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"side": 0}, "side 0 must be positive"),
-        ({"side": (8, -1)}, r"side \(8, -1\) must be positive"),
-        ({"fit": "pad"}, "fit 'pad' must be resize or crop"),
-        ({"channels": 4}, "channels 4 must be 1 or 3"),
-    ],
-)
-def test_wrong_numbers_are_refused_at_once(pets, wrong, message):
-    with pytest.raises(ValueError, match=message):
-        ImageFolderDataModule(str(pets), **{"side": 8, **wrong})

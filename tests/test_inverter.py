@@ -5,16 +5,105 @@ import pytest
 import torch
 from torch import nn
 
-from inverters.densities import bits_per_dim
-from inverters.inverter import Inverter, channel_statistics
-from inverters.likelihoods import Categorical, LogisticMixture
-from inverters.pixelcnn import PixelCNN
+from inverters import Categorical, ConvNet, GlyphNet, Inverter, LogisticMixture, PixelCNN, TopBits
+from inverters.generators import ConditionalDensity, ConditionalGenerator, bits_per_dim
+from inverters.inverter import channel_statistics
 
 SHAPE = (1, 28, 28)
 
 
 def small_density(image_shape, context_shape):
     return PixelCNN(image_shape, context_shape, num_filters=2, num_layers=1)
+
+
+class Grey(ConditionalGenerator):
+    """A generator without likelihood: learns a grey level, and draws nothing but its noise."""
+
+    def __init__(self, image_shape, context_shape):
+        super().__init__()
+        self.image_shape = image_shape
+        self.level = nn.Parameter(torch.zeros(()))
+
+    def loss(self, image, context):
+        return (image / 255 - self.level).abs().mean(dim=(1, 2, 3))
+
+    def sample(self, context, generators):
+        return torch.stack([torch.randint(256, self.image_shape, generator=g, dtype=torch.uint8) for g in generators])
+
+
+class Gaussian(ConditionalDensity):
+    """A density without values of pixels, as a flow is: normal around a function of h, discretised."""
+
+    def __init__(self, image_shape, context_shape):
+        super().__init__()
+        self.image_shape = image_shape
+        self.mean = nn.Linear(context_shape[0], 1)
+
+    def log_prob(self, image, context):
+        normal = torch.distributions.Normal(127.5 + self.mean(context)[..., None, None], 60)
+        upper = torch.where(image == 255, 1, normal.cdf(image + 0.5))
+        return (upper - torch.where(image == 0, 0, normal.cdf(image - 0.5))).log().sum(dim=(1, 2, 3))
+
+    def sample(self, context, generators):
+        noise = torch.stack([torch.randn(self.image_shape, generator=g) for g in generators])
+        return (127.5 + self.mean(context)[..., None, None] + 60 * noise).round().clamp(0, 255).to(torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("density", "told", "monitor"),
+    [
+        (Grey, {"loss"}, ("val/loss", "min")),
+        (Gaussian, {"log_prob"}, ("val/nce_nats", "max")),
+        (small_density, {"log_prob", "log_prob_per_pixel"}, ("val/nce_nats", "max")),
+    ],
+)
+def test_every_level_of_the_contract_trains_validates_and_samples(density, told, monitor):
+    inverter = Inverter("fc3", SHAPE, 10, density=density)
+    batch = {"image": torch.randint(256, (70, *SHAPE), dtype=torch.uint8)}
+    inverter.initialise(batch["image"].split(40), batch["image"])
+    before = inverter.eval().validation_step(batch, 0)
+    optimizer = inverter.configure_optimizers()["optimizer"]
+    step = inverter.train().training_step(batch, 0)
+    step["loss"].backward()
+    optimizer.step()
+    assert step.keys() == ({"loss", "log_prob"} if "log_prob" in told else {"loss"})
+    inverter.density.calibrate([], lambda summed: summed)
+    after = inverter.eval().validation_step(batch, 0)
+    assert after.keys() == told
+    assert all(len(values) == 70 and not torch.equal(values, before[name]) for name, values in after.items())
+    assert inverter.monitor == monitor
+    draws = inverter.draws(batch["image"][:2], [7, 9], num_draws=3)
+    assert draws.shape == (2, 3, *SHAPE)
+    assert torch.equal(inverter.shown(batch["image"][:2], [7, 9], num_draws=3), draws)
+
+
+def test_what_has_no_likelihood_is_not_asked_for_one():
+    inverter = Inverter(None, SHAPE, 10, density=Grey)
+    with pytest.raises(ValueError, match="a Grey only draws images"):
+        inverter.log_prob_in_parts({"image": torch.zeros(1, *SHAPE, dtype=torch.uint8)})
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "num_classes", "classifies"),
+    [
+        (ConvNet, "conv1", 10, True),
+        (ConvNet, None, 10, False),
+        (TopBits, "bits", 10, False),
+        (GlyphNet, "both", 1, False),
+    ],
+)
+def test_a_network_with_a_score_for_every_class_classifies(network, layer, num_classes, classifies):
+    assert Inverter(layer, SHAPE, num_classes, network=network, density=Grey).classifies == classifies
+
+
+def test_a_checkpoint_says_which_classifier_was_inverted_where_it_knows():
+    inverter, other, checkpoint = *(Inverter("fc3", SHAPE, 10, density=Grey) for _ in range(2)), {}
+    inverter.classifier_name, inverter.classifier_updates, inverter.classifier_course = "mine", 100, "overfitted"
+    inverter.on_save_checkpoint(checkpoint)
+    other.on_load_checkpoint(checkpoint)
+    assert (other.classifier_name, other.classifier_updates, other.classifier_course) == ("mine", 100, "overfitted")
+    other.on_load_checkpoint({"layer": "fc3"})
+    assert (other.classifier_name, other.classifier_updates, other.classifier_course) == (None, None, None)
 
 
 @pytest.mark.parametrize("shape", [(40, 3), (40, 3, 5, 6)])
@@ -80,20 +169,9 @@ def test_draws_are_reproducible_and_do_not_depend_on_the_batch():
     assert not torch.equal(both[0, 0], both[0, 1])
 
 
-class _Noise(nn.Module):
-    """A density that draws nothing but its noise."""
-
-    def __init__(self, image_shape, context_shape):
-        super().__init__()
-        self.image_shape = image_shape
-
-    def sample(self, context, generators):
-        return torch.stack([torch.randint(256, self.image_shape, generator=g, dtype=torch.uint8) for g in generators])
-
-
 def test_noise_is_common_to_all_layers():
     image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
-    of_layers = [Inverter(layer, SHAPE, 10, density=_Noise).eval() for layer in ("conv1", "logits", None)]
+    of_layers = [Inverter(layer, SHAPE, 10, density=Grey).eval() for layer in ("conv1", "logits", None)]
     conv1, logits, unconditional = (inverter.draws(image, [7, 9], num_draws=2, seed=3) for inverter in of_layers)
     assert torch.equal(conv1, logits)
     assert torch.equal(conv1, unconditional)

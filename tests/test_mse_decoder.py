@@ -1,27 +1,22 @@
 import multiprocessing
 import socket
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from matplotlib import pyplot as plt
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from scipy.stats import norm
 
 from callbacks.bits_per_dim import BitsPerDim
-from callbacks.cost_estimate import estimate
-from callbacks.fit_variance import FitVariance
-from callbacks.quiet import quiet
-from callbacks.sample_grid import SampleGrid
+from callbacks.calibrate import Calibrate
 from callbacks.weight_averaging import WarmWeightAveraging
 from datamodules.images import ImageDataModule, ImageDataset
-from inverters.inverter import Inverter
-from inverters.mse_decoder import MSEDecoder, log_prob_of_level
-from inverters.networks import ConvNet
-from inverters.pixelcnn import PixelCNN
-from inverters.sampling import draw_generator
+from inverters import ConvNet, Inverter, MSEDecoder
+from inverters.generators import draw_generator
+from inverters.mse_decoder import log_prob_of_level
+from runtime.cost import measured_cost
+from runtime.silence import silence_lightning
 
 SHAPE = (1, 16, 16)
 LEVELS = torch.arange(256, dtype=torch.uint8)
@@ -122,15 +117,14 @@ def test_log_prob_sums_over_pixels_and_channels():
     torch.testing.assert_close(density.log_prob(image, context), pixels.sum(dim=(1, 2)))
 
 
-def test_loss_is_the_squared_error_and_log_prob_comes_without_gradient():
+def test_loss_is_the_squared_error_and_a_step_spends_nothing_on_log_prob():
     inverter = Inverter("fc3", SHAPE, 10, density=small)
     image = random_images(3)
     step = inverter.training_step({"image": image}, 0)
     mean = inverter.density.mean(inverter.context(image)).detach()
     expected = sum(np.linalg.norm((x / 255 - m).flatten()) ** 2 for x, m in zip(image, mean, strict=True)) / 3
     assert step["loss"].item() == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(step["log_prob"], inverter.log_prob({"image": image}).detach())
-    assert not step["log_prob"].requires_grad
+    assert step.keys() == {"loss"}
 
 
 def test_the_fitted_variance_is_the_best_for_the_spherical_gaussian():
@@ -175,7 +169,7 @@ class Latest(Callback):
 
 def trained(folder, density=small, layer="fc3"):
     """A short fit with the callbacks in the order of the command line; the inverter, its data and its trainer."""
-    quiet()
+    silence_lightning()
     torch.manual_seed(0)
     inverter = Inverter(layer, SHAPE, 10, density=density, lr=0.02)
     data = Noise(batch_size=10)
@@ -183,7 +177,7 @@ def trained(folder, density=small, layer="fc3"):
         default_root_dir=folder, max_steps=7, val_check_interval=3, check_val_every_n_epoch=None, accelerator="cpu",
         logger=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[
-            Latest(), BitsPerDim(), WarmWeightAveraging(), FitVariance(batch_size=10),
+            Latest(), BitsPerDim(), WarmWeightAveraging(), Calibrate(batch_size=10),
             ModelCheckpoint(folder, "best", monitor="val/nce_nats", mode="max"),
             ModelCheckpoint(folder, "last", save_on_train_epoch_end=False),
         ],
@@ -218,69 +212,50 @@ def test_validation_of_a_checkpoint_leaves_its_variance_alone(tmp_path):
     assert inverter.density.variance == 0.5
 
 
-def test_a_density_without_a_variance_is_left_alone(tmp_path):
-    inverter, _, trainer = trained(tmp_path, lambda *shapes: PixelCNN(*shapes, num_filters=2, num_layers=1))
-    assert trainer.global_step == 7
-    assert not any("variance" in name for name in inverter.state_dict())
-
-
-def _share(rank, port, images, weights, answers):
+def _share(rank, port, images, weights, variances):
     torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.set_num_threads(1)
-    answers.put(_fitted(rank, 2, images, weights, lambda x, reduce_op: torch.distributed.all_reduce(x) or x))
+    variances.put(_calibrated(images[rank::2], weights, lambda x: torch.distributed.all_reduce(x) or x))
     torch.distributed.destroy_process_group()
 
 
-def _fitted(rank, world_size, images, weights, reduce):
-    """The variance that one process of several sets."""
+def _calibrated(images, weights, total):
+    """The variance that a process with these images sets."""
     inverter = Inverter("fc3", SHAPE, 10, density=small)
     inverter.load_state_dict(weights)
-    dataset = ImageDataset(images, torch.zeros(len(images)), torch.arange(len(images)))
-    trainer = SimpleNamespace(
-        state=SimpleNamespace(fn="fit"), global_rank=rank, world_size=world_size,
-        strategy=SimpleNamespace(reduce=reduce), datamodule=SimpleNamespace(datasets={"val": dataset}),
-        precision_plugin=SimpleNamespace(val_step_context=torch.no_grad),
-    )  # fmt: skip
-    FitVariance(batch_size=4).on_validation_epoch_start(trainer, inverter)
+    inverter.density.calibrate(((image, inverter.context(image)) for image in images.split(4)), total)
     return inverter.density.variance.item()
 
 
 def test_two_processes_fit_the_variance_of_the_whole_set():
     images, weights = random_images(11), Inverter("fc3", SHAPE, 10, density=small).state_dict()
-    alone = _fitted(0, 1, images, weights, lambda x, reduce_op: x)
+    alone = _calibrated(images, weights, lambda x: x)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     spawn = multiprocessing.get_context("spawn")
-    answers = spawn.SimpleQueue()
-    processes = [spawn.Process(target=_share, args=(rank, port, images, weights, answers)) for rank in range(2)]
+    variances = spawn.SimpleQueue()
+    processes = [spawn.Process(target=_share, args=(rank, port, images, weights, variances)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    assert [answers.get(), answers.get()] == pytest.approx([alone, alone], rel=1e-6)
+    assert [variances.get(), variances.get()] == pytest.approx([alone, alone], rel=1e-6)
 
 
-def test_grid_shows_the_mean_and_not_draws(tmp_path, monkeypatch):
-    inverter = Inverter("fc3", SHAPE, 10, density=small).eval()
-    shown = []
-    monkeypatch.setattr(plt, "close", shown.append)
-    data = Noise()
-    data.setup("test")
-    trainer = SimpleNamespace(is_global_zero=True, datamodule=data, default_root_dir=tmp_path, loggers=[])
-    SampleGrid(num_images=2).on_test_epoch_end(trainer, inverter)
-    axes = shown[0].axes
-    assert [axes[0].get_title(), axes[1].get_title(loc="left")] == ["input", "mean of the\nMSE decoder"]
-    assert len(axes) == 4
-    images = data.datasets["test"].images[:2]
-    mean = inverter.density.mean(inverter.context(images))[1, 0]
-    np.testing.assert_allclose(axes[3].images[0].get_array(), 255 * mean.detach(), atol=0.51)
+def test_what_is_shown_is_the_rounded_mean_whatever_the_noise():
+    inverter, image = Inverter("fc3", SHAPE, 10, density=small).eval(), random_images(3)
+    shown = inverter.shown(image, [7, 8, 9], num_draws=2)
+    mean = inverter.density.mean(inverter.context(image)).detach()
+    assert (shown - 255 * mean[:, None]).abs().max() < 0.501
+    assert inverter.density.point_estimate
+    assert not torch.equal(shown, inverter.draws(image, [7, 8, 9], num_draws=2))
 
 
 def test_the_cost_of_a_decoder_can_be_estimated():
     inverter = Inverter("conv1", SHAPE, 10, density=small)
-    cost = estimate(inverter, random_images(4))
+    cost = measured_cost(inverter, random_images(4))
     assert cost.flops > 0
     assert cost.sample_seconds > 0
     assert inverter.density.variance == 1

@@ -6,7 +6,7 @@ from inverters.networks import ConvNet, FullyConnectedNet, Residual
 
 
 def shapes(network, image_shape):
-    """Of every stage's output, without the batch axis."""
+    """The shape of every stage's output, without the batch axis."""
     x, result = torch.rand(2, *image_shape), {}
     for name, stage in network.named_children():
         x = stage(x)

@@ -87,8 +87,3 @@ def test_missing_photographs_are_named(monkeypatch):
     monkeypatch.setattr(datamodules.photos, "load_sample_images", lambda: sample)
     with pytest.raises(OSError, match=r"cannot read china.jpg or flower.jpg in \S+images .*reinstall scikit-learn"):
         PhotosDataModule().prepare_data()
-
-
-def test_stride_is_at_least_one():
-    with pytest.raises(ValueError, match="stride 0 must be at least 1"):
-        PhotosDataModule(stride=0)

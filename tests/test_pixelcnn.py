@@ -4,9 +4,9 @@ import plain_pixelcnn
 import pytest
 import torch
 
-from inverters.layers import ShiftedConv2d, ShiftedConvTranspose2d, concat_elu, padded_concat_elu
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.pixelcnn import PixelCNN
+from inverters.pixelcnn.layers import ShiftedConv2d, ShiftedConvTranspose2d, concat_elu, padded_concat_elu
 
 CONTEXTS = [(5,), (3, 5, 6), (0,)]  # a vector, a map that must be resized, unconditional
 

@@ -31,7 +31,7 @@ BENCHMARKS = [line[2:] for line in LINES if line[:2] == ["python", "-m"]]
 
 def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_data_sets(tmp_path)
+    write_data_sets(tmp_path, monkeypatch)
     for name in ("a.png", "b.png"):
         Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(name)
     for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images.yaml"):

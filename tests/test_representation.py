@@ -2,10 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from inverters.exact_networks import TopBits
-from inverters.inverter import Inverter
-from inverters.networks import ConvNet
-from inverters.pixelcnn import PixelCNN
+from inverters import ConvNet, Inverter, PixelCNN, TopBits
 from inverters.representation import Representation
 
 SHAPE = (1, 28, 28)
@@ -15,32 +12,23 @@ def small_density(image_shape, context_shape):
     return PixelCNN(image_shape, context_shape, num_filters=2, num_layers=1)
 
 
-@pytest.mark.parametrize(
-    ("image_shape", "filters", "shapes"),
-    [
-        ((1, 28, 28), (32, 32), {"conv1": (32, 12, 12), "conv2": (32, 4, 4), "fc3": (256,), "logits": (10,)}),
-        ((3, 32, 32), (64, 128), {"conv1": (64, 14, 14), "conv2": (128, 5, 5), "fc3": (256,), "logits": (10,)}),
-        ((1, 40, 40), (32, 32), {"conv1": (32, 18, 18), "conv2": (32, 7, 7)}),
-    ],
-)
-def test_layers_have_the_shapes_of_the_paper(image_shape, filters, shapes):
-    for layer, shape in shapes.items():
-        assert Representation(ConvNet(image_shape, 10, filters), layer).shape(image_shape) == shape
-
-
 def test_representation_is_the_network_up_to_the_layer():
     network = ConvNet(SHAPE, 10).eval()
     image = torch.randint(256, (5, *SHAPE), dtype=torch.uint8)
     x = image.float() / 255
     expected = network.conv2(network.conv1(x))
-    torch.testing.assert_close(Representation(network, "conv2")(image), expected.detach())
+    conv2 = Representation(network, "conv2")
+    torch.testing.assert_close(conv2(image), expected.detach())
+    assert (conv2.shape(SHAPE), conv2.depth) == ((32, 4, 4), 2)
     torch.testing.assert_close(
         Representation(network, "fc3").class_probabilities(image), network(x).softmax(1).detach()
     )
 
 
 def test_no_layer_is_an_empty_representation():
-    assert Representation(nn.Sequential(), None)(torch.zeros(3, *SHAPE, dtype=torch.uint8)).shape == (3, 0)
+    empty = Representation(nn.Sequential(), None)
+    assert empty(torch.zeros(3, *SHAPE, dtype=torch.uint8)).shape == (3, 0)
+    assert empty.depth is None
 
 
 def test_unknown_layer_is_refused_with_the_valid_ones():

@@ -18,11 +18,11 @@ from digests import checkpoint_digest, run_digests
 from kill_trial import trial
 from small_runs import CLI, INVERTER, SHORT, SMALL, environment_of_its_own, signal_at, the_run, write_short_config
 
-from callbacks.metrics_csv import MetricsCSV
-from callbacks.run_folders import training, wait_for_trainings
-from callbacks.wandb_run import finish_wandb
 from cli import main
-from inverters.checkpoints import load_checkpoint
+from runtime.checkpoints import load_checkpoint
+from runtime.metrics_csv import MetricsCSV
+from runtime.run import Run, wait_for_trainings
+from runtime.wandb_run import finish_wandb
 
 # Four batches an epoch and a validation every second step: a stop falls on none, one or both of their ends.
 FIT = [
@@ -79,7 +79,7 @@ def test_a_second_signal_does_not_disturb_the_end(with_classifier, monkeypatch, 
         os.kill(os.getpid(), signal.SIGUSR1)
         finish_wandb()
 
-    monkeypatch.setattr("cli.finish_wandb", finish)
+    monkeypatch.setattr("commands.fit.finish_wandb", finish)
     stopped([*FIT, signal_at(3, "SIGUSR1")], "SIGUSR1")
     assert "ended by SIGUSR1 after step 3; go on with:" in capsys.readouterr().out
 
@@ -188,10 +188,11 @@ def wait_for(folder, pattern):
 def test_one_process_trains_a_run_and_others_wait(tmp_path, capsys):
     folder = tmp_path / "a_config" / "2026-01-01"
     folder.mkdir(parents=True)
+    run = Run(tmp_path, "a_config", folder)
     entered, leave = threading.Event(), threading.Event()
 
     def train():
-        with training(folder):
+        with run.in_training():
             (folder / ".metrics.csv.abcdefgh").touch()
             entered.set()
             leave.wait(30)
@@ -199,14 +200,14 @@ def test_one_process_trains_a_run_and_others_wait(tmp_path, capsys):
     thread = threading.Thread(target=train)
     thread.start()
     entered.wait(30)
-    with pytest.raises(ValueError, match=r"another process is training .*2026-01-01"), training(folder):
+    with pytest.raises(ValueError, match=r"another process is training .*2026-01-01"), run.in_training():
         pass
     threading.Timer(0.5, leave.set).start()
     wait_for_trainings(tmp_path, "a_config")
     assert leave.is_set()
     assert "waiting for its end" in capsys.readouterr().out
     thread.join()
-    with suppress(KeyError), training(folder):
+    with suppress(KeyError), run.in_training():
         assert not list(folder.glob(".metrics.csv.*"))  # as a killed process leaves
         raise KeyError
     assert [path.name for path in folder.iterdir() if path.name != "training.lock"] == ["unfinished"]

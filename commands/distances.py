@@ -1,0 +1,107 @@
+"""How near do samples come to their input in the layer's own space?"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jsonargparse.typing import PositiveInt, restricted_number_type
+from torch import Tensor
+
+from commands.trained_inverter import trained_inverter
+from datamodules import ImageDataModule
+from evaluations.distances import NUM_SHOWN, nearest, neighbours, table_1
+from evaluations.results import DistancesResult
+from inverters import Inverter
+from inverters.representation import digest
+from runtime.activations import cached_activations
+from runtime.files import json_bytes, npz_bytes, write_all
+from runtime.processes import shared_draws
+from runtime.run import Run
+
+if TYPE_CHECKING:
+    Candidates = int
+else:
+    Candidates = restricted_number_type("Candidates", int, (">=", NUM_SHOWN))
+
+
+def distances(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    datamodule: ImageDataModule,
+    ckpt_path: str | None = None,
+    num_images: PositiveInt = 500,
+    num_samples: PositiveInt = 10,
+    num_queries: PositiveInt = 4,
+    num_candidates: Candidates = 1024,
+    space: Literal["layer", "pixels"] = "layer",
+    seed: int = 0,
+) -> None:
+    """Measure how near samples come to their input in the layer's space (Nash et al. 2019, table 1 and fig 2).
+
+    h of the training images is kept on disk, beside that of other runs.
+
+    Args:
+        ckpt_path: A file, or best or last of the newest run; best by default.
+        num_images: Test images, the first in their seeded order.
+        num_samples: Of each.
+        num_queries: Test images whose nearest samples and training images are shown.
+        num_candidates: Samples of each of those.
+        space: In which they are nearest: by h, or by pixels.
+        seed: Of the noise, which is a function of (seed, image, draw).
+
+    Raises:
+        ValueError: The model has no layer, or the data has no finite set of training images.
+    """
+    inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
+    representation, run = inverter.representation, Run.of_trainer(trainer)
+    if representation.layer is None:
+        raise ValueError("an unconditional model has no layer to measure distances in; give the config of an inverter")
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    training = datamodule.datasets["train"].images
+    if training is None:
+        raise ValueError("this data draws new training images each time, so that there is no nearest one")
+    h_training = cached_activations(representation, training, "train", run.activations)
+    batch = datamodule.datasets["test"].first(num_images)
+    images, index = batch["image"].cpu(), batch["index"].tolist()
+    h = in_parts(representation, inverter, images)
+
+    draws = shared_draws(trainer, inverter.draws, images, index, num_samples, seed)  # [M, S, C, H, W]
+    agrees = None
+    if inverter.classifies:
+        classes = in_parts(representation.class_probabilities, inverter, images).argmax(1)
+        of_draws = in_parts(representation.class_probabilities, inverter, draws.flatten(0, 1)).argmax(1)
+        agrees = of_draws.unflatten(0, (len(images), num_samples)) == classes[:, None]
+    h_draws = [in_parts(representation, inverter, its) for its in draws]
+    numbers, arrays = table_1(nearest(h, h_training, k=1)[0][:, 0], h, h_draws, agrees)
+
+    shown = slice(num_queries)
+    candidates = shared_draws(trainer, inverter.draws, images[shown], index[shown], num_candidates, seed)
+    h_candidates = [in_parts(representation, inverter, its) for its in candidates]
+    near = neighbours(images[shown], candidates, h[shown], h_candidates, training, h_training, space)
+    if not trainer.is_global_zero:
+        return
+    result = DistancesResult(
+        name=run.name, layer=representation.layer, seed=seed, network_digest=digest(representation.network),
+        density_digest=digest(inverter.density), **numbers,
+    )  # fmt: skip
+    write_all({
+        run.results / "distances.json": json_bytes(result.to_json()),
+        run.results / "distances.npz": npz_bytes({"index": np.array(index), **arrays}),
+        run.results / "nearest.npz": npz_bytes(near),
+    })  # fmt: skip
+    print(f"{result.name}, {result.num_images} test images, {result.num_samples} samples each, {result.unit}")
+    print(f"  1NN   nearest training image   {result.one_nn:.4g} (standard error {result.one_nn_se:.2g})")
+    for name, value, error, ratio in (
+        ("IM-S  a sample", result.im_s, result.im_s_se, result.im_s_ratio),
+        ("IM-NN nearest sample", result.im_nn, result.im_nn_se, result.im_nn_ratio),
+    ):
+        print(f"  {name:30} {value:.4g} (standard error {error:.2g}); {ratio:.3f} of 1NN")
+    print(f"  numbers and images             {run.results}/distances.json, distances.npz, nearest.npz")
+
+
+def in_parts(function: Callable[[Tensor], Tensor], inverter: Inverter, images: Tensor) -> Tensor:
+    """What a function on the inverter's device makes of uint8 images [N, C, H, W], on the CPU, [N, ...]."""
+    return torch.cat([function(x.to(inverter.device)).cpu() for x in images.split(250)])

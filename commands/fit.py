@@ -1,0 +1,229 @@
+"""Lightning's own verbs on one run, fit, validate, test and predict, with everything of ours around them."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import pairwise
+from pathlib import Path
+from shlex import join
+
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from callbacks.bits_per_dim import BitsPerDim
+from callbacks.cache_activations import CacheActivations
+from callbacks.calibrate import Calibrate
+from callbacks.cost_estimate import CostEstimate
+from callbacks.exact_resume import ExactResume
+from callbacks.freeze_classifier import FreezeClassifier
+from callbacks.initialise_from_data import InitialiseFromData
+from callbacks.interruption import Interruption
+from callbacks.keep_updates import KeepUpdates
+from callbacks.patience import Patience
+from callbacks.predictions import Predictions
+from callbacks.results import ClassifierResults, InverterResults
+from callbacks.step_progress import StepProgress
+from callbacks.stop_at_nan import StopAtNaN
+from callbacks.weight_averaging import WarmWeightAveraging
+from commands.classifier import trained_classifier
+from commands.parser import ParsedCommand
+from commands.sentences import of_a_peer
+from inverters import Inverter
+from runtime.checkpoints import check_fit, check_resumable, load_checkpoint
+from runtime.files import write_all
+from runtime.metrics_csv import MetricsCSV
+from runtime.run import Run, find_checkpoint, new_folder
+from runtime.wandb_run import finish_wandb, wandb_run
+
+
+class Fit:
+    """One command that Lightning runs: what comes before its processes join, and what they do together.
+
+    Args:
+        command: Parsed and instantiated.
+        checkpoint: To go on from, or to test; None for a new training.
+    """
+
+    def __init__(self, command: ParsedCommand, checkpoint: Path | None) -> None:
+        self.command, self.checkpoint = command, checkpoint
+        self.trainer, self.model, self.data = command.trainer, command.model, command.datamodule
+        self.is_inverter = isinstance(self.model, Inverter)
+        self.interruption = Interruption()
+        published, commit = command.config_init[command.verb].published, current_commit()
+        self.results = (
+            InverterResults(commit, published, command.settings.num_agreement)
+            if self.is_inverter else ClassifierResults(commit, published)
+        )  # fmt: skip
+
+    def classifier(self) -> Path | None:
+        """The checkpoint of the classifier that a new inverter needs, which is trained first where it is missing."""
+        command, settings = self.command, self.command.settings
+        if command.verb != "fit":
+            return None
+        self.interruption.listen()
+        if self.checkpoint or not self.is_inverter or not settings.classifier:
+            return None
+        if settings.classifier.endswith(".ckpt"):
+            return find_checkpoint(command.root, command.name, settings.classifier)
+        shared = {
+            "trainer.default_root_dir": str(command.root),
+            "trainer.accelerator": settings.trainer.accelerator,
+            "trainer.devices": 1,
+            # Everything that decides which image is where, and where they lie.
+            **{f"data.{key}": value for key, value in settings.data.init_args.items() if key not in self.data.LOADING},
+        }
+        with self._until_interrupted():
+            return trained_classifier(command.root, Path(settings.classifier).stem, shared, settings.train_classifier)
+
+    def run(self, run: Run, classifier: Path | None) -> None:
+        """Do it, in every process.
+
+        Args:
+            run: That all have agreed on.
+            classifier: Whose weights go into a new inverter, if any.
+        """
+        command, verb = self.command, self.command.verb
+        first_step, wandb_id = 0, None
+        if self.checkpoint:
+            saved = load_checkpoint(self.checkpoint)
+            check_fit(self.model, saved["state_dict"], self.checkpoint)
+            self.data.check(saved, self.checkpoint)
+            if verb == "fit":
+                check_resumable(saved, self.checkpoint)
+                first_step, wandb_id = saved["global_step"], saved.get("wandb_id")
+        self.trainer.callbacks += self._callbacks(run, classifier)  # type: ignore[attr-defined] # it has
+        self.trainer.loggers = self._loggers(run, first_step, wandb_id)
+        arguments = command.verb_arguments() | {"ckpt_path": self.checkpoint and str(self.checkpoint)}
+        if verb != "fit":
+            with self._until_interrupted():
+                getattr(self.trainer, verb)(**arguments, weights_only=True)
+            if verb == "test":
+                self._say_results(run)
+            return
+        rank_zero_only(print)(f"{command.name}: run folder {run.folder}", flush=True)
+        with run.in_training() if self.trainer.is_global_zero else nullcontext(), self._until_interrupted():
+            self._save_config(run)
+            self.trainer.fit(**arguments, weights_only=True)
+        if command.settings.test_after_fit and not command.settings.trainer.fast_dev_run:
+            with self._until_interrupted():
+                self.trainer.test(
+                    self.model, datamodule=self.data, ckpt_path=str(run.best), verbose=False, weights_only=True
+                )
+            self._say_results(run)
+
+    def _callbacks(self, run: Run, classifier: Path | None) -> list[Callback]:
+        settings, verb = self.command.settings, self.command.verb
+        monitor, mode = self.model.monitor
+        callbacks: list[Callback] = []
+        if self.is_inverter:
+            callbacks += [
+                FreezeClassifier(classifier),
+                InitialiseFromData(),
+                BitsPerDim(),
+                self.results,
+                self.command.config_init[verb].sample_grid,
+                WarmWeightAveraging(settings.averaging_decay),
+                Calibrate(),  # after the averaged weights are swapped in
+            ]
+        else:
+            callbacks.append(self.results)
+        if verb == "fit":
+            callbacks += [
+                StopAtNaN(settings.trainer.log_every_n_steps or 50),
+                ExactResume(),
+                Patience(monitor, mode, settings.patience),
+            ]
+            if self.is_inverter:
+                callbacks.append(CostEstimate())
+                if settings.cache_activations != "none":
+                    callbacks.append(CacheActivations(run.activations, settings.cache_activations))
+            if settings.keep_updates:
+                callbacks.append(KeepUpdates(settings.keep_updates))
+        if verb == "predict":
+            callbacks.append(Predictions())
+        callbacks.append(self.interruption)  # after the averaged weights are swapped out
+        if settings.trainer.enable_progress_bar is not False:
+            callbacks.append(StepProgress())
+        if verb == "fit":
+            folder = str(run.checkpoints)
+            callbacks += [
+                ModelCheckpoint(folder, run.best.stem, monitor=monitor, mode=mode, enable_version_counter=False),
+                ModelCheckpoint(folder, run.last.stem, save_on_train_epoch_end=False, enable_version_counter=False),
+            ]
+        return callbacks
+
+    def _loggers(self, run: Run, first_step: int, wandb_id: str | None) -> list[Logger]:
+        wanted = self.command.config_init[self.command.verb].trainer.logger
+        if wanted not in (None, True):
+            return wanted if isinstance(wanted, list) else [wanted] if wanted else []
+        if self.command.verb != "fit" or self.command.settings.trainer.fast_dev_run:
+            return []
+        representation = self.model.representation if isinstance(self.model, Inverter) else None
+        about = {
+            "dataset": self.data.name,
+            "network": type(representation.network if representation else self.model.network).__name__,
+            "layer": representation.layer if representation else None,
+        }
+        config = {**about, **self.command.settings.as_dict()}
+        return [MetricsCSV(run.folder, first_step), wandb_run(run.name, run.folder, config, wandb_id)]
+
+    @rank_zero_only
+    def _save_config(self, run: Run) -> None:
+        path = run.folder / "config.yaml"
+        if path.exists():  # a resumed run
+            path = new_folder(run.folder / "resumed") / path.name
+        write_all({path: self.command.config_text().encode()})
+
+    def _command_to_go_on(self) -> str:
+        """What goes on with this run, or does it again where it has no checkpoint."""
+        words, last = self.command.words, Run.of_trainer(self.trainer).last
+        if self.command.verb == "fit" and last.is_file():
+            pairs = pairwise(["", *words])
+            kept = [w for before, w in pairs if "--ckpt_path" not in (before, w.split("=")[0])]
+            words = [*kept, "--ckpt_path", str(last)]
+        return join(["python", "cli.py", *words])
+
+    @contextmanager
+    def _until_interrupted(self) -> Iterator[None]:
+        """A block that a signal may end; it then says how to go on.
+
+        Raises:
+            ValueError: The checkpoint is whole, but does not hold what Lightning expects.
+        """
+        try:
+            yield
+        except (TypeError, LookupError, AttributeError, RuntimeError) as error:
+            if self.checkpoint is None or isinstance(error, torch.OutOfMemoryError) or of_a_peer(error):
+                raise
+            raise ValueError(
+                f"{type(error).__name__} in a run that goes on from {self.checkpoint}, which was changed or is of "
+                f"another version: {error}; give another checkpoint, or leave out --ckpt_path to train anew"
+            ) from error
+        except SIGTERMException:
+            self.interruption.end()
+            finish_wandb()  # before the queue ends this process
+            self.interruption.leave(self.trainer, self._command_to_go_on())
+
+    @rank_zero_only
+    def _say_results(self, run: Run) -> None:
+        print(f"\n{self.results.result.summary()}")
+        print(f"  numbers         {run.results / 'results.json'}")
+        pictures = run.folder / "samples.png"
+        if pictures.is_file():
+            print(f"  pictures        {pictures}")
+
+
+def current_commit() -> str | None:
+    """The commit of this code, with "-dirty" where files differ from it; None outside a repository."""
+    folder = str(Path(__file__).parent)
+    try:
+        described = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()

@@ -1,0 +1,61 @@
+"""All runs in one HTML file, and as a run on Weights & Biases."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import wandb
+
+from evaluations.estimators import breakdown
+from evaluations.report import sections
+from evaluations.report.page import Picture, Section, Table, page
+from evaluations.report.tested_runs import runs_under
+from runtime.files import replacing
+from runtime.wandb_run import wandb_run
+
+
+def report(words: Sequence[str]) -> None:
+    """The verb that needs no config: python cli.py report [FOLDER ...] [--output FILE]."""
+    parser = argparse.ArgumentParser("cli.py report", description="One HTML file of all runs.", allow_abbrev=False)
+    parser.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], help="folders of runs; runs by default")
+    parser.add_argument("--output", type=Path, default=Path("runs/report.html"), help="default: %(default)s")
+    given = parser.parse_args(words)
+    write_report(given.runs, given.output)
+
+
+def write_report(folders: Sequence[Path], output: Path) -> None:
+    """Write the report of all runs in these folders, and log its tables and figures to W&B, offline without an account.
+
+    Raises:
+        FileNotFoundError: A folder is missing, or there is no tested run in any.
+        ValueError: A file of results cannot be read.
+    """
+    runs = runs_under(folders)
+    if not runs:
+        places = ", ".join(map(str, folders))
+        raise FileNotFoundError(
+            f"no results.json in {places}; make one with: python cli.py fit --config inverter_mnist5k_fc3.yaml"
+        )
+    asked = any((run.folder / "estimators.json").is_file() for run in runs)
+    made = sections(runs, breakdown() if asked else [])
+    with replacing(output) as file:
+        file.write(page("What do the layers keep?", made).encode())
+    print(f"{len(runs)} runs: {output}", flush=True)
+    _log(made, output.parent)
+    plt.close("all")
+
+
+def _log(made: Sequence[Section], folder: Path) -> None:
+    """Every table and figure, under its section's title."""
+    run = wandb_run("report", folder, {}).experiment
+    for section in made:
+        parts = {
+            f"{section.title}/{part.caption[:60]}": (
+                wandb.Table(columns=list(part.header), data=[list(row) for row in part.rows])
+                if isinstance(part, Table) else wandb.Image(part.figure, caption=part.caption)
+            )
+            for part in section.parts if isinstance(part, Table | Picture)
+        }  # fmt: skip
+        if parts:
+            run.log(parts)

@@ -1,0 +1,65 @@
+"""Draws from p(x | h) for test images."""
+
+import signal
+
+import pytorch_lightning as pl
+import torch
+from jsonargparse.typing import PositiveInt
+from torch import Tensor
+
+from commands.trained_inverter import trained_inverter
+from datamodules import ImageDataModule
+from evaluations.figures import sample_grid
+from runtime.files import npy_bytes, write_all, write_figure
+from runtime.processes import in_order, part_of_process
+from runtime.run import Run
+
+
+def sample(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    datamodule: ImageDataModule,
+    ckpt_path: str | None = None,
+    num_images: PositiveInt = 8,
+    num_draws: PositiveInt = 4,
+    seed: int = 0,
+) -> None:
+    """Draw from p(x | h) for the first test images.
+
+    Args:
+        ckpt_path: A file, or best or last of the newest run; best by default.
+        num_images: Rows of the grid.
+        num_draws: Draws a row.
+        seed: Of the noise, which is a function of (seed, image, draw).
+    """
+    inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    batch = datamodule.datasets["test"].first(num_images)
+    folder = Run.of_trainer(trainer).folder
+    images = part_of_process(trainer, batch["image"]).to(inverter.device)
+    index = part_of_process(trainer, batch["index"].tolist())
+    finished: list[Tensor] = [images.new_empty(0, *images.shape[1:]).cpu()]
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt
+    try:
+        for drawn in inverter.draw_batches(images, index, num_draws, seed):
+            finished.append(drawn.cpu())
+    except KeyboardInterrupt:
+        kept = ""
+        if len(finished) > 1:
+            # Image i of a process is image (rank + world_size i) of the test set.
+            process = f"_of_process_{trainer.global_rank}" if trainer.world_size > 1 else ""
+            path = folder / f"draws_finished{process}.npy"
+            write_all({path: npy_bytes(torch.cat(finished).numpy())})
+            kept = f"; they are kept in {path}, draw j of image i at {num_draws} i + j"
+        print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept}")
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    draws = in_order(trainer, torch.cat(finished).unflatten(0, (-1, num_draws)))
+    if not trainer.is_global_zero:
+        return
+    inputs = batch["image"].cpu().numpy()
+    write_all({folder / "draws.npy": npy_bytes(draws.numpy()), folder / "inputs.npy": npy_bytes(inputs)})
+    write_figure(folder / "draws.png", sample_grid(batch["image"], draws, inverter.representation.layer))
+    print(f"{len(draws)} images, {num_draws} draws each: {folder / 'draws.png'}; as arrays draws.npy, inputs.npy")

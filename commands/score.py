@@ -1,0 +1,68 @@
+"""How good a match is an image for a representation: log p(x | h) of image files."""
+
+import csv
+import io
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from torch import Tensor
+
+from commands.trained_inverter import trained_inverter
+from datamodules import ImageDataModule
+from runtime.files import write_all
+from runtime.run import Run
+
+
+def score(
+    trainer: pl.Trainer,
+    model: pl.LightningModule,
+    datamodule: ImageDataModule,
+    images: list[str],
+    contexts: list[str] | None = None,
+    ckpt_path: str | None = None,
+) -> None:
+    """Print log p(x_i | h_j) in nats, for image files i and the representations of image files j.
+
+    Args:
+        images: Files of the size that the inverter knows.
+        contexts: Likewise; without them each image is scored under its own representation.
+        ckpt_path: A file, or best or last of the newest run; best by default.
+    """
+    if not images:
+        raise ValueError("no images to score; give --images '[a.png, b.png]'")
+    inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
+    x = load_images(images, datamodule.image_shape).to(inverter.device)
+    h = load_images(contexts, datamodule.image_shape).to(inverter.device) if contexts else x
+    with torch.no_grad():
+        if contexts:
+            columns = [inverter.log_prob({"image": x, "context_image": row.expand_as(x)}) for row in h]
+            matrix = torch.stack(columns, dim=1)  # [N, M]
+        else:
+            matrix = inverter.log_prob({"image": x})[:, None]
+    header = ["image", *(f"log p(x | h of {name}), nats" for name in contexts or ["itself"])]
+    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(images, matrix.tolist(), strict=True)]
+    path = Run.of_trainer(trainer).folder / "scores.csv"
+    text = io.StringIO()
+    csv.writer(text).writerows([header, *rows])
+    write_all({path: text.getvalue().encode()})
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    for row in [header, *rows]:
+        print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+    print(f"as CSV: {path}")
+
+
+def load_images(paths: list[str], image_shape: tuple[int, int, int]) -> Tensor:
+    """Image files as uint8 [N, C, H, W]. Raises OSError or ValueError naming the file that cannot be used."""
+    channels, height, width = image_shape
+    images = []
+    for path in paths:
+        try:
+            picture = Image.open(path).convert("L" if channels == 1 else "RGB")
+        except OSError as error:
+            raise OSError(f"cannot read {path} as an image: {error}") from error
+        if picture.size != (width, height):
+            raise ValueError(f"{path} is {picture.width}x{picture.height} pixels; this inverter takes {width}x{height}")
+        images.append(torch.from_numpy(np.array(picture)).view(height, width, channels).permute(2, 0, 1))
+    return torch.stack(images)

@@ -1,0 +1,63 @@
+"""Data sets of two files that torchvision downloads, verifies and reads."""
+
+import tarfile
+from abc import abstractmethod
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+from torchvision.datasets.utils import check_integrity
+
+from datamodules.images import ImageDataModule, ImagesAndLabels
+
+
+class DownloadedDataModule(ImageDataModule):
+    """A training file and a test file, in one or more parts, whose checksums are verified before they are read.
+
+    What lies in `data_dir` is used; what is missing there or damaged is downloaded. `index` counts in the training
+    file for the first two splits and in the test file for the last.
+
+    Args:
+        data_dir: The folder for data sets.
+        kwargs: As for ImageDataModule.
+
+    Attributes:
+        packed: What may be put in the place of the files, as the end of a sentence.
+    """
+
+    packed = ""
+
+    def __init__(self, data_dir: str = "data", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_dir = data_dir
+
+    @property
+    @abstractmethod
+    def checksums(self) -> dict[str, str]:
+        """The md5 of every file, all in one folder, by its path below `data_dir`."""
+
+    @abstractmethod
+    def _read(self, train: bool) -> ImagesAndLabels:
+        """What torchvision makes of one of the two files."""
+
+    def read(self, train: bool) -> ImagesAndLabels:
+        """One of the two files, which is downloaded if need be.
+
+        Raises:
+            OSError: That fails, with the folder, and the files that are missing or damaged with their checksums.
+        """
+        try:
+            return self._read(train)
+        except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError) as error:
+            md5 = {Path(self.data_dir).expanduser() / name: md5 for name, md5 in self.checksums.items()}
+            wrong = ", ".join(f"{path.name} (md5 {md5[path]})" for path in md5 if not check_integrity(path, md5[path]))
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise OSError(
+                f"cannot download what is missing or damaged of {self.name} in {next(iter(md5)).parent} ({reason}); "
+                f"put {wrong} there{self.packed}, or give the --data.data_dir that has it"
+            ) from error
+
+    def prepare_data(self) -> None:
+        """Download what is missing. Raises OSError where that fails."""
+        self.read(train=True)
+        self.read(train=False)

@@ -1,0 +1,51 @@
+"""What all tested runs say together, as the sections of a report."""
+
+from collections.abc import Sequence
+
+from evaluations.estimators import Breakdown
+from evaluations.report import (
+    about,
+    accuracy,
+    configs,
+    dynamics,
+    kept,
+    maps,
+    nearest,
+    networks,
+    other_estimators,
+    other_settings,
+    over_layers,
+    references,
+    table_1,
+    worlds,
+)
+from evaluations.report.groups import grouped
+from evaluations.report.page import Section
+from evaluations.report.tested_runs import AnyRun
+
+
+def sections(runs: Sequence[AnyRun], breakdown_rows: Sequence[Breakdown]) -> list[Section]:
+    """Everything that was measured, and nothing else: a section without data does not appear.
+
+    Args:
+        runs: From `runs_under`.
+        breakdown_rows: From `evaluations.estimators.breakdown`.
+    """
+    groups = grouped(runs)
+    found = [
+        about.section(runs),
+        worlds.section(runs),
+        accuracy.section(runs),
+        *map(kept.section, groups),
+        over_layers.section(groups),
+        table_1.section(groups),
+        *map(nearest.section, groups),
+        *map(maps.section, groups),
+        *map(networks.section, groups),
+        *map(other_settings.section, groups),
+        *dynamics.sections_by_data_set(runs, groups),
+        other_estimators.section(groups, breakdown_rows),
+        configs.section(runs),
+        references.section(),
+    ]
+    return [section for section in found if section is not None]

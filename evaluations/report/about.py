@@ -1,0 +1,36 @@
+"""How to read a report, and what it leaves out."""
+
+from collections.abc import Sequence
+
+from evaluations.report.page import Section
+from evaluations.report.tested_runs import AnyRun, inverters
+from evaluations.results import DistancesResult, EstimatorResult, Measurement
+
+HOW_TO_READ = (
+    "NCE is the mean of log p(x | h) over the test images, in nats per image: the negative of a cross-entropy. It "
+    "bounds the information that the layer keeps, I(x; h), from below, up to the constant H(x), the entropy of the "
+    "images: a better density model only raises it. Differences of NCE between layers are differences of these bounds.",
+    "Less the NCE of an unconditional model p(x) it is an estimate of I(x; h), not a bound: a poor unconditional model "
+    "inflates it.",
+    "A deterministic network in floating point loses hardly any information in principle, short of exact collisions. "
+    "What NCE measures is the information that a model of this family, trained like this, can use (Xu et al. 2020). A "
+    "lower number for a later layer says that what was there has become harder to use, not that it cannot be there.",
+    "Bits/dim is -NCE per pixel and channel, in bits. With other images' h, NCE must be lower: else the model does not "
+    "listen to h. Class agreement is the share of samples that the classifier gives the class that it gives the input. "
+    "NCE of an MSE decoder is that of a spherical Gaussian around its mean, discretised like pixels.",
+    "Errors after a ± are standard errors over test images; those of differences are paired over the same images, and "
+    "brackets are 95 % bootstrap intervals. They say nothing of the spread over trainings; each was done once.",
+)
+
+
+def section(runs: Sequence[AnyRun]) -> Section:
+    parts = list(HOW_TO_READ)
+    kinds: tuple[type[Measurement], ...] = (DistancesResult, EstimatorResult)
+    for kind in kinds:
+        stale = [run.result.name for run in inverters(runs) if len(run.measured(kind)) < len(run.rows(kind))]
+        if stale:
+            parts.append(
+                f"The {kind.verb} of {', '.join(stale)} are left out, for they are of other weights than the test: "
+                f"python cli.py test and {kind.verb} measure both anew."
+            )
+    return Section("How to read this", parts)

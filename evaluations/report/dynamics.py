@@ -1,0 +1,81 @@
+"""What do the layers hold in the course of a classifier's training (Nash et al. 2019, fig 5b)?"""
+
+from collections.abc import Iterable, Sequence
+from itertools import combinations, pairwise
+
+from evaluations.charts import training_dynamics
+from evaluations.information import is_rise, mean_and_standard_error
+from evaluations.report.cells import nce, with_interval
+from evaluations.report.groups import Group, nce_difference, place
+from evaluations.report.page import Part, Picture, Section, Table
+from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
+
+Dynamics = dict[str, dict[str, dict[int, InverterRun]]]  # by course, layer and number of the classifier's updates
+
+
+def sections_by_data_set(runs: Iterable[AnyRun], groups: Sequence[Group]) -> list[Section]:
+    """One of each data set; of several runs of the same the one in the outermost folder is taken."""
+    found: dict[str, Dynamics] = {}
+    for run in sorted(inverters(runs), key=place):
+        result = run.result
+        if result.course and result.nce_nats is not None and not result.point_estimate:
+            points = (
+                found.setdefault(result.dataset, {}).setdefault(result.course, {}).setdefault(str(result.layer), {})
+            )
+            points.setdefault(result.classifier_updates or 0, run)
+    p_x = {group.name: group.unconditional for group in groups}
+    regular_first = {name: dict(sorted(courses.items(), reverse=True)) for name, courses in found.items()}
+    return [_section(name, courses, p_x.get(name)) for name, courses in regular_first.items()]
+
+
+def _section(name: str, courses: Dynamics, p_x: InverterRun | None) -> Section:
+    """NCE over the classifier's training, with paired differences along it, across it and to nothing, p(x)."""
+    lines = {(course, layer): points for course, layers in courses.items() for layer, points in layers.items()}
+    rows, pairs, below = [], [], False
+    for (course, layer), points in lines.items():
+        for updates, run in sorted(points.items()):
+            above = nce_difference(run, p_x) if p_x else None
+            below |= above is not None and above.mean < -2 * above.standard_error
+            rows.append([f"{course}, {layer}", str(updates), nce(run.result), with_interval(above)])
+        for earlier, later in pairwise(sorted(points)):
+            pairs.append((f"{course}, {layer}: {later} less {earlier} updates", points[later], points[earlier]))
+    for (course, layer), points in lines.items():
+        regular = lines.get(("regular", layer), {}) if course == "overfitted" else {}
+        for updates in sorted(points.keys() & regular.keys()):
+            pairs.append((f"{layer}, {updates} updates: overfitted less regular", points[updates], regular[updates]))
+    rises = [
+        f"{course}, {n} updates: {later} above {earlier} by {with_interval(found)}"
+        for course, layers in courses.items()
+        for earlier, later in combinations(layers, 2)  # from the input to the output
+        for n in sorted(layers[earlier].keys() & layers[later].keys())
+        if layers[earlier][n].result.network_digest == layers[later][n].result.network_digest
+        and (found := nce_difference(layers[later][n], layers[earlier][n]))
+        and is_rise(found)
+    ]
+    differences = [[words, with_interval(found)] for words, run, less in pairs if (found := nce_difference(run, less))]
+    values: dict[str, dict[str, dict[int, tuple[float, float]]]] = {}
+    for (course, layer), points in lines.items():
+        values.setdefault(course, {})[layer] = {n: mean_and_standard_error(run.log_prob) for n, run in points.items()}
+    parts: list[Part] = [
+        "NCE of inverters of the classifier as it was after so many updates (the paper's fig 5b), regular and "
+        "overfitted (100 training images, no dropout). The inverters were always trained on the full training set.",
+        Picture(
+            f"NCE of {name} against the number of the classifier's updates; bars of one standard error, most of which "
+            f"the points share, as they are of the same images: the differences below have errors of their own.",
+            training_dynamics(values),
+        ),
+        Table("NCE, nats.", ["classifier, layer", "updates", "NCE", "less that of p(x)"], rows),
+    ]
+    if differences:
+        parts.append(Table("Differences of NCE, paired, nats.", ["classifier and layer", "difference"], differences))
+    if below:
+        parts.append(
+            "Below 0 against p(x), an inverter says less of an image than a model that is told nothing: it is too weak "
+            "or was not trained for long enough. Such points compare how fast inverters learn, not what layers hold."
+        )
+    if rises:
+        parts.append(
+            f"A layer cannot hold more than one that it is computed from, but NCE says so here, where the earlier "
+            f"layer's inverter is too weak: {'; '.join(rises)} nats."
+        )
+    return Section(f"{name}: over the classifier's training", parts)

@@ -1,0 +1,117 @@
+"""Tested runs in groups: the inverters of one data set."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from evaluations.information import Estimate, paired_difference
+from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
+
+
+@dataclass
+class Group:
+    """The inverters of one data set, from the input to the output, all tested on the same images.
+
+    Attributes:
+        name: As results give it.
+        inverters: By layer; where there are several networks, by layer and network, or the name of its config; where
+            a generator has no likelihood, by its density too.
+        decoders: Likewise, point estimates of the image.
+        unconditional: The model of p(x), where there is one.
+        others: Further runs of what has a place above, as those of a sweep, each with the run that has it.
+        left_out: Names of runs that were tested on other images.
+    """
+
+    name: str
+    inverters: dict[str, InverterRun] = field(default_factory=dict)
+    decoders: dict[str, InverterRun] = field(default_factory=dict)
+    unconditional: InverterRun | None = None
+    others: list[tuple[InverterRun, InverterRun]] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def log_probs(self) -> dict[str, Tensor]:
+        """log p(x | h) of every test image, [N] nats, of the inverters that have a likelihood."""
+        return {label: run.log_prob for label, run in self.inverters.items() if run.result.nce_nats is not None}
+
+    @property
+    def p_x(self) -> Tensor | None:
+        """log p(x) of every test image, [N] nats."""
+        run = self.unconditional
+        return run.log_prob if run and run.result.nce_nats is not None else None
+
+    @property
+    def first_layer(self) -> str | None:
+        """The label of the layer that NCE is told relative to: the first of the only network, if it is inverted."""
+        depths = {label: self.inverters[label].result.depth for label in self.log_probs}
+        return next((label for label in depths if depths[label] == 1 and len(self.classifiers) == 1), None)
+
+    @property
+    def classifiers(self) -> set[str | None]:
+        """The names of those whose layers are inverted."""
+        return {run.result.classifier for run in self.inverters.values()}
+
+    @property
+    def digests(self) -> set[str | None]:
+        """Of their weights."""
+        return {run.result.network_digest for run in self.inverters.values()}
+
+    @property
+    def one_network(self) -> bool:
+        """Whether every layer is a function of the one before it: of the same network, with the same weights."""
+        return len(self.digests) == 1
+
+
+def nce_difference(run: InverterRun, less: InverterRun) -> Estimate | None:
+    """NCE of one run less another's, paired, nats; None without a likelihood and where the images were others."""
+    if run.result.nce_nats is None or less.result.nce_nats is None or not np.array_equal(run.index, less.index):
+        return None
+    return paired_difference(run.log_prob, less.log_prob)
+
+
+def grouped(runs: Iterable[AnyRun]) -> list[Group]:
+    """The inverters by data set, without exactly known worlds and without those of fig 5b.
+
+    What was tested on other images than most inverters of its data set is left out, for differences are paired. Of
+    several runs of the same, as in a sweep, the one in the outermost folder comes first.
+    """
+    chosen = [run for run in inverters(runs) if run.result.world is None and run.result.course is None]
+    groups: dict[str, list[InverterRun]] = {}
+    for run in sorted(chosen, key=place):
+        groups.setdefault(run.result.dataset, []).append(run)
+    return [_group(name, members) for name, members in sorted(groups.items())]
+
+
+def place(run: InverterRun) -> tuple[Any, ...]:
+    """What runs are sorted by: from the input to the output, the outermost folder first."""
+    result = run.result
+    return result.depth or 0, str(result.classifier), len(run.folder.parts), result.name, str(run.folder)
+
+
+def _group(name: str, runs: list[InverterRun]) -> Group:
+    indices = [run.index for run in runs]
+    votes = [sum(np.array_equal(index, other) for other in indices) for index in indices]
+    usual = indices[votes.index(max(votes))]
+    networks = {run.result.classifier: run.result.network for run in runs if run.result.layer}
+    different = len(set(networks.values())) == len(networks)
+    group = Group(name)
+    for run, index in zip(runs, indices, strict=True):
+        result = run.result
+        if not np.array_equal(index, usual):
+            group.left_out.append(result.name)
+            continue
+        if result.layer is None:
+            first = group.unconditional = group.unconditional or run
+        else:
+            label = result.layer
+            if len(networks) > 1:
+                label += f" of {result.network if different else result.classifier}"
+            if result.nce_nats is None and not result.point_estimate:
+                label += f", {result.density}"
+            first = (group.decoders if result.point_estimate else group.inverters).setdefault(label, run)
+        if run is not first:
+            group.others.append((run, first))
+    return group

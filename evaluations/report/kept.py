@@ -1,0 +1,87 @@
+"""What do the layers of one data set keep?"""
+
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+from evaluations.figures import layers_grid
+from evaluations.information import data_processing_rises, information_estimate, paired_difference, relative_nce
+from evaluations.report.cells import NONE, nce, number, with_interval
+from evaluations.report.groups import Group
+from evaluations.report.page import Part, Picture, Section, Table
+
+NOTHING = "nothing: p(x)"
+
+
+def section(group: Group) -> Section | None:
+    if not group.inverters and not group.unconditional:
+        return None
+    log_probs, p_x, first = group.log_probs, group.p_x, group.first_layer
+    rows = []
+    for label, run in [*group.inverters.items(), *([(NOTHING, group.unconditional)] if group.unconditional else [])]:
+        result, given_h, decoder = run.result, log_probs.get(label), group.decoders.get(label)
+        relative = relative_nce(given_h, log_probs[first]) if given_h is not None and first else None
+        gain = information_estimate(given_h, p_x) if given_h is not None and p_x is not None else None
+        rows.append([
+            label, str(result.num_images), nce(result), number(result.bits_per_dim, digits=3),
+            number(relative.mean, relative.standard_error, 3) if relative else NONE, with_interval(gain),
+            number(result.shuffled_nce_nats), number(result.class_agreement, result.class_agreement_se),
+            nce(decoder.result) if decoder else NONE,
+        ])  # fmt: skip
+    header = [
+        "layer", "images", "NCE, nats", "bits/dim", f"NCE / |NCE of {first or 'the first layer'}|",
+        "estimate of I(x; h), nats", "NCE with other images' h", "class agreement", "NCE of the MSE decoder",
+    ]  # fmt: skip
+    parts: list[Part] = [Table(f"What the layers of {group.name} keep.", header, rows)]
+    if p_x is None:
+        parts.append("There is no estimate of I(x; h) without an unconditional model (configs/unconditional_*.yaml).")
+    if group.left_out:
+        parts.append(f"Left out, because tested on other images than these: {', '.join(group.left_out)}.")
+    if group.one_network and len(log_probs) + (p_x is not None) > 1:
+        parts += _steps(log_probs, p_x)
+    if len(group.classifiers) < len(group.digests):
+        parts.append(
+            "Some of these inverters are of classifiers of one name and other weights, so that not every layer is a "
+            "function of the one before it, and differences between layers are not given."
+        )
+    grid = _grid(group)
+    if grid:
+        parts.append(grid)
+    return Section(f"{group.name}: what is kept", parts)
+
+
+def _steps(log_probs: dict[str, Tensor], p_x: Tensor | None) -> list[Part]:
+    """From layer to layer, and whether NCE rises where information cannot; nothing, p(x), is a function of any."""
+    rows = [
+        [f"{later} less {earlier}", with_interval(paired_difference(log_probs[later], log_probs[earlier]))]
+        for earlier, later in pairwise(log_probs)
+    ]
+    rises = data_processing_rises(log_probs | ({NOTHING: p_x} if p_x is not None else {}))
+    words = "No layer's NCE is above that of a layer before it by more than 2 standard errors, as it should be."
+    if rises:
+        these = "; ".join(f"{r.later} above {r.earlier} by {with_interval(r.difference)} nats" for r in rises)
+        words = (
+            f"A layer cannot hold more than a layer that it is computed from, nor nothing more than a layer, but NCE "
+            f"says so here: {these}. The inverter of the earlier layer is too weak, or not trained for long enough."
+        )
+    return [*([Table("Differences of NCE, nats.", ["layers", "difference"], rows)] if rows else []), words]
+
+
+def _grid(group: Group) -> Picture | None:
+    """Fig 1: the inputs, then draws and the mean of the MSE decoder for every layer."""
+    columns: dict[str, np.ndarray] = {}
+    inputs = np.empty(0)
+    for label, run in group.inverters.items():
+        for title, one in ((label, run), (f"{label}, MSE", group.decoders.get(label))):
+            samples = one.samples if one else None
+            if samples and (not columns or np.array_equal(samples[0], inputs)):
+                inputs, columns[title] = samples[0], samples[1][:, :3]
+    if not columns:
+        return None
+    words = (
+        "Test images, and draws from p(x | h) of every layer; beside them the mean of the decoder that is trained by "
+        f"squared error. The noise is the same for all, so what differs is what the layers keep, and what each model, "
+        f"trained by itself, has learnt of it (the paper's fig {'1' if group.one_network else '4'})."
+    )
+    return Picture(words, layers_grid(inputs, columns))

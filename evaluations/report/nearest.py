@@ -1,0 +1,22 @@
+"""Which samples and training images are nearest, and what is the layer blind to?"""
+
+from evaluations.figures import nearest_grid
+from evaluations.report.groups import Group
+from evaluations.report.page import Picture, Section
+from evaluations.results import DistancesResult
+
+
+def section(group: Group) -> Section | None:
+    parts = []
+    for label, run in group.inverters.items():
+        arrays = run.arrays("nearest")
+        if arrays is not None and run.measured(DistancesResult):
+            words = (
+                f"{group.name}, {label}: the nearest of {int(arrays['num_samples'])} samples and the nearest training "
+                f"images (the paper's fig 2); and of the samples that are as near, to the layer, as the nearest "
+                f"training image, those that differ most from the input in pixels: what the layer is most blind to. "
+                f"Fewer, or none, where no sample is so near. Below each image is its distance from the input: the "
+                f"mean absolute difference per unit of {label}, or per pixel where pixels are compared."
+            )
+            parts.append(Picture(words, nearest_grid(arrays, label)))
+    return Section(f"{group.name}: nearest, and most different", parts) if parts else None

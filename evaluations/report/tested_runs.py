@@ -1,0 +1,127 @@
+"""Tested runs as they lie on disk: a result each, and the arrays and measurements beside it."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from evaluations.results import ClassifierResult, InverterResult, Measurement, Row, result_from_json
+
+R = TypeVar("R", ClassifierResult, InverterResult, ClassifierResult | InverterResult)
+M = TypeVar("M", bound=Measurement)
+T = TypeVar("T", bound=Row)
+
+
+@dataclass(frozen=True)
+class TestedRun(Generic[R]):
+    """The newest test of one config.
+
+    Args:
+        folder: That holds results.json.
+        result: What is in it.
+    """
+
+    folder: Path
+    result: R
+
+    def array(self, name: str) -> np.ndarray | None:
+        """`name`.npy, None where there is none. Raises ValueError where it cannot be read."""
+        return _read(self.folder / f"{name}.npy", lambda file: np.load(file, allow_pickle=False))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray] | None:
+        """Those of `name`.npz, None where there is none. Raises ValueError where it cannot be read."""
+        return _read(self.folder / f"{name}.npz", lambda file: dict(np.load(file, allow_pickle=False)))
+
+    @property
+    def index(self) -> np.ndarray:
+        """The test images' indices in their data set, [N]. Raises ValueError where they are missing."""
+        return self._needed("index")
+
+    @property
+    def log_prob(self) -> Tensor:
+        """log p(x | h) of every test image, float64 [N] nats. Raises ValueError where it is missing."""
+        return torch.from_numpy(self._needed("log_prob")).double()
+
+    def _needed(self, name: str) -> np.ndarray:
+        array = self.array(name)
+        if array is None:
+            raise ValueError(f"{self.folder} has no {name}.npy; test it again")
+        return array
+
+    @property
+    def samples(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Inputs uint8 [N, C, H, W] and what was drawn for each, uint8 [N, M, C, H, W]; None where nothing was."""
+        arrays = self.arrays("samples")
+        if arrays is None:
+            return None
+        # Version 0.4 had the means of a decoder, one an image, under a name of their own.
+        return arrays["inputs"], arrays["draws"] if "draws" in arrays else arrays["means"][:, None]
+
+    def rows(self, kind: type[M]) -> list[M]:
+        """What a verb measured, nothing where it was not asked. Raises ValueError where it cannot be read."""
+        return _rows(self.folder / f"{kind.verb}.json", kind.from_json, f"ask for the {kind.verb} of")
+
+    def measured(self: "TestedRun[InverterResult]", kind: type[M]) -> list[M]:
+        """Of these, what is of the weights that were tested, and not of earlier ones. Raises as `rows`."""
+        return [row for row in self.rows(kind) if row.is_of(self.result)]
+
+    def config(self) -> str:
+        """The text of the config of the run whose checkpoint was tested; empty where it is not in this folder."""
+        run = Path(self.result.checkpoint or "").parent.parent.name  # .../<start time>/checkpoints/best.ckpt
+        path = self.folder / run / "config.yaml"
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+ClassifierRun = TestedRun[ClassifierResult]
+InverterRun = TestedRun[InverterResult]
+AnyRun = TestedRun[ClassifierResult | InverterResult]
+
+
+def runs_under(paths: Iterable[Path]) -> list[AnyRun]:
+    """Every run with results in these folders or below them, each once, in the order of their folders.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: A file of results cannot be read.
+    """
+    found: dict[Path, AnyRun] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise FileNotFoundError(f"no folder {path}; give runs/ or folders in it")
+        for file in path.rglob("results.json"):
+            found[file.parent.resolve()] = TestedRun(file.parent, _rows(file, result_from_json)[0])
+    return [found[folder] for folder in sorted(found)]
+
+
+def classifiers(runs: Iterable[AnyRun]) -> list[ClassifierRun]:
+    return [TestedRun(run.folder, run.result) for run in runs if run.result.kind == "classifier"]
+
+
+def inverters(runs: Iterable[AnyRun]) -> list[InverterRun]:
+    return [TestedRun(run.folder, run.result) for run in runs if run.result.kind == "inverter"]
+
+
+def _rows(path: Path, from_json: Callable[[Mapping[str, Any]], T], again: str = "test") -> list[T]:
+    def read(file: BinaryIO) -> list[T]:
+        found = json.load(file)
+        rows = found if isinstance(found, list) else [found]
+        if not rows or not all(isinstance(row, dict) for row in rows):
+            raise ValueError("it holds no rows of results")
+        return [from_json(row) for row in rows]
+
+    return _read(path, read, again) or []
+
+
+def _read(path: Path, read: Callable[[BinaryIO], Any], again: str = "test") -> Any:
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            return read(file)
+    except Exception as error:  # a broken file can raise nearly anything in NumPy's readers
+        raise ValueError(f"{path} cannot be read ({error}); delete it and {again} that config again") from error

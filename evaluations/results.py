@@ -1,0 +1,255 @@
+"""What tests and measurements found, as results.json, distances.json and estimators.json hold it."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Literal, Self, cast, get_args, get_origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Values that are written as an object of JSON, and read from it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; nan, which JSON has not, becomes None."""
+        return asdict(self, dict_factory=lambda pairs: {k: v if v == v else None for k, v in pairs})  # nan != nan
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Self:
+        """Raises ValueError where a field is missing or has a value of another type. Other keys are not read."""
+        values = {}
+        for field in fields(cls):
+            if field.name in row:
+                values[field.name] = _typed(field.name, field.type, row[field.name])
+            elif field.default is MISSING:
+                raise ValueError(f"there is no {field.name} in it")
+        return cls(**values)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published(Row):
+    """The paper's numbers for an experiment, as its config gives them, to stand beside what is measured.
+
+    Attributes:
+        accuracy: Per cent.
+        im_s_ratio, im_nn_ratio: IM-S / 1NN and IM-NN / 1NN, which do not depend on the scale of the activations.
+        note: Which ones they are, where the experiment is not quite the paper's: "those of MNIST".
+    """
+
+    accuracy: float | None = None
+    nce_nats: float | None = None
+    im_s_ratio: float | None = None
+    im_nn_ratio: float | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestResult(Row, ABC):
+    """What is common to tests. A standard error is nan, or None, where there is one image.
+
+    Attributes:
+        name: The config's.
+        commit: Of the code, None outside a repository.
+        dataset_note: What a reader must know of the data set.
+        network: That is tested or inverted; None without a layer, as is its digest.
+        checkpoint: That was tested, relative to the working folder.
+    """
+
+    name: str
+    commit: str | None
+    split: str = "test"
+    dataset: str
+    dataset_note: str | None
+    network: str | None
+    network_digest: str | None
+    num_images: int
+    checkpoint: str | None
+    published: Published = Published()
+
+    def summary(self) -> str:
+        """In a few lines, for people."""
+        lines = [f"{self.name}, {self.num_images} test images", *self._lines(), f"checkpoint      {self.checkpoint}"]
+        return "\n  ".join(lines)
+
+    @abstractmethod
+    def _lines(self) -> list[str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierResult(TestResult):
+    """The accuracy of a classifier, a share."""
+
+    kind: Literal["classifier"] = "classifier"
+    accuracy: float
+    accuracy_se: float
+
+    def _lines(self) -> list[str]:
+        return [f"accuracy        {self.accuracy:.2%} (standard error {self.accuracy_se:.2%})"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorldResult(Row):
+    """How far a model is from the truth, where that is known, and whether it may be. A negative control must fail."""
+
+    entropy_nats: float
+    exact_nce_nats: float
+    excess_nats: float
+    excess_nats_se: float
+    passes: bool
+    must_fail: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverterResult(TestResult):
+    """NCE of an inverter, under other images' h too, and what the classifier says of its samples.
+
+    Attributes:
+        layer: None for an unconditional model, as are depth, classifier and what follows from them.
+        depth: Of the layer among those of its network, from 1.
+        density: The class of the generator.
+        point_estimate: Whether it gives the same image for all noise.
+        classifier_updates: After how many the network was taken.
+        course: The course of the classifier's training that this is a point of (Nash et al. 2019, fig 5b).
+        nce_nats: None for a generator without likelihood, as are the four that follow from it.
+        class_agreement: The share of samples that get the class of their input; None where no layer gives classes.
+        num_samples: Of which that is the share.
+        world: Where the truth is known.
+    """
+
+    kind: Literal["inverter"] = "inverter"
+    layer: str | None
+    depth: int | None
+    density: str
+    density_digest: str
+    point_estimate: bool
+    classifier: str | None
+    classifier_updates: int | None
+    course: Literal["regular", "overfitted"] | None
+    num_dims: int
+    nce_nats: float | None
+    nce_nats_se: float | None
+    bits_per_dim: float | None
+    shuffled_nce_nats: float | None
+    class_agreement: float | None
+    class_agreement_se: float | None
+    num_samples: int
+    world: WorldResult | None
+
+    def _lines(self) -> list[str]:
+        lines = []
+        if self.nce_nats is not None:
+            error = f"(standard error {self.nce_nats_se:.2f})"
+            lines += [f"NCE             {self.nce_nats:.2f} nats an image {error}"]
+            lines += [f"bits/dim        {self.bits_per_dim:.3f}"]
+            if self.shuffled_nce_nats is not None:
+                worse = f"{self.nce_nats - self.shuffled_nce_nats:.2f} worse"
+                lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]
+        if self.class_agreement is not None:
+            lines += [
+                f"class agreement {self.class_agreement:.1%} of {self.num_samples} samples get the class predicted for "
+                f"their input (standard error {self.class_agreement_se:.1%})"
+            ]
+        if self.world:
+            verdict = "as it must be" if self.world.passes else "outside of what is allowed"
+            lines += [
+                f"known exactly   {self.world.exact_nce_nats:.2f} nats; off by {self.world.excess_nats:.3f} (standard "
+                f"error {self.world.excess_nats_se:.3f}), {verdict}: at most {0.02 * self.world.entropy_nats:.3f}, 2 % "
+                f"of H(x)"
+            ]
+        return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Row):
+    """What a verb, whose file it is in, found of an inverter."""
+
+    verb: ClassVar[str]
+    network_digest: str
+
+    def is_of(self, tested: InverterResult) -> bool:
+        """Whether it is of the weights that were tested, and not of earlier ones."""
+        return self.network_digest == tested.network_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistancesResult(Measurement):
+    """A column of table 1 (Nash et al. 2019), from `evaluations.distances.table_1`: means over test images.
+
+    The ratios to 1NN do not depend on the arbitrary scale of h. The seed is that of the samples' noise. Class
+    agreement is None where no layer gives classes.
+    """
+
+    verb = "distances"
+    name: str
+    layer: str
+    seed: int
+    num_images: int
+    num_samples: int
+    one_nn: float
+    one_nn_se: float
+    im_s: float
+    im_s_se: float
+    im_nn: float
+    im_nn_se: float
+    im_s_ratio: float
+    im_s_ratio_se: float
+    im_nn_ratio: float
+    im_nn_ratio_se: float
+    unit: str = "mean absolute difference per unit"
+    class_agreement: float | None
+    class_agreement_se: float | None
+    density_digest: str
+
+    def is_of(self, tested: InverterResult) -> bool:
+        return super().is_of(tested) and self.density_digest == tested.density_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorResult(Measurement):
+    """What another estimator says of a layer, nats, and the ceiling that it cannot exceed, where there is one."""
+
+    verb = "estimators"
+    estimator: str
+    estimate_nats: float
+    ceiling_nats: float | None
+    parameters: dict
+    num_images: int
+
+
+def result_from_json(row: Mapping[str, Any]) -> ClassifierResult | InverterResult:
+    """A test's result by its kind, of version 0.4 too. Raises ValueError where a field is missing or of no use."""
+    kinds: dict[Any, type[ClassifierResult] | type[InverterResult]]
+    kinds = {"classifier": ClassifierResult, "inverter": InverterResult}
+    if row.get("kind") not in kinds:
+        raise ValueError(f"its kind is {row.get('kind')!r}, none of {', '.join(kinds)}")
+    return kinds[row["kind"]].from_json(row if "published" in row else _upgraded(row))
+
+
+def _upgraded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of version 0.4, which left to names what the one who writes a row says of it since. Nothing else does."""
+    course = {"updates": "regular", "overfitted": "overfitted"}.get(str(row.get("classifier")).rpartition("_")[2])
+    known = ("entropy_nats", "exact_nce_nats", "excess_nats", "excess_nats_se", "passes")
+    world = {name: row[name] for name in known if name in row} | {"must_fail": row.get("dataset") == "shuffled"}
+    return {
+        "dataset_note": None,
+        "point_estimate": row.get("density") == "MSEDecoder",
+        "course": course,
+        "world": world if "passes" in row else None,
+        **row,
+    }
+
+
+def _typed(name: str, kind: Any, value: Any) -> Any:
+    """A value of JSON as a field of this type holds it. Raises ValueError where it cannot."""
+    kinds = [kind] if get_origin(kind) is Literal else get_args(kind) or [kind]
+    for one in kinds:
+        if type(value) is one or (get_origin(one) is Literal and value in get_args(one)):
+            return value
+        if type(value) is int and one is float:
+            return float(value)
+        if type(value) is dict and is_dataclass(one):
+            return cast(type[Row], one).from_json(value)
+    if value is None and float in kinds:
+        return math.nan
+    raise ValueError(f"its {name} is {value!r}, not {kind.__name__ if isinstance(kind, type) else kind}")

@@ -1,0 +1,111 @@
+"""The contract of what inverts a layer: a conditional generator of 8-bit images."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+ImageShape = tuple[int, int, int]  # C, H, W
+LN2 = 0.6931471805599453
+
+
+class ConditionalGenerator(nn.Module, ABC):
+    """Anything that draws images given a representation, and can be trained to.
+
+    Attributes:
+        image_shape: (C, H, W).
+        by_likelihood: Whether `loss` is -log p(x | h), so that a training step tells log p(x | h) at no cost.
+        point_estimate: Whether `shown` is the same whatever the noise.
+    """
+
+    image_shape: ImageShape
+    by_likelihood: ClassVar[bool] = False
+    point_estimate: ClassVar[bool] = False
+
+    @abstractmethod
+    def loss(self, image: Tensor, context: Tensor) -> Tensor:
+        """What training minimises, [B], for uint8 images [B, C, H, W] and h [B, ...]."""
+
+    @abstractmethod
+    def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """Draw one image for each row of context.
+
+        Args:
+            context: h, [B, ...].
+            generators: B CPU generators, one a row, so that a draw does not depend on its batch.
+
+        Returns:
+            uint8 images, [B, C, H, W].
+        """
+
+    def shown(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """What people are shown of each row, uint8 [B, C, H, W]: a draw, where there is nothing better."""
+        return self.sample(context, generators)
+
+    def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """What validation and test keep of each image, tensors [B, ...] by name; arguments as for `loss`."""
+        return {"loss": self.loss(image, context)}
+
+    def initialise(self, image: Tensor, context: Tensor) -> None:
+        """Set parameters from one batch of images [B, C, H, W] and representations, before training."""
+
+    def calibrate(self, batches: Iterable[tuple[Tensor, Tensor]], total: Callable[[Tensor], Tensor]) -> None:
+        """Set what follows from the validation images, before they are used.
+
+        Args:
+            batches: Of this process: images, uint8 [B, C, H, W], and their h.
+            total: The sum of a tensor over all processes, each of which must call it as often.
+        """
+
+
+class ConditionalDensity(ConditionalGenerator):
+    """A normalised p(x | h) over 8-bit images x, trained by maximum likelihood (Nash et al. 2019, eq. 4)."""
+
+    by_likelihood = True
+
+    @abstractmethod
+    def log_prob(self, image: Tensor, context: Tensor) -> Tensor:
+        """log p(x | h), [B] nats, of uint8 images [B, C, H, W] and h [B, ...]."""
+
+    def loss(self, image: Tensor, context: Tensor) -> Tensor:
+        return -self.log_prob(image, context)
+
+    def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
+        return {"log_prob": self.log_prob(image, context).double()}
+
+
+class AutoregressiveDensity(ConditionalDensity):
+    """A density that says what each pixel adds."""
+
+    @abstractmethod
+    def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:
+        """log p(x_i | x_<i, h) of every pixel in raster order, [B, H, W] nats; arguments as for `log_prob`."""
+
+    def log_prob(self, image: Tensor, context: Tensor) -> Tensor:
+        return self.log_prob_per_pixel(image, context).sum(dim=(1, 2))
+
+    def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
+        per_pixel = self.log_prob_per_pixel(image, context)
+        return {"log_prob": per_pixel.double().sum(dim=(1, 2)), "log_prob_per_pixel": per_pixel}
+
+
+GeneratorFactory = Callable[[ImageShape, tuple[int, ...]], ConditionalGenerator]
+
+
+def draw_generator(index: int, draw: int, seed: int) -> torch.Generator:
+    """The generator of one draw's noise, a function of (seed, dataset index, number of the draw) alone."""
+    state = np.random.SeedSequence((seed, index, draw)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:
+    """Bits per sub-pixel of so many nats per image: the only place where one becomes the other.
+
+    Args:
+        log_prob: log p(x | h), nats, any shape.
+        num_dims: D, the number of sub-pixels, C x H x W.
+    """
+    return -log_prob / (num_dims * LN2)

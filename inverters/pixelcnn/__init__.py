@@ -1,0 +1,3 @@
+from inverters.pixelcnn.density import PixelCNN
+
+__all__ = ["PixelCNN"]

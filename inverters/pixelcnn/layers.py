@@ -1,0 +1,265 @@
+"""The layers of PixelCNN++ (Salimans et al. 2017)."""
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+
+class _ConcatELU(torch.autograd.Function):
+    """One node of the graph, so that its output, which the convolution after it keeps anyway, is all that is saved."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, right: int, dropout: float) -> Tensor:
+        batch, channels, height, width = x.shape
+        out = x.new_empty(batch, 2 * channels, height + 1, width + 1 + right)
+        out[:, :, 0].zero_()
+        out[:, :, :, 0].zero_()
+        if right:
+            out[:, :, :, -1].zero_()
+        dropped = round(dropout * 2**16)  # of 2^16
+        ctx.scale = 2**16 / (2**16 - dropped)
+        # elu(x) = max(x, e) and elu(-x) = max(-x, e) with e = exp(-|x|) - 1: one exponential for both.
+        e = x.abs().neg_().exp_().sub_(1)
+        if dropped:
+            x, e = x * ctx.scale, e.mul_(ctx.scale)
+        inside = out[:, :, 1:, 1 : 1 + width]
+        torch.maximum(x, e, out=inside[:, :channels])
+        torch.maximum(-x, e, out=inside[:, channels:])
+        kept = _random_words(out.shape, x.device) >= dropped - 2**15 if dropped else None
+        if kept is not None:
+            out.mul_(kept)
+        ctx.save_for_backward(out, kept)
+        ctx.width = width
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        out, kept = ctx.saved_tensors
+        if kept is not None:
+            grad = grad * kept
+        grad = torch.ops.aten.elu_backward(grad, 1.0, ctx.scale, 1.0, True, out)
+        inside = grad[:, :, 1:, 1 : 1 + ctx.width]
+        channels = out.shape[1] // 2
+        return inside[:, :channels] - inside[:, channels:], None, None
+
+
+def _random_words(shape: torch.Size, device: torch.device) -> Tensor:
+    """Uniform int16, four from each random number of 64 bits.
+
+    torch's own dropout draws one random number an element, which is a tenth of a training step on a CPU.
+    """
+    size = math.prod(shape)
+    wide = torch.randint(-(2**63), 2**63 - 1, ((size + 3) // 4,), device=device)
+    return wide.view(torch.int16)[:size].view(shape)
+
+
+def concat_elu(x: Tensor) -> Tensor:
+    """ELU of x and of -x, [B, C, ...] -> [B, 2C, ...]."""
+    return F.elu(torch.cat((x, -x), dim=1), inplace=True)
+
+
+def padded_concat_elu(x: Tensor, right: int, dropout: float = 0.0) -> Tensor:
+    """concat_elu, then dropout, with zeros above, on the left and, where right is 1, on the right of the result.
+
+    The border is the one that the stream's convolution needs, which then neither copies its input nor computes cells
+    that are cropped: [B, C, H, W] -> [B, 2C, H + 1, W + 1 + right]. Dropout is rounded to a multiple of 2^-16.
+    """
+    if torch.compiler.is_compiling():  # which fuses this better by itself
+        return F.pad(F.dropout(concat_elu(x), dropout), (1, right, 1, 0))
+    out: Tensor = _ConcatELU.apply(x, right, dropout)
+    return out
+
+
+def down_shift(x: Tensor) -> Tensor:
+    """Row r of the output is row r - 1 of x; row 0 is zero."""
+    return F.pad(x[:, :, :-1], (0, 0, 1, 0))
+
+
+def right_shift(x: Tensor) -> Tensor:
+    """Column c of the output is column c - 1 of x; column 0 is zero."""
+    return F.pad(x[:, :, :, :-1], (1, 0))
+
+
+class ShiftedConv2d(nn.Conv2d):
+    """A convolution that looks up, and to both sides (vertical stream) or up and left (horizontal stream).
+
+    Where its input has no border of zeros, it pads on all sides by itself and the surplus at the bottom and right is
+    cropped: a padded copy of the input would cost more. `init_scale` is the standard deviation that data-dependent
+    initialisation gives the output.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: tuple[int, int],
+        padding: tuple[int, int],
+        stride: int = 1,
+        init_scale: float = 1.0,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
+        self.init_scale = init_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[2] // self.stride[0], x.shape[3] // self.stride[1]
+        return super().forward(x)[:, :, :height, :width]
+
+
+class SkipConv2d(ShiftedConv2d):
+    """A 1x1 convolution of several inputs at once, which have a border each: `padded_concat_elu`'s."""
+
+    def forward(self, width: int, *padded: Tensor) -> Tensor:  # type: ignore[override] # of one input
+        """[B, C_i, H + 1, W + 1 or W + 2] each, with W given -> [B, C', H, W], as of their concatenation."""
+        weights = self.weight.split([x.shape[1] for x in padded], dim=1)
+        biases = (self.bias, *[None] * (len(padded) - 1))
+        outputs = [F.conv2d(x, w, b)[:, :, 1:, 1 : 1 + width] for x, w, b in zip(padded, weights, biases, strict=True)]
+        return outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
+
+
+class ShiftedConvTranspose2d(nn.ConvTranspose2d):
+    """Up-sampling by two, output cell (2r + a, 2c + b) from input cells in row r; `init_scale` as above."""
+
+    init_scale = 1.0
+
+
+ConvLayer = TypeVar("ConvLayer", ShiftedConv2d, SkipConv2d, ShiftedConvTranspose2d)
+
+
+def _weight_normalised(layer: ConvLayer) -> ConvLayer:
+    """w = g v / ||v|| per output channel (Salimans and Kingma 2016), v drawn from N(0, 0.05^2) as in the original."""
+    nn.init.normal_(layer.weight, std=0.05)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return weight_norm(layer, dim=1 if layer.transposed else 0)  # which axis of the weight has the output channels
+
+
+def down_shifted_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int] = (2, 3),
+    stride: int = 1,
+    init_scale: float = 1.0,
+    padded: bool = False,
+) -> ShiftedConv2d:
+    """The vertical stream's convolution: this row and those above, columns on both sides; padded says of its input."""
+    padding = (0, 0) if padded else (kernel_size[0] - 1, (kernel_size[1] - 1) // 2)
+    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
+
+
+def down_right_shifted_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: tuple[int, int] = (2, 2),
+    stride: int = 1,
+    init_scale: float = 1.0,
+    padded: bool = False,
+) -> ShiftedConv2d:
+    """The horizontal stream's convolution: this cell, those to the left, and the same on the rows above."""
+    padding = (0, 0) if padded else (kernel_size[0] - 1, kernel_size[1] - 1)
+    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
+
+
+def down_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedConvTranspose2d:
+    """The vertical stream's up-sampling, [B, C, H, W] -> [B, C', 2H, 2W]."""
+    return _weight_normalised(
+        ShiftedConvTranspose2d(in_channels, out_channels, (2, 3), stride=2, padding=(0, 1), output_padding=(0, 1))
+    )
+
+
+def down_right_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedConvTranspose2d:
+    """The horizontal stream's up-sampling, [B, C, H, W] -> [B, C', 2H, 2W]."""
+    return _weight_normalised(ShiftedConvTranspose2d(in_channels, out_channels, (2, 2), stride=2))
+
+
+def network_in_network(in_channels: int, out_channels: int) -> ShiftedConv2d:
+    """A 1x1 convolution, weight-normalised like the others."""
+    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, (1, 1), (0, 0)))
+
+
+def skip_conv(in_channels: int, out_channels: int) -> SkipConv2d:
+    """The 1x1 convolution of the skip connections, weight-normalised like the others."""
+    return _weight_normalised(SkipConv2d(in_channels, out_channels, (1, 1), (0, 0)))
+
+
+def both_streams(pair: nn.Module) -> tuple[Any, Any]:
+    """The module of the vertical and that of the horizontal stream, from a list of the two."""
+    vertical, horizontal = pair.children()
+    return vertical, horizontal
+
+
+class ContextBias(nn.Module):
+    """A linear map from the representation h to biases, without weight normalisation as in the original.
+
+    A vector h [B, K] gives one bias a channel, [B, C, 1, 1]. A map h [B, K, H', W'] gives a 1x1 convolution, then a
+    bilinear resize to the feature map's size: the same numbers as the paper's other order, and cheaper. An empty h
+    [B, 0] gives zeros: the unconditional model.
+
+    Args:
+        context_shape: The shape of h without its batch axis.
+        out_channels: C, the number of biases.
+        dropout: Dropout rate on the biases (the paper's appendix A: 0.2 for CIFAR FC3).
+    """
+
+    def __init__(self, context_shape: tuple[int, ...], out_channels: int, dropout: float) -> None:
+        super().__init__()
+        num_inputs = context_shape[0]
+        # differs: std 0.05 in the original, for one-hot classes; scaled here by the number of standardised inputs, so
+        # that all contexts together start at the 0.1 of the convolution that they are added to.
+        self.weight = nn.Parameter(torch.randn(out_channels, num_inputs) * 0.1 / max(num_inputs, 1) ** 0.5)
+        self.dropout = dropout
+
+    def forward(self, context: Tensor, size: tuple[int, int]) -> Tensor:
+        if context.ndim == 2:
+            bias = F.linear(context, self.weight)[:, :, None, None]  # [B, C, 1, 1]
+        else:
+            bias = F.conv2d(context, self.weight[:, :, None, None])  # [B, C, H', W']
+            if bias.shape[2:] != size:
+                bias = F.interpolate(bias, size=size, mode="bilinear", align_corners=False)  # [B, C, H, W]
+        return F.dropout(bias, self.dropout, self.training)
+
+
+class GatedResidualLayer(nn.Module):
+    """x + a * sigmoid(b), where (a, b) is a function of x, of skip connections and of the context.
+
+    Args:
+        conv: The stream's convolution.
+        num_filters: Channels of x.
+        num_skip: Channels of all skip connections together before their activation; 0 for none.
+        context_shape: The shape of h without its batch axis.
+        dropout: Rate of the one dropout layer.
+        context_dropout: Rate on the context's biases.
+    """
+
+    def __init__(
+        self,
+        conv: Callable[..., ShiftedConv2d],
+        num_filters: int,
+        num_skip: int,
+        context_shape: tuple[int, ...],
+        dropout: float,
+        context_dropout: float,
+    ) -> None:
+        super().__init__()
+        self.conv_in = conv(2 * num_filters, num_filters, padded=True)
+        self.skip = skip_conv(2 * num_skip, num_filters) if num_skip else None
+        self.conv_out = conv(2 * num_filters, 2 * num_filters, init_scale=0.1, padded=True)
+        self.context = ContextBias(context_shape, 2 * num_filters, context_dropout)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor, activated: Tensor, skips: tuple[Tensor, ...], context: Tensor) -> Tensor:
+        """The layer's output for x [B, F, H, W], from its padded_concat_elu and those of the skip connections.
+
+        The activations are arguments because each has two or three users.
+        """
+        hidden = self.conv_in(activated)  # [B, F, H, W]
+        if self.skip is not None:
+            hidden = hidden + self.skip(x.shape[3], *skips)
+        right = activated.shape[3] - x.shape[3] - 1
+        hidden = padded_concat_elu(hidden, right, self.dropout if self.training else 0.0)  # [B, 2F, H + 1, ...]
+        gated = self.conv_out(hidden) + self.context(context, x.shape[2:])  # [B, 2F, H, W]
+        return x + F.glu(gated, dim=1)

@@ -1,0 +1,91 @@
+"""Checkpoint files: written whole or not at all, plain tensors and numbers only, nothing in them is executed."""
+
+import io
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+from torch import Tensor, nn
+
+from runtime.files import replacing
+
+
+def load_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is not a whole checkpoint, or holds more than plain tensors and numbers.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load would take a flipped bit for a weight
+        if damaged:
+            raise ValueError(f"its checksum of {damaged} is wrong")
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f"{path} is no checkpoint, or holds objects other than tensors and numbers, which are not loaded"
+        ) from error
+    except Exception as error:  # neither zipfile nor torch promises a list of what a broken file raises
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} is not a whole checkpoint ({reason}); give another one") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise ValueError(f"{path} is not a checkpoint of this application: it has no state_dict")
+    if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
+        raise ValueError(f"{path} is not a checkpoint of this application: its state_dict holds more than tensors")
+    return checkpoint
+
+
+# What a run needs to go on, beside its weights.
+RESUMED = {
+    "loops": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list, "global_step": int,
+    "random_states": list,
+}  # fmt: skip
+
+
+def check_resumable(checkpoint: dict[str, Any], source: str | Path) -> None:
+    """Raises ValueError where a checkpoint lacks what a training needs to go on, as those of old versions do."""
+    for key, kind in RESUMED.items():
+        if not isinstance(checkpoint.get(key), kind):
+            raise ValueError(
+                f"{source} cannot be resumed: it has no {key}, as one of a version before 0.4; test it, or leave out "
+                f"--ckpt_path to train anew"
+            )
+
+
+def check_fit(module: nn.Module, state_dict: dict[str, Tensor], source: str | Path) -> None:
+    """Raises ValueError, naming the first difference, where a checkpoint's tensors do not fit the module."""
+    expected = module.state_dict()
+    problem = None
+    for name, value in expected.items():
+        if name not in state_dict:
+            problem = f"it lacks {name}"
+        elif state_dict[name].shape != value.shape:
+            problem = f"its {name} is {list(state_dict[name].shape)} where {list(value.shape)} is needed"
+        if problem:
+            break
+    else:
+        surplus = [name for name in state_dict if name not in expected]
+        if surplus:
+            problem = f"it has {surplus[0]}, which this model lacks"
+    if problem:
+        raise ValueError(f"{source} is the checkpoint of another model: {problem}; give that model's config")
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How Lightning saves and loads; its own would write into another file system's temporary folder first."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()  # torch.save hides the error of a full disk
+        torch.save(checkpoint, buffer)
+        with replacing(Path(path)) as file:
+            file.write(buffer.getbuffer())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        return load_checkpoint(path)

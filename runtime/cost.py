@@ -1,0 +1,118 @@
+"""What training an inverter and sampling from it cost, measured on this machine."""
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from inverters.inverter import Inverter
+
+AutocastContext = Callable[[], AbstractContextManager[Any]]
+
+
+@dataclass
+class Cost:
+    """The cost of training an inverter, and of sampling from it.
+
+    Attributes:
+        flops: Of a training step, per image.
+        images_per_second: In training, on this machine; of one process.
+        activation_bytes: Kept for the backward pass, per image.
+        fixed_bytes: Weights, before and after their normalisation, gradients, Adam's moments and the averaged weights.
+        sample_seconds: For one image.
+    """
+
+    flops: int
+    images_per_second: float
+    activation_bytes: int
+    fixed_bytes: int
+    sample_seconds: float
+
+    def memory(self, batch_size: int) -> float:
+        """Bytes that a process needs for a step, without those of the program itself."""
+        # Gradients of activations and scratch space take 0.2 to 0.4 of what is kept (benchmarks.training).
+        return 1.4 * batch_size * self.activation_bytes + self.fixed_bytes
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext = contextlib.nullcontext) -> Cost:
+    """Measure what a step and a draw cost, in a few seconds; weights and random state stay as they are.
+
+    Args:
+        inverter: On the device that is to be measured.
+        image: The images of one process's batch, uint8 [B, C, H, W]. Fewer are used where a step takes over a second.
+        autocast: The precision of the run.
+    """
+    parameters = [p for p in inverter.density.parameters() if p.requires_grad]
+    forked = [image.device.index] if image.device.type == "cuda" else []
+
+    def step(size: int) -> None:
+        with autocast():
+            loss = inverter.training_step({"image": image[:size]}, 0)["loss"]
+        torch.autograd.grad(loss, parameters, allow_unused=True)
+        synchronise(image.device)
+
+    with torch.random.fork_rng(devices=forked):
+        flops, bytes_of_one = _counted(inverter, image[:1], autocast)
+        _, bytes_of_two = _counted(inverter, image[:1].repeat(2, 1, 1, 1), autocast)
+        step(1)
+        size, seconds = 1, _seconds(step, 1)
+        while seconds < 1 and size < len(image):
+            size = min(4 * size, len(image))
+            step(size)
+            seconds = _seconds(step, size)
+        sample_seconds = _seconds(inverter.draws, image[:1], [0], 1)
+    activation_bytes = bytes_of_two - bytes_of_one
+    return Cost(
+        flops=flops,
+        images_per_second=size / seconds,
+        activation_bytes=activation_bytes,
+        fixed_bytes=5 * sum(p.nbytes for p in parameters) + bytes_of_one - activation_bytes,
+        sample_seconds=sample_seconds,
+    )
+
+
+def _counted(inverter: Inverter, image: Tensor, autocast: AutocastContext) -> tuple[int, int]:
+    """FLOPs of a step, and bytes kept for its backward pass."""
+    # A copy, which no hook of a distributed run listens to.
+    density = copy.deepcopy(inverter.density)
+    own = {p.untyped_storage().data_ptr() for p in density.parameters()}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    context = inverter.context(image)
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast():
+            loss = density.loss(image, context).mean()
+        num_bytes = sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in own)
+        loss.backward()
+    return counter.get_total_flops(), num_bytes
+
+
+def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
+    start = time.perf_counter()
+    function(*arguments)
+    return time.perf_counter() - start
+
+
+def duration(seconds: float) -> str:
+    """For people: 40 s, 7 min, 3.2 h, 12 days."""
+    for limit, unit, text in ((100, 1, "{:.0f} s"), (6000, 60, "{:.0f} min"), (360_000, 3600, "{:.1f} h")):
+        if seconds < limit:
+            return text.format(seconds / unit)
+    return f"{seconds / 86_400:.0f} days"

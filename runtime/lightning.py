@@ -1,0 +1,76 @@
+"""Every private part of Lightning that is used here, so that an upgrade is one file to read (tried with 2.6.6)."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import WandbLogger
+
+
+class ParsedCLI(LightningCLI):
+    """LightningCLI that parses and instantiates; the running is left to its owner, and checkpoints are not read."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's lays the checkpoint's arguments over those of the command line."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Lightning's runs it at the end of the constructor."""
+
+    def verb_arguments(self) -> dict[str, Any]:
+        """What the chosen verb is called with: model, data, and the arguments of its own."""
+        return self._prepare_subcommand_kwargs(str(self.subcommand))
+
+    def trainer_of(self, arguments: dict[str, Any]) -> pl.Trainer:
+        """The trainer, from its arguments."""
+        return self._instantiate_trainer(arguments, [])
+
+    def subparser(self, verb: str) -> Any:
+        """The parser of one verb."""
+        return self._parser(verb)
+
+
+def set_folder(trainer: pl.Trainer, folder: Path) -> None:
+    """Give a trainer the folder of its run, which its processes have agreed on since it was made."""
+    trainer._default_root_dir = str(folder)  # type: ignore[attr-defined] # as its annotations lack all that it sets so
+
+
+def end_after_this_step(trainer: pl.Trainer) -> None:
+    """Have Lightning raise its SIGTERMException when this step's validation and logging are done."""
+    trainer._signal_connector.received_sigterm = True
+
+
+def fit_progress(trainer: pl.Trainer) -> dict[str, Any]:
+    """How far a fit is, as checkpoints have it."""
+    return trainer.fit_loop.state_dict()
+
+
+def saved_fit_progress(checkpoint: dict[str, Any]) -> tuple[Any, int | None]:
+    """How far the fit of a checkpoint was, and its optimiser's steps; None where it does not say."""
+    progress = checkpoint["loops"].get("fit_loop")
+    try:
+        steps: int = progress["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"][
+            "completed"
+        ]
+    except (TypeError, KeyError):
+        return progress, None
+    return progress, steps
+
+
+def begin_validation_anew(checkpoint: dict[str, Any]) -> None:
+    """Have the run that goes on from a checkpoint validate first, as one that was left in its first batch does."""
+    progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
+    progress["total"] = {**nothing, "ready": 1, "started": 1}
+    progress["current"], progress["is_last_batch"] = nothing, False
+
+
+def make_offline(logger: WandbLogger) -> None:
+    """Have a logger begin an offline run under another id, as W&B's service holds on to the one that failed."""
+    logger._offline = True
+    logger._wandb_init |= {"mode": "offline", "id": f"{logger._id}-offline"}
+
+
+def is_offline(logger: WandbLogger) -> bool:
+    """Whether a logger's run is, or will be, offline."""
+    return bool(logger._offline)

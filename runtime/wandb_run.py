@@ -1,0 +1,110 @@
+"""The run on Weights & Biases: with an account, or offline without asking anything."""
+
+import contextlib
+import logging
+import netrc
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+from pytorch_lightning.utilities import rank_zero_only
+
+from runtime.lightning import is_offline, make_offline
+
+log = logging.getLogger("inverters.wandb")
+
+
+class WandbRun(WandbLogger):
+    """Lightning's logger, but no failure of W&B ends a training: all numbers and pictures are on disk too."""
+
+    failed = False
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run; an offline one where the server cannot be reached."""
+        try:
+            return super().experiment
+        except Exception as error:  # W&B promises no list
+            if is_offline(self):
+                raise
+            self._warn(f"cannot be reached ({error}); the run is offline")
+            make_offline(self)
+            return super().experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Like Lightning's, but gives up W&B for the rest of the run where it fails."""
+        self._unless_it_fails(lambda: super(WandbRun, self).log_metrics(metrics, step))
+
+    @rank_zero_only
+    def summarise(self, numbers: dict[str, Any]) -> None:
+        """Put numbers in the run's summary."""
+        self._unless_it_fails(lambda: self.experiment.summary.update(numbers))
+
+    def _unless_it_fails(self, function: Callable[[], Any]) -> None:
+        if self.failed:
+            return
+        try:
+            function()
+        except Exception as error:
+            self.failed = True
+            self._warn(f"failed ({error}); the training goes on without it")
+
+    def _warn(self, what: str) -> None:
+        folder = Path(os.path.relpath(str(self.save_dir))) / "wandb"
+        log.warning(
+            f"Weights & Biases {what}, metrics.csv has all numbers. To upload later: wandb sync {folder}/*run-*"
+        )
+
+
+def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | None = None) -> WandbRun:
+    """The logger of a run. W&B itself is not touched before the first metric, and by the first process only.
+
+    Online where there is an account, as WANDB_MODE says where it is set, and otherwise offline, in the run's folder.
+
+    Args:
+        name: Of the config.
+        folder: Of the run; its name makes the id of a new run.
+        config: To group runs by.
+        run_id: Of a run that is resumed, from its checkpoint.
+    """
+    return WandbRun(
+        project=os.environ.get("WANDB_PROJECT", "inverters"),
+        name=name,
+        id=run_id or f"{name}-{folder.name}",
+        resume="allow",
+        save_dir=folder.resolve(),  # its service may have been started in another working folder
+        offline="WANDB_MODE" not in os.environ and not has_wandb_account(),
+        config=config,
+        settings=wandb.Settings(
+            console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30))
+        ),
+    )
+
+
+def finish_wandb() -> None:
+    """End the W&B run, if there is one; what cannot be uploaded stays in its folder."""
+    try:
+        wandb.finish()
+    except (wandb.Error, OSError) as error:
+        print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
+        with contextlib.suppress(wandb.Error, OSError):
+            wandb.teardown()  # fails too, but is not tried again when Python ends
+
+
+def has_wandb_account() -> bool:
+    """Whether a W&B key is in the environment or in .netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host is not None and netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,173 @@
+"""MNIST, CIFAR-10 and SVHN, through torchvision's own readers."""
+
+import gzip
+import os
+import pickle
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dataset_files import md5, without_downloads, write_cifar10, write_mnist, write_svhn
+from scipy.io import loadmat
+from torchvision.datasets import MNIST
+
+from datamodules import CIFAR10DataModule, MNISTDataModule, SVHNDataModule
+
+KINDS = {
+    "mnist": (write_mnist, partial(MNISTDataModule, val_split=10)),
+    "cifar10": (write_cifar10, partial(CIFAR10DataModule, val_split=10)),
+    "svhn": (write_svhn, partial(SVHNDataModule, val_share=0.25)),
+}
+READERS = ("torchvision.datasets.mnist.read_image_file", "pickle.load", "scipy.io.loadmat")
+ORIGINAL = {  # the files' well-known checksums, none of them from our tables
+    "mnist": ("MNIST/raw", "train-images-idx3-ubyte", "6bbc9ace898e44ae57da46a324031adb"),
+    "cifar10": ("cifar-10-batches-py", "data_batch_4", "634d18415352ddfa80567beed471001a"),
+    "svhn": (".", "test_32x32.mat", "eb5a983be6a315427106f1b164d9cef3"),
+}
+
+
+def truth(kind: str, folder: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N, C, H, W] and labels of one of the two files, from its bytes."""
+    if kind == "mnist":
+        raw, prefix = folder / "MNIST" / "raw", "train" if train else "t10k"
+        pixels = np.frombuffer((raw / f"{prefix}-images-idx3-ubyte").read_bytes()[16:], np.uint8)
+        labels = np.frombuffer((raw / f"{prefix}-labels-idx1-ubyte").read_bytes()[8:], np.uint8)
+        return pixels.reshape(-1, 1, 28, 28), labels
+    if kind == "svhn":
+        content = loadmat(folder / f"{'train' if train else 'test'}_32x32.mat")
+        return content["X"].transpose(3, 2, 0, 1), content["y"][:, 0] % 10  # 10 stands for 0
+    names = [f"data_batch_{i}" for i in range(1, 6)] if train else ["test_batch"]
+    entries = [pickle.loads((folder / "cifar-10-batches-py" / name).read_bytes()) for name in names]
+    pixels = np.concatenate([entry["data"] for entry in entries])
+    return pixels.reshape(-1, 3, 32, 32), np.concatenate([entry["labels"] for entry in entries])
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, tmp_path, monkeypatch):
+    KINDS[request.param][0](tmp_path, monkeypatch)
+    return request.param
+
+
+def prepared(kind, folder, **kwargs):
+    data = KINDS[kind][1](str(folder), **kwargs)
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_the_splits_share_no_image_and_are_functions_of_the_seed(kind, tmp_path):
+    data, again, other = (prepared(kind, tmp_path, seed=seed) for seed in (0, 0, 1))
+    assert len(data.datasets["val"]) == 10
+    together = torch.cat([data.datasets[split].index for split in ("train", "val")])
+    assert torch.equal(together.sort().values, torch.arange(len(truth(kind, tmp_path, train=True)[0])))
+    for split in ("val", "test"):
+        assert torch.equal(data.datasets[split].index, again.datasets[split].index)
+        assert not torch.equal(data.datasets[split].index, other.datasets[split].index)
+
+
+def test_index_finds_the_image_in_the_files(kind, tmp_path):
+    for split, dataset in prepared(kind, tmp_path).datasets.items():
+        pixels, labels = truth(kind, tmp_path, train=split != "test")
+        assert np.array_equal(dataset.images, pixels[dataset.index])
+        assert np.array_equal(dataset.labels, labels[dataset.index])
+
+
+def test_the_test_images_come_with_another(kind, tmp_path):
+    batch = next(iter(prepared(kind, tmp_path).test_dataloader()))
+    assert batch["image"].dtype == torch.uint8
+    assert torch.equal(batch["other_image"], batch["image"].roll(-1, dims=0))
+
+
+def test_a_damaged_file_is_refused_before_it_is_read_and_named(kind, tmp_path, monkeypatch):
+    def read(*_, **__):
+        raise AssertionError("it was read")
+
+    for reader in READERS:
+        monkeypatch.setattr(reader, read)
+    data = KINDS[kind][1](str(tmp_path))
+    checksums = data.checksums
+    checksums.pop("cifar-10-batches-py/batches.meta", None)  # which is read after the others, see below
+    for name, right in checksums.items():
+        file = tmp_path / name
+        content = file.read_bytes()
+        for damaged in (content[:-1], content[:-1] + bytes([content[-1] ^ 1]), b""):
+            file.write_bytes(damaged)
+            with pytest.raises(
+                OSError, match=rf"damaged of {kind} in {file.parent} .*; put {file.name} \(md5 {right}\)"
+            ):
+                data.read(train=not file.name.startswith(("t10k", "test")))
+        file.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failed_download_names_folder_files_and_checksums(kind, tmp_path, monkeypatch):
+    without_downloads(monkeypatch)
+    folder, name, checksum = ORIGINAL[kind]
+    with pytest.raises(OSError, match=rf"{name} \(md5 {checksum}\)") as caught:
+        KINDS[kind][1](str(tmp_path)).prepare_data()
+    assert f"damaged of {kind} in {tmp_path / folder} (" in str(caught.value)
+    assert "--data.data_dir" in str(caught.value)
+
+
+def test_nothing_in_an_unverified_file_is_executed(tmp_path, monkeypatch):
+    class Command:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'executed'}",)
+
+    write_cifar10(tmp_path, monkeypatch)
+    for name in ("data_batch_2", "batches.meta"):
+        file = tmp_path / "cifar-10-batches-py" / name
+        content = file.read_bytes()
+        file.write_bytes(pickle.dumps({"data": Command(), "label_names": Command()}))
+        with pytest.raises(OSError, match=f"put {name} "):
+            prepared("cifar10", tmp_path)
+        file.write_bytes(content)
+    write_mnist(tmp_path, monkeypatch)
+    before = prepared("mnist", tmp_path).datasets["train"].images
+    old = tmp_path / "MNIST" / "processed"  # as torchvision once kept it, without a checksum
+    old.mkdir()
+    for name in (MNIST.training_file, MNIST.test_file):
+        (old / name).write_bytes(pickle.dumps(Command()))
+    assert torch.equal(prepared("mnist", tmp_path).datasets["train"].images, before)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_packed_mnist_is_unpacked_where_it_lies_and_verified_too(tmp_path, monkeypatch):
+    write_mnist(tmp_path, monkeypatch)
+    before = prepared("mnist", tmp_path).datasets["train"].images
+    files = sorted((tmp_path / "MNIST" / "raw").iterdir())
+    for file in files:
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    packed = [file.with_name(f"{file.name}.gz") for file in files]
+    monkeypatch.setattr(MNIST, "resources", [(file.name, md5(file)) for file in packed])
+    assert torch.equal(prepared("mnist", tmp_path).datasets["train"].images, before)
+    files[0].unlink()
+    packed[0].write_bytes(packed[1].read_bytes())
+    with pytest.raises(OSError, match=f"put {files[0].name} "):
+        prepared("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [("mnist", {"val_split": -1}), ("mnist", {"val_split": 60}), ("cifar10", {"val_split": 0}),
+     ("cifar10", {"val_split": 50}), ("svhn", {"val_share": 0.001}), ("svhn", {"val_share": 1.0})],
+)  # fmt: skip
+def test_validation_leaves_images_on_either_side(kind, wrong, tmp_path, monkeypatch):
+    KINDS[kind][0](tmp_path, monkeypatch)
+    ((key, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{key} {value} keeps"):
+        prepared(kind, tmp_path, **wrong)
+
+
+def test_few_training_images_are_of_all_classes_equally(tmp_path, monkeypatch):
+    write_mnist(tmp_path, monkeypatch, num_train=200, num_test=10)
+    few, every = (prepared("mnist", tmp_path, val_split=50, num_train=n) for n in (20, None))
+    assert few.datasets["train"].labels.bincount().tolist() == [2] * 10
+    assert set(few.datasets["train"].index.tolist()) < set(every.datasets["train"].index.tolist())
+    assert torch.equal(few.datasets["val"].index, every.datasets["val"].index)
+    for number in (25, 5, 1000):
+        with pytest.raises(ValueError, match=f"num_train {number} .* a multiple of 10"):
+            prepared("mnist", tmp_path, val_split=50, num_train=number)

@@ -1,0 +1,84 @@
+"""Checkpoints and results of version 0.4, kept in a zip, serve every verb."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli import main
+from runtime.checkpoints import load_checkpoint
+
+# As they were trained.
+NETWORK = [
+    "--model.network=ConvNet", "--model.network.filters=[2,2]", "--model.network.num_hidden=4",
+    "--trainer.accelerator=cpu",
+]  # fmt: skip
+INVERTER = ["--config=inverter_mnist5k_fc3.yaml", *NETWORK, "--model.density.num_filters=2"]
+SMALL = ["--data.eval_batch_size=10", "--num_agreement=3", "--sample_grid.num_images=2", "--sample_grid.num_draws=1"]
+
+
+@pytest.fixture
+def old_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with zipfile.ZipFile(Path(__file__).parent / "version_0_4.zip") as archive:
+        archive.extractall()
+    return tmp_path / "runs"
+
+
+def test_a_test_gives_the_same_numbers(old_runs):
+    folder = old_runs / "inverter_mnist5k_fc3"
+    before, arrays = (folder / "results.json").read_text(), {p.name: np.load(p) for p in folder.glob("*.npy")}
+    main(["test", *INVERTER, *SMALL, "--trainer.limit_test_batches=2"])
+    row = json.loads((folder / "results.json").read_text())
+    for key, value in json.loads(before).items():
+        if key not in ("commit", "checkpoint"):
+            assert row[key] == value, key
+    for name, array in arrays.items():
+        assert np.array_equal(np.load(folder / name), array), name
+
+
+def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
+    folder = old_runs / "inverter_mnist5k_fc3"
+    before = {name: json.loads((folder / name).read_text()) for name in ("distances.json", "estimators.json")}
+    arrays = dict(np.load(folder / "nearest.npz"))
+    main(["distances", *INVERTER, "--num_images=4", "--num_samples=2", "--num_queries=1", "--num_candidates=8"])
+    main(["estimators", *INVERTER, "--num_images=50"])
+    assert json.loads((folder / "distances.json").read_text()) == before["distances.json"]
+    assert json.loads((folder / "estimators.json").read_text()) == before["estimators.json"]
+    for name, array in np.load(folder / "nearest.npz").items():
+        np.testing.assert_array_equal(array, arrays[name])  # nan where it was
+
+    main(["sample", *INVERTER, "--num_images=2", "--num_draws=1"])
+    (drawn,) = folder.glob("*/draws.npy")
+    assert np.array_equal(np.load(drawn), np.load(folder / "samples.npz")["draws"])
+    Image.fromarray(np.load(drawn)[0, 0, 0]).save("a.png")
+    main(["score", *INVERTER, "--images=[a.png]"])
+    (scores,) = folder.glob("*/scores.csv")
+    assert float(scores.read_text().split(",")[-1]) < 0
+    main(["validate", *INVERTER, *SMALL, "--trainer.limit_val_batches=1"])
+    main(["predict", *INVERTER, "--data.eval_batch_size=10", "--trainer.limit_predict_batches=1"])
+
+
+def test_its_classifier_is_inverted(old_runs):
+    short = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
+    main(["fit", *INVERTER, *SMALL, *short, "--data.batch_size=4", "--trainer.logger=false"])
+    row = json.loads((old_runs / "inverter_mnist5k_fc3/results.json").read_text())
+    assert (row["classifier"], row["classifier_updates"], row["course"]) == ("classifier_mnist5k", 3, None)
+
+
+def test_the_report_has_its_rows(old_runs, capsys):
+    main(["report"])
+    page = Path("runs/report.html").read_text()
+    for folder, digits in (("inverter_mnist5k_fc3", 2), ("world_bit_drop", 3)):
+        assert f"{json.loads((old_runs / folder / 'results.json').read_text())['nce_nats']:.{digits}f}" in page
+    assert "older version" not in page
+
+
+def test_a_fit_goes_on_from_it(old_runs):
+    small = [*SMALL, "--data.batch_size=4", "--trainer.limit_val_batches=1", "--test_after_fit=false"]
+    main(["fit", *INVERTER, *small, "--ckpt_path=best", "--trainer.max_steps=3", "--trainer.logger=false"])
+    (last,) = (old_runs / "inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
+    assert load_checkpoint(last)["global_step"] == 3
