@@ -11,6 +11,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from commands import sentences
 from commands.command import Command
+from commands.parser import SKIPPED
 from commands.report import report
 from runtime.silence import silence_lightning
 from runtime.wandb_run import finish_wandb
@@ -26,7 +27,7 @@ def main(args: list[str] | None = None) -> None:
         if words[:1] == ["report"]:
             report(words[1:])
         else:
-            sentences.check_first_words(words, [*Command.subcommands(), "report"])
+            sentences.check_first_words(words, [*SKIPPED, "report"])
             Command(args).run()
     except SIGTERMException:  # between two of Lightning's verbs
         sys.exit(128 + signal.SIGTERM)

@@ -7,47 +7,55 @@ import sys
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from benchmarks.measure import gemm_rate, parser, report, seconds
+from benchmarks.measure import Step, gemm_rate, parser, report, seconds, training_step
 from commands.parser import ParsedCommand
 from inverters.inverter import Inverter
 from runtime.cost import duration, measured_cost
 from runtime.silence import silence_lightning
 
 
-def configured(config: str) -> ParsedCommand:
-    """The model and the data module of a config. Raises ValueError for one without an inverter."""
+def configured(config: str, device: torch.device) -> tuple[ParsedCommand, Tensor]:
+    """The model of a config, on the device, with its data module, and a batch of noise, uint8 [B, C, H, W].
+
+    Raises:
+        ValueError: The config is not an inverter's.
+    """
     made = ParsedCommand(["fit", "--config", config])
     if not isinstance(made.model, Inverter):
         raise ValueError(f"{config} trains a {type(made.model).__name__}; this takes an inverter's config")
-    return made
+    made.model.to(device).train()
+    shape = (made.datamodule.batch_size, *made.datamodule.image_shape)
+    return made, torch.randint(256, shape, dtype=torch.uint8, device=device)
+
+
+def inverter_step(inverter: Inverter, image: Tensor) -> Step:
+    """A step of an inverter's training."""
+    optimizer = inverter.configure_optimizers()["optimizer"]
+    return training_step(lambda: inverter.training_step({"image": image}, 0)["loss"], optimizer)
 
 
 def row(config: str, device: torch.device, flop_rate: float | None) -> dict[str, Any]:
     """What one config costs."""
-    made = configured(config)
-    inverter = made.model.to(device).train()
-    batch, steps = made.datamodule.batch_size, made.settings.trainer.max_steps
-    image = torch.randint(256, (batch, *made.datamodule.image_shape), dtype=torch.uint8, device=device)
+    made, image = configured(config, device)
+    inverter, steps = made.model, made.settings.trainer.max_steps
     cost = measured_cost(inverter, image)
-    many = inverter.sample_batch_size
+    many, images = inverter.sample_batch_size, steps * len(image)
     many_seconds = seconds(lambda: inverter.draws(image[:1], [0], num_draws=many), device)
-    images = steps * batch
-    result = {
+    return {
         "config": made.name,
         "steps": steps,
-        "batch": batch,
+        "batch": len(image),
         "GFLOP an image": round(cost.flops / 1e9, 2),
         "images/s here": round(cost.images_per_second, 2),
         "share of GEMM rate": f"{cost.flops * cost.images_per_second / gemm_rate(device):.0%}",
         "training here": duration(images / cost.images_per_second),
-        "GiB": round(cost.memory(batch) / 2**30, 2),
+        "GiB": round(cost.memory(len(image)) / 2**30, 2),
         "1 sample, s": round(cost.sample_seconds, 2),
         f"{many} samples, s": round(many_seconds, 2),
+        **({f"training at {flop_rate:.2g} FLOP/s": duration(images * cost.flops / flop_rate)} if flop_rate else {}),
     }
-    if flop_rate:
-        result[f"training at {flop_rate:.2g} FLOP/s"] = duration(images * cost.flops / flop_rate)
-    return result
 
 
 def main() -> None:
@@ -58,7 +66,7 @@ def main() -> None:
     silence_lightning()
     torch.manual_seed(0)
     try:
-        table = [row(config, torch.device(options.device), options.flop_rate) for config in options.config]
+        table = [row(config, options.device, options.flop_rate) for config in options.config]
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     report("cost of training and sampling", table, options)

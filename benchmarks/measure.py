@@ -5,6 +5,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -12,24 +13,39 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
 from runtime.cost import synchronise
+
+Step = Callable[[], Any]
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
     """With the options that every benchmark has."""
     result = argparse.ArgumentParser(description=description)
     result.add_argument("--json", type=Path, help="also write the figures to this file")
-    result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    result.add_argument("--device", type=torch.device, default="cuda" if torch.cuda.is_available() else "cpu")
     result.add_argument("--repeats", type=int, default=5, help="of every measurement (default 5)")
     return result
 
 
-def seconds(function: Callable[[], Any], device: torch.device) -> float:
+def training_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) -> Step:
+    """Forward, backward and the optimiser's step."""
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    return step
+
+
+def seconds(function: Step, device: torch.device, wall: bool = False) -> float:
     """Of one call. On one CPU thread, processor time, which other programs disturb least; else time on the wall."""
-    clock = time.process_time if device.type == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
+    alone = device.type == "cpu" and torch.get_num_threads() == 1 and not wall
+    clock = time.process_time if alone else time.perf_counter
     synchronise(device)
     start = clock()
     function()
@@ -37,7 +53,7 @@ def seconds(function: Callable[[], Any], device: torch.device) -> float:
     return clock() - start
 
 
-def interleaved(functions: dict[str, Callable[[], Any]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+def interleaved(functions: dict[str, Step], repeats: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of each function, called in turn so that a change of the machine's speed meets all alike."""
     for function in functions.values():
         function()
@@ -59,26 +75,31 @@ def as_text(ratio: dict[str, float]) -> str:
     return f"{ratio['median']:.3g} ({ratio['low']:.3g}-{ratio['high']:.3g})"
 
 
-def flops(function: Callable[[], Any]) -> int:
+def flops(function: Step) -> int:
     """Of one call, as torch counts them: two for a multiplication with its addition; matrix products alone."""
     with FlopCounterMode(display=False) as counter:
         function()
     return int(counter.get_total_flops())
 
 
-def gemm_rate(device: torch.device, size: int = 2048, dtype: torch.dtype = torch.float32) -> float:
+def gemm_rate(device: torch.device, size: int = 2048) -> float:
     """The machine's FLOP/s in a large square matrix product, the best of seven."""
-    a, b = torch.randn(2, size, size, device=device).to(dtype)
+    a, b = torch.randn(2, size, size, device=device)
     torch.mm(a, b)
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, b), device) for _ in range(7))
 
 
+def status_bytes(key: str) -> int:
+    """What Linux says of this process's memory, as RssAnon or VmHWM."""
+    (kilobytes,) = re.findall(rf"^{key}:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return 1024 * int(kilobytes)
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """Where and when: what makes a figure mean something."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu()
     return {
         "date": datetime.date.today().isoformat(),
-        "device": name,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -86,23 +107,19 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+    cpuinfo = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text() if cpuinfo.is_file() else "", re.MULTILINE)
+    return f"{name[1] if name else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
 
 
 def report(title: str, rows: list[dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Print rows as a Markdown table, with ratios as text, under the machine; write them to --json."""
-    about = machine(torch.device(arguments.device))
+    about = machine(arguments.device)
     print(f"\n{title}\n{', '.join(f'{key} {value}' for key, value in about.items())}\n")
-    text = [{k: as_text(v) if isinstance(v, dict) else str(v) for k, v in row.items()} for row in rows]
-    columns = list(dict.fromkeys(key for row in text for key in row))
-    widths = [max(len(column), *(len(row.get(column, "")) for row in text)) for column in columns]
-    header = dict(zip(columns, columns, strict=True))
-    for row in (header, {column: "-" * w for column, w in zip(columns, widths, strict=True)}, *text):
-        print("| " + " | ".join(row.get(c, "").ljust(w) for c, w in zip(columns, widths, strict=True)) + " |")
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = [[as_text(v) if isinstance(v := row.get(c, ""), dict) else str(v) for c in columns] for row in rows]
+    widths = [max(map(len, cells)) for cells in zip(columns, *text, strict=True)]
+    for line in (columns, ["-" * width for width in widths], *text):
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
     if arguments.json:
         arguments.json.write_text(json.dumps({"title": title, "machine": about, "rows": rows}, indent=2) + "\n")

@@ -7,6 +7,8 @@ import argparse
 import statistics
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,37 +18,31 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from benchmarks.measure import interleaved, parser, ratio, report, seconds
+from benchmarks.measure import Step, interleaved, parser, ratio, report, seconds, status_bytes
 from evaluations.distances import nearest
 
 PART = 1000  # rows that the others are tried on
 
 
-class PeakMemory:
-    """The most memory of its own that the process has while this is entered, over what it had, in bytes. Linux only.
+@contextmanager
+def watched_memory() -> Iterator[list[int]]:
+    """How much memory of its own the process has while this is entered, from the start on, in bytes. Linux only.
 
     Pages of a memory-mapped file are left out: the system keeps them as long as nobody needs the room.
     """
+    found, over = [status_bytes("RssAnon")], threading.Event()
 
-    def __enter__(self) -> "PeakMemory":
-        self.before = self.most = _own_bytes()
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._watch)
-        self.thread.start()
-        return self
+    def watch() -> None:
+        while not over.wait(0.02):
+            found.append(status_bytes("RssAnon"))
 
-    def _watch(self) -> None:
-        while not self.over.wait(0.02):
-            self.most = max(self.most, _own_bytes())
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.thread.join()
-
-
-def _own_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
 
 
 def float32_loop(queries: Tensor, rows: Tensor) -> Tensor:
@@ -60,33 +56,27 @@ def float32_loop(queries: Tensor, rows: Tensor) -> Tensor:
 
 def row(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """The whole search once, over rows on disk; then its speed beside others', on some rows in memory."""
-    device = torch.device("cpu")
     queries = torch.rand(options.num_queries, options.num_units)
-    shape = (options.num_rows, options.num_units)
-    written = np.lib.format.open_memmap(folder / "h.npy", "w+", "float32", shape)
-    for start in range(0, options.num_rows, PART):
-        written[start : start + PART] = torch.rand(len(written[start : start + PART]), options.num_units)
-    rows = np.load(folder / "h.npy", mmap_mode="r")
-    with PeakMemory() as memory:
-        whole = seconds(partial(nearest, queries, rows, 6), device)
+    rows = np.lib.format.open_memmap(folder / "h.npy", "w+", "float32", (options.num_rows, options.num_units))
+    for some in np.array_split(rows, 1 + options.num_rows // PART):
+        some[:] = torch.rand(*some.shape)
+    rows.flush()
+    with watched_memory() as memory:
+        whole = seconds(partial(nearest, queries, rows, 6), options.device)
     part = torch.from_numpy(np.array(rows[:PART]))
-    times = interleaved(
-        {
-            "nearest": partial(nearest, queries, part, 6),
-            "torch.cdist": partial(torch.cdist, queries, part, p=1),
-            "scikit-learn": partial(
-                NearestNeighbors(metric="manhattan", algorithm="brute").fit(part).kneighbors, queries
-            ),
-            "float32 loop": lambda: [float32_loop(queries, some) for some in part.split(100)],
-        },
-        options.repeats,
-        device,
-    )
+    fitted = NearestNeighbors(metric="manhattan", algorithm="brute").fit(part)
+    functions: dict[str, Step] = {
+        "nearest": partial(nearest, queries, part, 6),
+        "torch.cdist": partial(torch.cdist, queries, part, p=1),
+        "scikit-learn": partial(fitted.kneighbors, queries),
+        "float32 loop": lambda: [float32_loop(queries, some) for some in part.split(100)],
+    }
+    times = interleaved(functions, options.repeats, options.device)
     return {
         "queries x rows x units": f"{options.num_queries} x {options.num_rows} x {options.num_units}",
         "GB on disk": round(rows.nbytes / 1e9, 2),
         "s": round(whole, 1),
-        "MiB": round((memory.most - memory.before) / 2**20),
+        "MiB": round((max(memory) - memory[0]) / 2**20),
         "s, from the part": round(statistics.median(times["nearest"]) * options.num_rows / len(part), 1),
         **{f"{name} / nearest": ratio(times[name], times["nearest"]) for name in times if name != "nearest"},
     }

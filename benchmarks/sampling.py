@@ -4,9 +4,9 @@ python -m benchmarks.sampling [--sizes mnist cifar] [--peer CHECKOUT] [--threads
 python -m benchmarks.sampling --grid inverter_mnist5k_fc3.yaml
 """
 
+import argparse
 import statistics
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,73 +14,60 @@ from typing import Any
 import matplotlib.pyplot as plt
 import torch
 
-from benchmarks.cost import configured
-from benchmarks.measure import flops, gemm_rate, interleaved, parser, ratio, report
+from benchmarks.cost import configured, inverter_step
+from benchmarks.measure import Step, flops, gemm_rate, interleaved, parser, ratio, report
 from benchmarks.peer import peer_pixelcnn
-from benchmarks.sizes import SIZES, Size
+from benchmarks.sizes import SIZES
 from evaluations.figures import sample_grid
 from inverters.generators import draw_generator
 from inverters.pixelcnn.incremental import incremental_sample
 
 
-def rows(size: str, device: torch.device, repeats: int, peer: Path | None) -> list[dict[str, Any]]:
-    """One a batch size. A full pass is timed once and counted once a pixel; the samplers run to the end."""
-    this: Size = SIZES[size]
+def row(size: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+    """A full pass is timed once and counted once a pixel; the samplers run to the end."""
+    this, device = SIZES[size], options.device
     density = this.density(context_size=256).to(device).eval().requires_grad_(False)
     num_pixels = this.image_shape[1] * this.image_shape[2]
-    rate = gemm_rate(device)
-    result = []
-    for batch in this.sampling_batches:
-        image, context = this.images(batch).to(device), torch.randn(batch, 256, device=device)
-        generators = [draw_generator(index, 0, seed=0) for index in range(batch)]
-        functions: dict[str, Callable[[], Any]] = {
-            "full pass": partial(density, image, context),
-            "incremental": partial(incremental_sample, density, context, generators),
-        }
-        if peer:
-            network = peer_pixelcnn(peer, image.shape[1], this.likelihood, this.num_filters, 3, 0.5).to(device).eval()
-            x = image.float() / 127.5 - 1
-            functions["peer's full pass"] = partial(network, x)
-        with torch.inference_mode():
-            times = interleaved(functions, repeats, device)
-            counted = flops(functions["incremental"])
-            full_flops = flops(functions["full pass"])
-        incremental = statistics.median(times["incremental"])
-        row = {
-            "size": size,
-            "images": batch,
-            "one pass a pixel, s": round(num_pixels * statistics.median(times["full pass"]), 1),
-            "incremental, s": round(incremental, 2),
-            "ratio": ratio(times["full pass"], times["incremental"], num_pixels),
-            "GFLOP, full pass a pixel": float(f"{num_pixels * full_flops / 1e9:.4g}"),
-            "incremental GFLOP": float(f"{counted / 1e9:.4g}"),
-            "incremental share of GEMM rate": f"{counted / incremental / rate:.0%}",
-            "sweeps of equal cost": round(incremental / statistics.median(times["full pass"]), 1),
-        }
-        if peer:
-            row["ratio to peer"] = ratio(times["peer's full pass"], times["incremental"], num_pixels)
-        result.append(row)
+    image, context = this.images(batch).to(device), torch.randn(batch, 256, device=device)
+    generators = [draw_generator(index, 0, seed=0) for index in range(batch)]
+    functions: dict[str, Step] = {
+        "full pass": partial(density, image, context),
+        "incremental": partial(incremental_sample, density, context, generators),
+    }
+    if options.peer:
+        peer = peer_pixelcnn(options.peer, image.shape[1], this.likelihood, this.num_filters, 3, 0.5).to(device).eval()
+        functions["peer's full pass"] = partial(peer, image.float() / 127.5 - 1)
+    with torch.inference_mode():
+        times = interleaved(functions, options.repeats, device)
+        counted, full_flops = flops(functions["incremental"]), num_pixels * flops(functions["full pass"])
+    incremental, full = statistics.median(times["incremental"]), statistics.median(times["full pass"])
+    result = {
+        "size": size,
+        "images": batch,
+        "one pass a pixel, s": round(num_pixels * full, 1),
+        "incremental, s": round(incremental, 2),
+        "ratio": ratio(times["full pass"], times["incremental"], num_pixels),
+        "GFLOP, full pass a pixel": float(f"{full_flops / 1e9:.4g}"),
+        "incremental GFLOP": float(f"{counted / 1e9:.4g}"),
+        "incremental share of GEMM rate": f"{counted / incremental / gemm_rate(device):.0%}",
+        "sweeps of equal cost": round(incremental / full, 1),
+    }
+    if options.peer:
+        result["ratio to peer"] = ratio(times["peer's full pass"], times["incremental"], num_pixels)
     return result
 
 
 def grid_row(config: str, device: torch.device, repeats: int) -> dict[str, Any]:
     """The share of training time that a config's sample grids take."""
-    made = configured(config)
-    inverter, grid, batch = made.model.to(device), made.config_init.sample_grid, made.datamodule.batch_size
-    image = torch.randint(256, (batch, *made.datamodule.image_shape), dtype=torch.uint8, device=device)
-    optimizer = inverter.configure_optimizers()["optimizer"]
+    made, image = configured(config, device)
+    inverter, grid = made.model, made.config_init["fit"].sample_grid
     inputs = image[:1].expand(grid.num_images, -1, -1, -1)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        inverter.training_step({"image": image}, 0)["loss"].backward()
-        optimizer.step()
 
     def draw() -> None:
         draws = inverter.draws(inputs, range(grid.num_images), grid.num_draws)
         plt.close(sample_grid(inputs, draws, inverter.representation.layer))
 
-    times = interleaved({"step": step, "grid": draw}, repeats, device)
+    times = interleaved({"step": inverter_step(inverter, image), "grid": draw}, repeats, device)
     return {
         "config": made.name,
         "images in a grid": grid.num_images * grid.num_draws,
@@ -102,13 +89,12 @@ def main() -> None:
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     torch.manual_seed(0)
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    title = f"{options.threads} threads"
     if options.grid:
-        report(f"sample grids during training, {title}", [grid_row(options.grid, device, options.repeats)], options)
+        title, table = "sample grids during training", [grid_row(options.grid, options.device, options.repeats)]
     else:
-        table = [row for size in options.sizes for row in rows(size, device, options.repeats, options.peer)]
-        report(f"exact sampling, {title}", table, options)
+        title = "exact sampling"
+        table = [row(size, batch, options) for size in options.sizes for batch in SIZES[size].sampling_batches]
+    report(f"{title}, {options.threads} threads", table, options)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ The efficiency is time of one process / (processes x time of all), on the wall. 
 with GPUs each has one.
 """
 
-import os
-import socket
-import time
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,77 +17,48 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.cost import configured
-from benchmarks.measure import parser, ratio, report
-from inverters.inverter import Inverter
-from runtime.cost import synchronise
+from benchmarks.measure import parser, ratio, report, seconds, training_step
 
 
-class Loss(torch.nn.Module):
-    """The training step as a forward pass, which is what DDP listens to."""
-
-    def __init__(self, inverter: Inverter) -> None:
-        super().__init__()
-        self.inverter = inverter
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        loss: torch.Tensor = self.inverter.training_step({"image": image}, 0)["loss"]
-        return loss
-
-
-def measure(rank: int, world: int, port: int, config: str, repeats: int, cuda: bool, answers: Any) -> None:
+def measure(rank: int, world: int, folder: str, config: str, repeats: int, cuda: bool) -> None:
     """One of the processes: by turns the first alone with the global batch, and all with their shares of it."""
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     device = torch.device("cuda", rank) if cuda else torch.device("cpu")
     torch.set_num_threads(1)
-    distributed.init_process_group("nccl" if cuda else "gloo", rank=rank, world_size=world)
-    made = configured(config)
-    alone = Loss(made.model.to(device).train())
+    distributed.init_process_group("nccl" if cuda else "gloo", f"file://{folder}/store", rank=rank, world_size=world)
+    made, image = configured(config, device)
+    alone, optimizer = made.model, made.model.configure_optimizers()["optimizer"]
+    alone.forward = lambda image: alone.training_step({"image": image}, 0)["loss"]  # DDP listens to forward passes
     together = DistributedDataParallel(alone, device_ids=[rank] if cuda else None)
-    optimizer = made.model.configure_optimizers()["optimizer"]
-    batch = made.datamodule.batch_size
-    image = torch.randint(256, (batch, *made.datamodule.image_shape), dtype=torch.uint8, device=device)
 
-    def seconds(model: torch.nn.Module, images: torch.Tensor) -> float:
-        """Of a step."""
-        start = time.perf_counter()
-        optimizer.zero_grad()
-        model(images).backward()
-        optimizer.step()
-        synchronise(device)
-        return time.perf_counter() - start
+    whole = training_step(lambda: alone(image), optimizer)
+    share = training_step(lambda: together(image[rank::world]), optimizer)
 
-    times: dict[str, list[float]] = {"one": [], "all": []}
-    for repeat in range(repeats + 1):  # the first warms up
+    one, every = [], []
+    for _ in range(repeats + 1):
         if rank == 0:
-            times["one"].append(seconds(alone, image))
+            one.append(seconds(whole, device, wall=True))
         distributed.barrier()
-        times["all"].append(seconds(together, image[rank::world]))
+        every.append(seconds(share, device, wall=True))
         distributed.barrier()
-        if repeat == 0:
-            times = {"one": [], "all": []}
+    one, every = one[1:], every[1:]  # the first warms up
     if rank == 0:
-        answers.put(
-            {
-                "config": config.removesuffix(".yaml"),
-                "processes": world,
-                "global batch": batch,
-                "one, images/s": round(batch / min(times["one"]), 1),
-                "all, images/s": round(batch / min(times["all"]), 1),
-                "efficiency": ratio(times["one"], times["all"], 1 / world),
-            }
-        )
+        found = {
+            "config": config.removesuffix(".yaml"),
+            "processes": world,
+            "global batch": len(image),
+            "one, images/s": round(len(image) / min(one), 1),
+            "all, images/s": round(len(image) / min(every), 1),
+            "efficiency": ratio(one, every, 1 / world),
+        }
+        Path(folder, "row.json").write_text(json.dumps(found))
     distributed.destroy_process_group()
 
 
 def row(config: str, world: int, repeats: int, cuda: bool) -> dict[str, Any]:
     """What the processes measured."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    answers: Any = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    torch.multiprocessing.spawn(measure, (world, port, config, repeats, cuda, answers), nprocs=world)
-    found: dict[str, Any] = answers.get()
-    return found
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(measure, (world, folder, config, repeats, cuda), nprocs=world)
+        return dict(json.loads(Path(folder, "row.json").read_text()))
 
 
 def main() -> None:
@@ -95,7 +66,7 @@ def main() -> None:
     arguments.add_argument("--config", nargs="+", default=["inverter_mnist5k_fc3.yaml"])
     arguments.add_argument("--processes", type=int, default=2)
     given = arguments.parse_args()
-    cuda = torch.device(given.device).type == "cuda"
+    cuda = given.device.type == "cuda"
     report("Several processes", [row(name, given.processes, given.repeats, cuda) for name in given.config], given)
 
 

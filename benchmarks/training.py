@@ -8,18 +8,16 @@ import contextlib
 import multiprocessing
 import statistics
 import warnings
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.measure import flops, gemm_rate, interleaved, parser, ratio, report
+from benchmarks.measure import Step, flops, gemm_rate, interleaved, parser, ratio, report, status_bytes, training_step
 from benchmarks.peer import peer_pixelcnn
 from benchmarks.sizes import SIZES, Size
-
-Step = Callable[[], Any]
 
 
 def our_step(size: Size, dropout: float, device: torch.device, key: str = "") -> Step:
@@ -32,9 +30,12 @@ def our_step(size: Size, dropout: float, device: torch.device, key: str = "") ->
     image = size.images(size.training_batch).to(device)
     context = torch.empty(len(image), 0, device=device)
     autocast = torch.autocast(device.type, torch.bfloat16) if "bf16" in key else contextlib.nullcontext()
-    return _step(
-        density, torch.optim.Adam(density.parameters(), fused=True), lambda: density.log_prob(image, context), autocast
-    )
+
+    def loss() -> Tensor:
+        with autocast:
+            return density.loss(image, context).mean()
+
+    return training_step(loss, torch.optim.Adam(density.parameters(), fused=True))
 
 
 def peer_step(size: Size, dropout: float, device: torch.device, checkout: Path) -> Step:
@@ -43,53 +44,31 @@ def peer_step(size: Size, dropout: float, device: torch.device, checkout: Path) 
     network = peer_pixelcnn(checkout, channels, size.likelihood, size.num_filters, 3, dropout).to(device)
     image = size.images(size.training_batch).to(device)
 
-    def log_prob() -> Tensor:
-        return size.likelihood.log_prob(network(image.float() / 127.5 - 1), image).sum(dim=(1, 2))
+    def loss() -> Tensor:
+        return -size.likelihood.log_prob(network(image.float() / 127.5 - 1), image).sum(dim=(1, 2)).mean()
 
-    return _step(network, torch.optim.Adam(network.parameters()), log_prob, contextlib.nullcontext())
-
-
-def _step(network: Any, optimizer: torch.optim.Optimizer, log_prob: Callable[[], Tensor], autocast: Any) -> Step:
-    def step() -> None:
-        optimizer.zero_grad()
-        with autocast:
-            loss = -log_prob().mean()
-        loss.backward()
-        optimizer.step()
-
-    return step
+    return training_step(loss, torch.optim.Adam(network.parameters()))
 
 
-def peak_memory(size: str, dropout: float, device: str, checkout: Path | None) -> int:
+def peak_memory(size: str, dropout: float, device: torch.device, checkout: Path | None) -> int:
     """Bytes that two steps add to the process that makes them; run in a fresh one."""
     warnings.filterwarnings("ignore")
-    place, this = torch.device(device), SIZES[size]
-    step = peer_step(this, dropout, place, checkout) if checkout else our_step(this, dropout, place)
-    if place.type == "cuda":
+    this = SIZES[size]
+    step = peer_step(this, dropout, device, checkout) if checkout else our_step(this, dropout, device)
+    # Not getrusage's, which on Linux begins with that of the process that started it.
+    most = torch.cuda.max_memory_allocated if device.type == "cuda" else partial(status_bytes, "VmHWM")
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.max_memory_allocated()
-    else:
-        before = _max_resident()
+    before = most()
     step()
     step()
-    return (torch.cuda.max_memory_allocated() if place.type == "cuda" else _max_resident()) - before
+    return most() - before
 
 
-def _max_resident() -> int:
-    """Of this process, bytes. Not getrusage's, which on Linux begins with that of the process that started it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-
-
-def in_fresh_process(function: Callable[..., int], *arguments: Any) -> int:
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def peer_rows(size: str, threads: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+def peer_row(size: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
     """Ours, and where --peer is given the peer's, at one number of threads."""
     torch.set_num_threads(threads)
-    device, this = torch.device(options.device), SIZES[size]
+    device, this = options.device, SIZES[size]
     rate = gemm_rate(device)
     functions = {"ours": our_step(this, options.dropout, device)}
     if options.peer:
@@ -102,18 +81,19 @@ def peer_rows(size: str, threads: int, options: argparse.Namespace) -> list[dict
         row[f"{name}, images/s"] = round(this.training_batch / median, 2)
         row[f"{name}, share of GEMM rate"] = f"{counted / median / rate:.0%}"
         checkout = options.peer if name == "peer" else None
-        memory = in_fresh_process(peak_memory, size, options.dropout, options.device, checkout)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            memory = pool.apply(peak_memory, (size, options.dropout, device, checkout))
         row[f"{name}, MiB"] = round(memory / 2**20)
     row["GFLOP a step"] = round(counted / 1e9)
     if options.peer:
         row["speed ratio"] = ratio(times["peer"], times["ours"])
         row["memory ratio"] = round(row["ours, MiB"] / row["peer, MiB"], 2)
-    return [row]
+    return row
 
 
 def key_rows(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """What bf16, channels_last and compile gain, alone and together."""
-    device, this = torch.device(options.device), SIZES[size]
+    device, this = options.device, SIZES[size]
     keys = ("", "channels_last", "bf16", "compile", "bf16 channels_last", "bf16 compile", "bf16 compile channels_last")
     functions = {key or "fp32": our_step(this, options.dropout, device, key) for key in keys}
     times = interleaved(functions, options.repeats, device)
@@ -141,9 +121,7 @@ def main() -> None:
     if options.keys:
         table = [row for size in options.sizes for row in key_rows(size, options)]
     else:
-        table = [
-            row for size in options.sizes for threads in options.threads for row in peer_rows(size, threads, options)
-        ]
+        table = [peer_row(size, threads, options) for size in options.sizes for threads in options.threads]
     report(f"training, unconditional, dropout {options.dropout}", table, options)
 
 

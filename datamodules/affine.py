@@ -18,24 +18,14 @@ def transformed(digits: Tensor, originals: Tensor, k: int, seed: int, is_test: b
 
     Args:
         digits: All of a file: uint8 [N, 1, 28, 28].
-        originals: Which of them: [n].
-        k: Which transformation.
-        seed: Of all.
+        originals: Which of them: [n]; they become uint8 [n, 1, 40, 40].
         is_test: For the digits of the other file, which are numbered alike.
-
-    Returns:
-        uint8 [n, 1, 40, 40].
     """
     random = np.random.Generator(np.random.Philox(key=[seed, 2 * k + is_test]))
     u = torch.from_numpy(random.random((len(digits), 6)))[originals]  # row i is the same for any N > i
-    angle = torch.deg2rad(40 * u[:, 0] - 20)
-    shear = 0.4 * u[:, 1] - 0.2
-    scale = 0.8 + 0.4 * u[:, 2:4]
-    parts = [
-        shifted(warped(digits[originals[c]], angle[c], shear[c], scale[c]), u[c, 4:])
-        for c in torch.arange(len(originals)).split(CHUNK)
-    ]
-    return torch.cat(parts)
+    angle, shear, scale = torch.deg2rad(40 * u[:, 0] - 20), 0.4 * u[:, 1] - 0.2, 0.8 + 0.4 * u[:, 2:4]
+    chunks = zip(*(x.split(CHUNK) for x in (originals, angle, shear, scale, u[:, 4:])), strict=True)
+    return torch.cat([shifted(warped(digits[i], *parameters), place) for i, *parameters, place in chunks])
 
 
 def ink_box(images: Tensor) -> Tensor:
@@ -52,14 +42,8 @@ def warped(digits: Tensor, angle: Tensor, shear: Tensor, scale: Tensor) -> Tenso
 
     An original's ink is at most 20x20, so it never reaches beyond the canvas.
 
-    Args:
-        digits: uint8 [n, 1, 28, 28].
-        angle: [n] radians.
-        shear: [n], horizontal, per unit of height.
-        scale: [n, 2], horizontal and vertical.
-
-    Returns:
-        uint8 [n, 1, 40, 40], bilinear.
+    Takes digits uint8 [n, 1, 28, 28], angle [n] in radians, shear [n], horizontal, per unit of height, and scale
+    [n, 2], horizontal and vertical. Returns uint8 [n, 1, 40, 40], bilinear.
     """
     top, bottom, left, right = (end[:, None, None] for end in ink_box(digits).float().unbind(1))
     middle_y, middle_x = (top + bottom) / 2, (left + right) / 2  # whole or half pixels

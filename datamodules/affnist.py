@@ -11,8 +11,9 @@ from torch import Tensor
 
 from datamodules.affine import RECIPE, SIDE, transformed
 from datamodules.affnist_files import MatZip, memory_mapped
-from datamodules.images import ImageDataModule, ImageDataset, Split
+from datamodules.images import ImageDataModule
 from datamodules.mnist import MNISTDataModule
+from datamodules.split import ImageDataset, Split
 
 TRAIN_ZIP, TEST_ZIP = "training_and_validation_batches.zip", "test_batches.zip"
 
@@ -34,7 +35,6 @@ class AffNISTDataModule(ImageDataModule):
         num_transformations: K of the generated set. The official one has a file each, 32.
         val_split: Originals kept for validation: a seeded choice in the generated set, the last of the official one.
         all_test_transformations: Test on all transformations instead of one, a seeded choice.
-        kwargs: As for ImageDataModule.
     """
 
     image_shape = (1, SIDE, SIDE)
@@ -52,15 +52,12 @@ class AffNISTDataModule(ImageDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.data_dir = data_dir
-        self.folder = Path(data_dir) / "affNIST"
-        self.is_official = source == "official" or (
-            source == "auto" and any((self.folder / name).exists() for name in (TRAIN_ZIP, TEST_ZIP))
-        )
+        self.data_dir, self.folder = data_dir, Path(data_dir) / "affNIST"
+        is_there = any((self.folder / name).exists() for name in (TRAIN_ZIP, TEST_ZIP))
+        self.is_official = source == "official" or (source == "auto" and is_there)
         self.name = "affnist" if self.is_official else "affnist_generated"
         self.note = None if self.is_official else f"{self.name} is made from MNIST and is not the paper's affNIST."
-        self.num_transformations = num_transformations
-        self.val_split = val_split
+        self.num_transformations, self.val_split = num_transformations, val_split
         self.all_test_transformations = all_test_transformations
 
     def prepare_data(self) -> None:
@@ -100,21 +97,15 @@ class AffNISTDataModule(ImageDataModule):
         path = self.folder / f"official_test.{n}x{K}.{test_zip.digest}.npy"
         test = memory_mapped(path, K * n, ((k * n, test_zip.images(k)) for k in range(K)))
         k = torch.randint(K, (n,), generator=self.generator())
-        datasets["test"] = self._test(test, test_zip.labels, k, K)
-        return datasets
+        return {**datasets, "test": self._test(test, test_zip.labels, k, K)}
 
     def _generated(self) -> dict[str, Split]:
-        mnist = MNISTDataModule(self.data_dir)
-        K = self.num_transformations
+        mnist, K = MNISTDataModule(data_dir=self.data_dir), self.num_transformations
         digits, labels = mnist.read(train=True)
         order = torch.randperm(len(digits), generator=self.generator())
         n = self._num_train(len(digits))
         originals, held_out = order[:n].sort().values, order[n:]
-        chunks = (
-            (k * n + first, transformed(digits, originals[first : first + 10_000], k, self.seed))
-            for k in range(K)
-            for first in range(0, n, 10_000)
-        )
+        chunks = ((k * n, transformed(digits, originals, k, self.seed)) for k in range(K))
         digest = sha256(digits.numpy().tobytes()).hexdigest()[:8]
         path = self.folder / f"generated.{n}x{K}.seed{self.seed}.recipe{RECIPE}.{digest}.npy"
         datasets: dict[str, Split] = {
@@ -125,8 +116,7 @@ class AffNISTDataModule(ImageDataModule):
         every = torch.arange(len(digits))
         drawn = range(K) if self.all_test_transformations else range(1)
         test = torch.cat([transformed(digits, every, k, self.seed, is_test=True) for k in drawn])
-        datasets["test"] = self._test(test, labels, torch.zeros_like(every), K)
-        return datasets
+        return {**datasets, "test": self._test(test, labels, torch.zeros_like(every), K)}
 
     def _test(self, images: Tensor, labels: Tensor, k: Tensor, num: int) -> ImageDataset:
         """All images [num n, 1, 40, 40], sorted by transformation, or k [n] of each original, in a seeded order."""
@@ -138,5 +128,4 @@ class AffNISTDataModule(ImageDataModule):
 
 def _all(images: Tensor, labels: Tensor, originals: Tensor, num: int) -> ImageDataset:
     """All images [num n, 1, 40, 40], sorted by transformation, of originals [n] with labels [n]."""
-    k = torch.arange(num)[:, None]
-    return ImageDataset(images, labels.repeat(num), (originals * num + k).flatten())
+    return ImageDataset(images, labels.repeat(num), (originals * num + torch.arange(num)[:, None]).flatten())

@@ -1,6 +1,5 @@
 """affNIST's official zips, and the memory-mapped file that a set of images is kept in."""
 
-import shutil
 import zipfile
 from collections.abc import Iterator
 from hashlib import sha256
@@ -11,10 +10,9 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 from torch import Tensor
-from tqdm import tqdm
 
 from datamodules.affine import SIDE, ink_box
-from runtime.files import replacing
+from runtime.files import write_npy
 
 URL = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/"
 
@@ -23,18 +21,16 @@ def memory_mapped(path: Path, num_images: int, chunks: Iterator[tuple[int, Tenso
     """The images of a file, which is made first where it is not there: uint8 [num_images, 1, 40, 40].
 
     The file's name is its kind, its parameters and a digest of what it is made from, so that no other is read for it.
-
-    Args:
-        path: Of the .npy.
-        num_images: In it.
-        chunks: The position of a chunk's first image, and its images: uint8 [n, 1, 40, 40].
+    A chunk is the position of its first image, and its images.
 
     Raises:
         OSError: Where the disk has no room, or the file is not what its name says.
     """
     shape = (num_images, 1, SIDE, SIDE)
     if not path.exists():
-        _write(path, shape, chunks)
+        others = sorted(other.name for other in path.parent.glob(f"{path.name.split('.')[0]}.*.npy"))
+        note = f"; {', '.join(others)} beside it has other parameters or data, and stays" if others else ""
+        write_npy(path, np.dtype(np.uint8), shape, chunks, f"making {path}", note)
     try:
         # "c": a private mapping, which torch takes for writable; nobody writes.
         images = np.load(path, mmap_mode="c")
@@ -45,35 +41,10 @@ def memory_mapped(path: Path, num_images: int, chunks: Iterator[tuple[int, Tenso
     return torch.from_numpy(images)
 
 
-def _write(path: Path, shape: tuple[int, ...], chunks: Iterator[tuple[int, Tensor]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    size = int(np.prod(shape))
-    free = shutil.disk_usage(path.parent).free
-    if free < size + 2**20:
-        raise OSError(f"{path} needs {size / 1e9:.2f} GB and {path.parent} has {free / 1e9:.2f} GB free; make room")
-    others = sorted(other.name for other in path.parent.glob(f"{path.name.split('.')[0]}.*.npy"))
-    note = f"; {', '.join(others)} beside it has other parameters or data, and stays" if others else ""
-    print(f"making {path}, {size / 1e9:.2f} GB, once{note}", flush=True)
-    progress = tqdm(total=shape[0], desc=path.name, unit=" images", delay=5, leave=False)
-    with replacing(path) as file, progress:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        start = file.tell()
-        for first, images in chunks:
-            file.seek(start + first * SIDE**2)
-            file.write(images.numpy().tobytes())
-            progress.update(len(images))
-
-
 class MatZip:
     """A zip of .mat files, one for each transformation, of the same originals in the same order.
 
-    Args:
-        path: Of the zip. Nothing is unpacked to disk.
-
-    Attributes:
-        members: The .mat files in it, 1.mat, 2.mat and so on.
-        digest: Of their checksums.
-        labels: Of the originals: int64 [N].
+    Nothing is unpacked to disk.
 
     Raises:
         OSError: Where it is not there or not such a zip.
@@ -84,21 +55,20 @@ class MatZip:
         try:
             with zipfile.ZipFile(path) as archive:
                 found = [member for member in archive.infolist() if Path(member.filename).match("[0-9]*.mat")]
-            self.members = sorted(found, key=lambda member: int(Path(member.filename).stem))
+            self.members = sorted(found, key=lambda member: int(Path(member.filename).stem))  # 1.mat, 2.mat and so on
         except FileNotFoundError:
             raise FileNotFoundError(
                 f"there is no {path.name} in {path.parent}; put it there from {URL}, or give --data.source generated"
             ) from None
         except (OSError, ValueError, zipfile.BadZipFile) as error:
-            raise self._error(error) from error
+            raise self._error(f"{type(error).__name__}: {error}") from error
         if not self.members:
             raise self._error("no 1.mat in it")
         self.digest = sha256(repr([member.CRC for member in self.members]).encode()).hexdigest()[:8]
-        self.labels = self._read(0)[1]
+        self.labels = self._read(0)[1]  # of the originals: int64 [N]
 
-    def _error(self, reason: Exception | str) -> OSError:
-        kind = f"{type(reason).__name__}: " if isinstance(reason, Exception) else ""
-        return OSError(f"cannot read {self.path} ({kind}{reason}); put {self.path.name} from {URL} there again")
+    def _error(self, reason: str) -> OSError:
+        return OSError(f"cannot read {self.path} ({reason}); put {self.path.name} from {URL} there again")
 
     def _read(self, k: int) -> tuple[np.ndarray, Tensor]:
         """Pixels uint8 [1600, N], an image a column, and labels int64 [N]."""
@@ -111,10 +81,8 @@ class MatZip:
         except Exception as error:  # scipy promises no list of what a broken file raises
             raise self._error(f"{name}: {type(error).__name__}: {error}") from error
         if pixels.shape != (SIDE**2, len(labels)) or pixels.dtype != np.uint8:
-            raise self._error(
-                f"{name}: {pixels.dtype} {list(pixels.shape)} of images, {len(labels)} labels; "
-                f"not uint8 [{SIDE**2}, N] and N"
-            )
+            found = f"{pixels.dtype} {list(pixels.shape)} of images, {len(labels)} labels"
+            raise self._error(f"{name}: {found}; not uint8 [{SIDE**2}, N] and N")
         if len(labels) == 0 or labels.min() < 0 or labels.max() > 9:
             raise self._error(f"{name}: the labels are not digits")
         return pixels, torch.from_numpy(labels)

@@ -6,7 +6,7 @@ import torch
 from torchvision.datasets import CIFAR10
 
 from datamodules.downloaded import DownloadedDataModule
-from datamodules.images import ImagesAndLabels, Split
+from datamodules.split import ImagesAndLabels, Split
 
 
 class CIFAR10DataModule(DownloadedDataModule):
@@ -15,9 +15,7 @@ class CIFAR10DataModule(DownloadedDataModule):
     The training file's parts are counted one after another.
 
     Args:
-        data_dir: The folder that holds cifar-10-batches-py.
         val_split: Images of the training file kept for validation, a seeded choice.
-        kwargs: As for DownloadedDataModule.
     """
 
     name = "cifar10"
@@ -26,8 +24,8 @@ class CIFAR10DataModule(DownloadedDataModule):
     num_classes = 10
     packed = f", or {CIFAR10.filename} (md5 {CIFAR10.tgz_md5}) beside that folder"
 
-    def __init__(self, data_dir: str = "data", val_split: int = 5000, **kwargs: Any) -> None:
-        super().__init__(data_dir, **kwargs)
+    def __init__(self, val_split: int = 5000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.val_split = val_split
 
     @property
@@ -40,5 +38,4 @@ class CIFAR10DataModule(DownloadedDataModule):
         return torch.from_numpy(photographs.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(photographs.targets)
 
     def load(self) -> dict[str, Split]:
-        argument = f"val_split {self.val_split}"
-        return self.split(self.read(train=True), self.read(train=False), self.val_split, argument)
+        return self.split(self.read(train=True), self.val_split, f"val_split {self.val_split}")

@@ -6,9 +6,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import torch
 from torchvision.datasets.utils import check_integrity
 
-from datamodules.images import ImageDataModule, ImagesAndLabels
+from datamodules.images import ImageDataModule
+from datamodules.split import ImagesAndLabels, Split, class_balanced, splits
 
 
 class DownloadedDataModule(ImageDataModule):
@@ -19,13 +21,9 @@ class DownloadedDataModule(ImageDataModule):
 
     Args:
         data_dir: The folder for data sets.
-        kwargs: As for ImageDataModule.
-
-    Attributes:
-        packed: What may be put in the place of the files, as the end of a sentence.
     """
 
-    packed = ""
+    packed = ""  # what may be put in the place of the files, as the end of a sentence
 
     def __init__(self, data_dir: str = "data", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -61,3 +59,23 @@ class DownloadedDataModule(ImageDataModule):
         """Download what is missing. Raises OSError where that fails."""
         self.read(train=True)
         self.read(train=False)
+
+    def split(
+        self, train: ImagesAndLabels, num_val: int, argument: str, num_train: int | None = None
+    ) -> dict[str, Split]:
+        """The three splits: validation is a seeded choice of the training file, training the rest of it.
+
+        Args:
+            argument: What decides num_val, for the message.
+            num_train: Train on so many only, the classes equally; None for all.
+
+        Raises:
+            ValueError: num_val leaves no image on either side, or there are not num_train.
+        """
+        labels, test = train[1], self.read(train=False)
+        if not 0 < num_val < len(labels):
+            raise ValueError(f"{argument} keeps {num_val} of {len(labels)} images for validation; keep some of both")
+        order = torch.randperm(len(labels), generator=self.generator())
+        chosen = class_balanced(labels, order[:-num_val], num_train)
+        shuffled = torch.randperm(len(test[1]), generator=self.generator())
+        return splits(*train, {"train": chosen, "val": order[-num_val:]}) | splits(*test, {"test": shuffled})

@@ -1,13 +1,13 @@
 """Exactly known worlds of finitely many images, all equally likely."""
 
+import itertools
 import math
-from abc import abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jsonargparse.typing import PositiveInt
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,14 +25,7 @@ class FiniteWorldDataModule(WorldDataModule):
     encoded in one batch; a network whose sums are exact in float32 has the same h in every batch.
     """
 
-    @cached_property
-    @abstractmethod
-    def images(self) -> Tensor:
-        """All of them, uint8 [N, C, H, W]."""
-
-    @property
-    def entropy(self) -> float:
-        return math.log(len(self.images))
+    images: Tensor  # all of them, uint8 [N, C, H, W]
 
     def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
         number = row_numbers(encode(torch.cat((self.images.to(image.device), image))).flatten(1)).cpu()
@@ -40,8 +33,7 @@ class FiniteWorldDataModule(WorldDataModule):
         return -world.bincount(minlength=len(number))[asked].double().log()
 
     def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
-        image: NDArray[np.uint8] = self.images[generator.integers(len(self.images))].numpy()
-        return image
+        return self.images[generator.integers(len(self.images))].numpy()
 
 
 class GlyphPositionDataModule(FiniteWorldDataModule):
@@ -50,7 +42,6 @@ class GlyphPositionDataModule(FiniteWorldDataModule):
     Args:
         side: Of the canvas, height and width.
         glyphs: K square pictures, each its rows one after the other, of 0 and 1 (ink, value 128).
-        kwargs: As for WorldDataModule.
 
     Raises:
         ValueError: Two glyphs in two positions are the same image.
@@ -62,33 +53,24 @@ class GlyphPositionDataModule(FiniteWorldDataModule):
         super().__init__(**kwargs)
         self.side, self.glyphs = side, glyphs
         self.image_shape = (1, side, side)
+        pixels = torch.tensor([[128 * int(pixel) for pixel in glyph] for glyph in glyphs], dtype=torch.uint8)
+        glyph_side = math.isqrt(len(glyphs[0]))
+        ink = pixels.unflatten(1, (1, glyph_side, glyph_side))
+        rest = side - glyph_side
+        corners = itertools.product(range(rest + 1), repeat=2)
+        placed = [F.pad(ink, (left, rest - left, top, rest - top)) for top, left in corners]
+        self.images = torch.stack(placed, dim=1).flatten(0, 1)  # sorted by glyph
+        self.entropy = math.log(len(self.images))
         if len(self.images.unique(dim=0)) < len(self.images):
             raise ValueError(
                 f"of glyphs {glyphs} two are the same image in some positions; give each ink on every edge"
             )
-
-    @cached_property
-    def images(self) -> Tensor:
-        glyph_side = math.isqrt(len(self.glyphs[0]))
-        num_places = self.side - glyph_side + 1
-        images = torch.zeros(len(self.glyphs), num_places, num_places, *self.image_shape, dtype=torch.uint8)
-        for k, glyph in enumerate(self.glyphs):
-            ink = torch.tensor([128 * int(pixel) for pixel in glyph]).view(glyph_side, glyph_side)
-            for row in range(num_places):
-                for column in range(num_places):
-                    images[k, row, column, 0, row : row + glyph_side, column : column + glyph_side] = ink
-        return images.flatten(0, 2)
 
 
 class EnumerableDataModule(FiniteWorldDataModule):
     """All 2^(rows x columns) binary images, zeros below to make them square: H(x) = rows x columns x ln 2.
 
     A representation loses what images that collide differ in, where units are dead or h is rounded.
-
-    Args:
-        rows: Of an image.
-        columns: Of an image.
-        kwargs: As for WorldDataModule.
     """
 
     name = "enumerable"
@@ -97,11 +79,7 @@ class EnumerableDataModule(FiniteWorldDataModule):
         super().__init__(**kwargs)
         self.rows, self.columns = rows, columns
         self.image_shape = (1, columns, columns)
-
-    @cached_property
-    def images(self) -> Tensor:
-        number = torch.arange(2 ** (self.rows * self.columns))
-        bits = number[:, None] >> torch.arange(self.rows * self.columns) & 1  # [N, D]
-        images = torch.zeros(len(number), *self.image_shape, dtype=torch.uint8)
-        images[:, 0, : self.rows] = 128 * bits.view(-1, self.rows, self.columns)
-        return images
+        bits = torch.arange(2 ** (rows * columns))[:, None] >> torch.arange(rows * columns) & 1  # [N, D]
+        self.images = torch.zeros(len(bits), *self.image_shape, dtype=torch.uint8)
+        self.images[:, 0, :rows] = 128 * bits.view(-1, rows, columns)
+        self.entropy = math.log(len(bits))

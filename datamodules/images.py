@@ -1,126 +1,22 @@
-"""What every data set has in common: uint8 images, three splits, batches as dictionaries."""
+"""What every data set has in common: three splits of uint8 images, loaders, and an identity."""
 
 import inspect
 import json
 import signal
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import torch
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
-ImagesAndLabels = tuple[Tensor, Tensor]  # uint8 [N, C, H, W], int64 [N]
-
-
-class Batch(TypedDict, total=False):
-    """Some images and what is known of them."""
-
-    image: Tensor  # uint8 [B, C, H, W]
-    label: Tensor  # int64 [B]
-    index: Tensor  # int64 [B], where the image is in the data set's files
-    position: Tensor  # int64 [B], where it is in its split; from a test split, as the next one
-    other_image: Tensor  # uint8 [B, C, H, W], the next of the split, cyclically: to score an h of another image
-    context_image: Tensor  # uint8 [B, C, H, W], of which h is taken instead of `image`; from a negative control
-    h: Tensor  # [B, ...], what a network makes of `image`; where a callback has given the split its h
-
-
-class Split(Dataset[Batch], ABC):
-    """The images of one split, by position.
-
-    Attributes:
-        images: All of them, uint8 [N, C, H, W]; None where they are drawn when asked for.
-        h: What a network makes of `images`, read by positions, [B, ...]; batches have it where it is set.
-    """
-
-    images: Tensor | None = None
-    h: Any = None
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """N."""
-
-    @abstractmethod
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """A whole batch at once; the data loader prefers this where it exists."""
-
-    def first(self, num_images: int) -> Batch:
-        """The first images; all, where there are fewer."""
-        return self.__getitems__(range(min(num_images, len(self))))
-
-    def to(self, device: torch.device) -> None:
-        """Keep on a device what is kept, and index it there."""
-        for name, value in list(vars(self).items()):
-            if isinstance(value, Tensor):
-                setattr(self, name, value.to(device))
-
-    @property
-    def num_bytes(self) -> int:
-        """What the images take in memory."""
-        return 0 if self.images is None else self.images.nbytes
-
-
-class ImageDataset(Split):
-    """Images in memory with their labels and their indices in the data set's files.
-
-    Args:
-        images: uint8 [N, C, H, W].
-        labels: int64 [N].
-        index: int64 [N].
-        with_other: Give `position` and `other_image` too.
-    """
-
-    images: Tensor
-
-    def __init__(self, images: Tensor, labels: Tensor, index: Tensor, with_other: bool = False) -> None:
-        assert images.dtype == torch.uint8
-        assert len(images) == len(labels) == len(index)
-        self.images, self.labels, self.index = images, labels, index
-        self.with_other = with_other
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        chosen = torch.as_tensor(positions, device=self.images.device)
-        batch: Batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
-        if self.h is not None:
-            batch["h"] = self.h[positions]
-        if self.with_other:
-            batch["position"] = chosen
-            batch["other_image"] = self.images[(chosen + 1) % len(self)]
-        return batch
-
-
-def splits(images: Tensor, labels: Tensor, index: Mapping[str, Tensor]) -> dict[str, Split]:
-    """A file's images, in the order that `index` gives for each split, [n], and "test" with `other_image`."""
-    return {name: ImageDataset(images[i], labels[i], i, with_other=name == "test") for name, i in index.items()}
-
-
-def class_balanced(labels: Tensor, index: Tensor, num_images: int | None) -> Tensor:
-    """The first images of each class, equally many, of those in an order, `index` [n]; all of them for None.
-
-    Raises:
-        ValueError: There are not so many.
-    """
-    if num_images is None:
-        return index
-    ordered = labels[index]
-    classes, counts = ordered.unique(return_counts=True)
-    each, rest = divmod(num_images, len(classes))
-    if rest or not 0 < each <= counts.min():
-        raise ValueError(
-            f"num_train {num_images} is not so many times {len(classes)} classes; choose a multiple of {len(classes)} "
-            f"with at most {counts.min()} images a class"
-        )
-    return torch.cat([index[ordered == label][:each] for label in classes])
+from datamodules.split import Batch, Split
 
 
 def _as_is(batch: Any) -> Batch:
@@ -141,17 +37,11 @@ class ResumableSampler(DistributedSampler[int]):
     Lightning counts the batches that were done too.
 
     Args:
-        dataset: All images.
-        world_size: Processes.
-        rank: This one's.
-        seed: Of the order.
         epoch: Of the first pass.
         num_done: Of this process's images in the first pass.
     """
 
-    def __init__(
-        self, dataset: Split, world_size: int, rank: int, seed: int, epoch: int = 0, num_done: int = 0
-    ) -> None:
+    def __init__(self, dataset: Split, world_size: int, rank: int, seed: int, epoch: int, num_done: int) -> None:
         super().__init__(dataset, world_size, rank, shuffle=True, seed=seed)
         self.set_epoch(epoch)
         self.num_done = num_done
@@ -175,23 +65,15 @@ class ImageDataModule(LightningDataModule):
         pin_memory: For the copy to a GPU.
         on_device: Keep the images on the GPU, and take the batches there, where there are no loader processes and all
             images take less than a quarter of the GPU's free memory.
-
-    Attributes:
-        name: Of the data set, as results give it.
-        image_shape: (C, H, W).
-        num_classes: K.
-        note: What a reader of its results must know, if anything.
-        datasets: The splits, after `setup`.
-        LOADING: The arguments that say how images are read.
-        NOT_IDENTIFYING: The arguments that do not decide which image is where: those, where the files lie, and, of a
-            subclass, what only chooses which images are tested.
     """
 
-    name: str
-    image_shape: tuple[int, int, int]
+    name: str  # of the data set, as results give it
+    image_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
-    note: str | None = None
+    note: str | None = None  # what a reader of its results must know
+    # The arguments that say how images are read.
     LOADING: ClassVar[tuple[str, ...]] = ("batch_size", "eval_batch_size", "num_workers", "pin_memory", "on_device")
+    # Those, where the files lie, and, of a subclass, what only chooses which images are tested.
     NOT_IDENTIFYING: ClassVar[tuple[str, ...]] = (*LOADING, "data_dir", "path")
 
     def __init__(
@@ -204,10 +86,9 @@ class ImageDataModule(LightningDataModule):
         on_device: bool = True,
     ) -> None:
         super().__init__()
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
-        self.seed = seed
+        self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.num_workers, self.pin_memory, self.on_device = num_workers, pin_memory, on_device
-        self.datasets: dict[str, Split] = {}
+        self.datasets: dict[str, Split] = {}  # after `setup`
         self.first_epoch = self.batches_done = 0  # of a resumed run
 
     @property
@@ -222,35 +103,11 @@ class ImageDataModule(LightningDataModule):
         parameters = [p for made in constructors for p in inspect.signature(made).parameters.values()]
         named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
         values = {name: getattr(self, name) for name in sorted(named - {"self", *self.NOT_IDENTIFYING})}
-        plain: dict[str, Any] = json.loads(json.dumps(values))
-        return plain
+        return json.loads(json.dumps(values))
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
         """The splits "train", "val" and "test"; the last in a seeded random order and with `other_image`."""
-
-    def split(
-        self, train: ImagesAndLabels, test: ImagesAndLabels, num_val: int, argument: str, num_train: int | None = None
-    ) -> dict[str, Split]:
-        """The three splits of two files: validation is a seeded choice of the training file, training the rest of it.
-
-        Args:
-            train: A file.
-            test: The other.
-            num_val: Images for validation.
-            argument: What decides it, for the message.
-            num_train: Train on so many only, the classes equally; None for all.
-
-        Raises:
-            ValueError: num_val leaves no image on either side, or there are not num_train.
-        """
-        labels = train[1]
-        if not 0 < num_val < len(labels):
-            raise ValueError(f"{argument} keeps {num_val} of {len(labels)} images for validation; keep some of both")
-        order = torch.randperm(len(labels), generator=self.generator())
-        chosen = class_balanced(labels, order[:-num_val], num_train)
-        shuffled = torch.randperm(len(test[1]), generator=self.generator())
-        return splits(*train, {"train": chosen, "val": order[-num_val:]}) | splits(*test, {"test": shuffled})
 
     def setup(self, stage: str) -> None:
         """Raises ValueError where there are more processes than images to evaluate."""
@@ -266,15 +123,12 @@ class ImageDataModule(LightningDataModule):
                     f"{num_images} (--trainer.devices)"
                 )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        if (
-            self.on_device
-            and self.num_workers == 0
-            and device.type == "cuda"
-            and 4 * sum(dataset.num_bytes for dataset in self.datasets.values()) < torch.cuda.mem_get_info(device)[0]
-        ):
-            self.pin_memory = False  # nothing is left to copy
-            for dataset in self.datasets.values():
-                dataset.to(device)
+        if self.on_device and self.num_workers == 0 and device.type == "cuda":
+            num_bytes = sum(dataset.images.nbytes for dataset in self.datasets.values() if dataset.images is not None)
+            if 4 * num_bytes < torch.cuda.mem_get_info(device)[0]:
+                self.pin_memory = False  # nothing is left to copy
+                for dataset in self.datasets.values():
+                    dataset.to(device)
 
     def generator(self) -> torch.Generator:
         """For the splits, a function of the seed."""
@@ -283,9 +137,9 @@ class ImageDataModule(LightningDataModule):
     def _replicas(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
-    def _loader(self, dataset: Split, sampler: Any, batch_size: int) -> DataLoader[Batch]:
+    def _loader(self, sampler: DistributedSampler[int], batch_size: int) -> DataLoader[Batch]:
         return DataLoader(
-            dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is, num_workers=self.num_workers,
+            sampler.dataset, batch_size=batch_size, sampler=sampler, collate_fn=_as_is, num_workers=self.num_workers,
             pin_memory=self.pin_memory, persistent_workers=self.num_workers > 0,
             worker_init_fn=_leave_signals_to_the_run,
             generator=self.generator(),  # otherwise making an iterator would draw from the global random state
@@ -299,18 +153,15 @@ class ImageDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Raises ValueError where the global batch does not divide among the processes."""
         world, rank = self._replicas()
         self.check_processes(world)
-        mine = self.batch_size // world
-        sampler = ResumableSampler(
-            self.datasets["train"], world, rank, self.seed, self.first_epoch, self.batches_done * mine
-        )
-        return self._loader(self.datasets["train"], sampler, mine)
+        mine, train = self.batch_size // world, self.datasets["train"]
+        sampler = ResumableSampler(train, world, rank, self.seed, self.first_epoch, self.batches_done * mine)
+        return self._loader(sampler, mine)
 
     def _eval_loader(self, split: str) -> DataLoader[Batch]:
         sampler = UnrepeatedDistributedSampler(self.datasets[split], *self._replicas(), shuffle=False)
-        return self._loader(self.datasets[split], sampler, self.eval_batch_size)
+        return self._loader(sampler, self.eval_batch_size)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._eval_loader("val")
@@ -318,8 +169,7 @@ class ImageDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         return self._eval_loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        return self._eval_loader("test")
+    predict_dataloader = test_dataloader
 
     def state_dict(self) -> dict[str, Any]:
         """Which data a checkpoint saw, and how far: the epoch, and its global batches that are done."""
@@ -338,15 +188,12 @@ class ImageDataModule(LightningDataModule):
         return {split: len(self.datasets[split]) for split in splits}
 
     def check(self, checkpoint: Mapping[str, Any], source: str | Path, classifier: bool = False) -> None:
-        """Compare the data of a checkpoint with this.
+        """Raises ValueError where a checkpoint has seen other data, or other parts of this data for training.
 
         Args:
             checkpoint: As Lightning saved it.
             source: What it is, for the message.
             classifier: It is a classifier's, whose inverters train on all images, whatever it saw of them.
-
-        Raises:
-            ValueError: It has seen other data, or other parts of this data for training.
         """
         ours = {key: value for key, value in self.identity.items() if not (classifier and key == "num_train")}
         for state in checkpoint.values():

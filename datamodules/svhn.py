@@ -6,7 +6,7 @@ import torch
 from torchvision.datasets import SVHN
 
 from datamodules.downloaded import DownloadedDataModule
-from datamodules.images import ImagesAndLabels, Split
+from datamodules.split import ImagesAndLabels, Split
 
 
 class SVHNDataModule(DownloadedDataModule):
@@ -16,17 +16,15 @@ class SVHNDataModule(DownloadedDataModule):
     by 10.
 
     Args:
-        data_dir: The folder that holds the two files.
         val_share: The share of the training file kept for validation, a seeded choice.
-        kwargs: As for DownloadedDataModule.
     """
 
     name = "svhn"
     image_shape = (3, 32, 32)
     num_classes = 10
 
-    def __init__(self, data_dir: str = "data", val_share: float = 0.1, **kwargs: Any) -> None:
-        super().__init__(data_dir, **kwargs)
+    def __init__(self, val_share: float = 0.1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self.val_share = val_share
 
     @property
@@ -39,5 +37,4 @@ class SVHNDataModule(DownloadedDataModule):
 
     def load(self) -> dict[str, Split]:
         train = self.read(train=True)
-        num_val = round(self.val_share * len(train[0]))
-        return self.split(train, self.read(train=False), num_val, f"val_share {self.val_share}")
+        return self.split(train, round(self.val_share * len(train[0])), f"val_share {self.val_share}")

@@ -3,6 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,40 +14,29 @@ from numpy.typing import NDArray
 from scipy.special import entr
 from torch import Tensor
 
-from datamodules.images import Batch, ImageDataModule, ImageDataset, Split
+from datamodules.images import ImageDataModule
+from datamodules.split import Batch, ImageDataset, Split
 
 Encode = Callable[[Tensor], Tensor]  # h, [N, ...], of uint8 [N, C, H, W]
 
 
+@dataclass(eq=False)
 class FreshImages(Split):
-    """Images that are drawn when asked for, each a function of (seed, position).
+    """Images that are drawn when asked for, each a function of (seed, position)."""
 
-    Args:
-        num_images: So many before the first one comes again.
-        draw: One image from a random generator, uint8 [C, H, W].
-        seed: Of all of them.
-    """
-
-    def __init__(self, num_images: int, draw: Callable[[np.random.Generator], NDArray[np.uint8]], seed: int) -> None:
-        self.num_images, self.draw, self.seed = num_images, draw, seed
+    num_images: int  # before the first one comes again
+    draw: Callable[[np.random.Generator], NDArray[np.uint8]]  # one image, uint8 [C, H, W]
+    seed: int
+    images = None
 
     def __len__(self) -> int:
         return self.num_images
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        drawn = [
-            self.draw(np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, p]))) for p in positions
-        ]
+        streams = (np.random.Philox(key=self.seed, counter=[0, 0, 0, position]) for position in positions)
+        drawn = np.stack([self.draw(np.random.Generator(stream)) for stream in streams])
         index = torch.as_tensor(positions)
-        return {"image": torch.from_numpy(np.stack(drawn)), "label": torch.zeros_like(index), "index": index}
-
-
-class _WithOthersContext(ImageDataset):
-    """Has h computed from the next image, cyclically."""
-
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        batch = super().__getitems__(positions)
-        return {**batch, "context_image": batch["other_image"]}
+        return {"image": torch.from_numpy(drawn), "label": torch.zeros_like(index), "index": index}
 
 
 class WorldDataModule(ImageDataModule):
@@ -56,14 +46,11 @@ class WorldDataModule(ImageDataModule):
 
     Args:
         num_test: Images for validation, and as many for the test.
-        kwargs: As for ImageDataModule.
-
-    Attributes:
-        must_fail: Whether a model that passes here is wrong.
     """
 
     num_classes = 1
-    must_fail = False
+    entropy: float  # H(x), nats
+    must_fail = False  # whether a model that passes here is wrong
     held_out: type[ImageDataset] = ImageDataset  # what the test is made of
     NOT_IDENTIFYING = (*ImageDataModule.NOT_IDENTIFYING, "num_test")
 
@@ -71,21 +58,11 @@ class WorldDataModule(ImageDataModule):
         super().__init__(batch_size, **kwargs)
         self.num_test = num_test
 
-    @property
-    @abstractmethod
-    def entropy(self) -> float:
-        """H(x), nats."""
-
     @abstractmethod
     def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
-        """log p(x | h) of some of this world's images.
+        """log p(x | h) of some of this world's images, h = encode(x) being the representation that is inverted.
 
-        Args:
-            image: uint8 [N, C, H, W], where `encode` takes its images.
-            encode: The representation that is inverted, h = encode(x).
-
-        Returns:
-            float64 [N] nats, on the CPU.
+        Takes uint8 [N, C, H, W], where `encode` takes its images; returns float64 [N] nats, on the CPU.
 
         Raises:
             ValueError: The truth is not known for such a representation.
@@ -100,12 +77,12 @@ class WorldDataModule(ImageDataModule):
         return torch.cat((image, FreshImages(100, self.draw, 3 * self.seed).first(100)["image"].to(image.device)))
 
     def load(self) -> dict[str, Split]:
-        datasets: dict[str, Split] = {"train": FreshImages(2**20, self.draw, 3 * self.seed)}
-        for k, split in enumerate(("val", "test"), start=1):
-            batch = FreshImages(self.num_test, self.draw, 3 * self.seed + k).first(self.num_test)
-            kind = self.held_out if split == "test" else ImageDataset
-            datasets[split] = kind(batch["image"], batch["label"], batch["index"], with_other=split == "test")
-        return datasets
+        val, test = (FreshImages(self.num_test, self.draw, 3 * self.seed + k).first(self.num_test) for k in (1, 2))
+        return {
+            "train": FreshImages(2**20, self.draw, 3 * self.seed),
+            "val": ImageDataset(val["image"], val["label"], val["index"]),
+            "test": self.held_out(test["image"], test["label"], test["index"], with_other=True),
+        }
 
 
 class BitDropDataModule(WorldDataModule):
@@ -116,7 +93,6 @@ class BitDropDataModule(WorldDataModule):
     Args:
         side: Height and width.
         num_bits: B, 1 to 8.
-        kwargs: As for WorldDataModule.
     """
 
     name = "bit_drop"
@@ -127,10 +103,7 @@ class BitDropDataModule(WorldDataModule):
             raise ValueError(f"num_bits {num_bits} must be 1 to 8")
         self.side, self.num_bits = side, num_bits
         self.image_shape = (1, side, side)
-
-    @property
-    def entropy(self) -> float:
-        return self.num_bits * math.prod(self.image_shape) * math.log(2)
+        self.entropy = num_bits * side**2 * math.log(2)
 
     def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
         """Minus the sum over pixels of ln(how many levels give h there what this one gives it).
@@ -160,14 +133,19 @@ class BitDropDataModule(WorldDataModule):
         return level << np.uint8(8 - self.num_bits)
 
 
+class _WithOthersContext(ImageDataset):
+    """Has h computed from the next image, cyclically."""
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        batch = super().__getitems__(positions)
+        return {**batch, "context_image": batch["other_image"]}
+
+
 class ShuffledDataModule(BitDropDataModule):
     """The negative control: bit drop, but in the test, and only there, h is that of another image.
 
     It is scored against bit drop's own log p(x | h) and must fail: as h says nothing of x, the cross-entropy of any
     model is at least H(x), with no upper limit.
-
-    Args:
-        kwargs: As for BitDropDataModule.
     """
 
     name = "shuffled"
@@ -184,7 +162,6 @@ class MarkovDataModule(WorldDataModule):
     Args:
         side: Height and width.
         flip: q, in (0, 1).
-        kwargs: As for WorldDataModule.
     """
 
     name = "markov"
@@ -195,10 +172,7 @@ class MarkovDataModule(WorldDataModule):
             raise ValueError(f"flip {flip} is not a probability between 0 and 1; give one, as 0.15")
         self.side, self.flip = side, flip
         self.image_shape = (1, side, side)
-
-    @property
-    def entropy(self) -> float:
-        return math.log(2) + (math.prod(self.image_shape) - 1) * float(entr(self.flip) + entr(1 - self.flip))
+        self.entropy = math.log(2) + (side**2 - 1) * float(entr(flip) + entr(1 - flip))
 
     def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
         """log p(x) - log p(x_S), where h tells as much as the pixels S.
@@ -206,7 +180,7 @@ class MarkovDataModule(WorldDataModule):
         S are the pixels that change h of the first image. That h is a function of them, and they of h, is checked with
         these and other images.
         """
-        every = torch.arange(math.prod(self.image_shape))
+        every = torch.arange(self.side**2)
         one_pixel = torch.eye(len(every), dtype=torch.uint8, device=image.device).view(-1, *self.image_shape) * 128
         images = torch.cat((self.with_more(image), image[:1] ^ one_pixel))
         h = encode(images).flatten(1)
@@ -236,13 +210,11 @@ class MarkovDataModule(WorldDataModule):
         return log_prob
 
     def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
-        flips = generator.random(math.prod(self.image_shape)) < self.flip
+        flips = generator.random(self.side**2) < self.flip
         flips[0] = generator.random() < 0.5
-        level = np.logical_xor.accumulate(flips).astype(np.uint8) << np.uint8(7)
-        return level.reshape(self.image_shape)
+        return (np.logical_xor.accumulate(flips).astype(np.uint8) << np.uint8(7)).reshape(self.image_shape)
 
 
 def row_numbers(rows: Tensor) -> Tensor:
     """A number from 0 for each of some rows [N, K], K >= 0, which equal rows share: int64 [N]."""
-    number: Tensor = F.pad(rows, (0, 1)).unique(dim=0, return_inverse=True)[1]  # it takes no rows without columns
-    return number
+    return F.pad(rows, (0, 1)).unique(dim=0, return_inverse=True)[1]  # it takes no rows without columns

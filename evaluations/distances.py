@@ -17,13 +17,7 @@ from evaluations.information import mean_and_standard_error, ratio_of_means
 NUM_SHOWN = 6  # of each kind beside an input (Nash et al. 2019, fig 2)
 
 
-def nearest(
-    queries: Tensor,
-    rows: Tensor | np.ndarray,
-    k: int,
-    progress: str = "nearest neighbours",
-    chunk_bytes: int = 2**22,
-) -> tuple[Tensor, Tensor]:
+def nearest(queries: Tensor, rows: Tensor | np.ndarray, k: int, chunk_bytes: int = 2**22) -> tuple[Tensor, Tensor]:
     """The k rows nearest to each query, nearest first, by exhaustive search; of equally near ones the first.
 
     The rows are read once, a chunk at a time, so they may lie on disk. Memory is that of the queries in float64 and a
@@ -31,9 +25,8 @@ def nearest(
 
     Args:
         queries: [M, ...], of any type.
-        rows: [N, ...] of the same shape but for N, of any type; a memory-mapped array of a training set's h, say.
+        rows: [N, ...], of any type; a memory-mapped array of a training set's h, say.
         k: At most N.
-        progress: The title of the bar that shows where the search takes more than 5 seconds.
         chunk_bytes: Of one chunk of rows, and of its distances to the queries, in float64.
 
     Returns:
@@ -48,7 +41,7 @@ def nearest(
     size = max(1, chunk_bytes // (8 * max(flat.shape)))
     distances = torch.empty(len(flat), 0, dtype=torch.float64)
     indices = torch.empty(len(flat), 0, dtype=torch.int64)
-    for start in tqdm(range(0, len(rows), size), progress, unit="chunk", delay=5, leave=False):
+    for start in tqdm(range(0, len(rows), size), "nearest neighbours", unit="chunk", delay=5, leave=False):
         found = _distances(flat, as_rows(rows[start : start + size]))  # [M, size]
         found_indices = torch.arange(start, start + found.shape[1]).expand_as(found)
         # Stable, with the earlier rows ahead: of equals the first stays.
@@ -59,12 +52,7 @@ def nearest(
 
 
 def sample_distances(h: Tensor, h_samples: Iterable[Tensor]) -> Tensor:
-    """Of each image to each of its own samples, float64 [M, S].
-
-    Args:
-        h: Raw h of M images, [M, ...].
-        h_samples: Raw h of S samples of each, [M, S, ...], or image by image.
-    """
+    """Of each image's h [M, ...] to that of each of its own samples [M, S, ...], or image by image; float64 [M, S]."""
     return torch.cat([_distances(as_rows(one[None]), as_rows(its)) for one, its in zip(h, h_samples, strict=True)])
 
 
@@ -81,8 +69,7 @@ def table_1(
 
     Args:
         one_nn: Of each image to its nearest training image, [M], from `nearest`.
-        h: Raw h of the images, [M, ...].
-        h_samples: Raw h of S samples of each, [M, S, ...], or image by image.
+        h, h_samples: Raw h of the images, [M, ...], and of S samples of each, [M, S, ...], or image by image.
         agrees: Whether a sample gets the class of its input, [M, S]; None where no layer gives classes.
 
     Returns:
@@ -110,18 +97,11 @@ def most_different_samples(
 ) -> tuple[Tensor, Tensor]:
     """What a layer is most blind to: of the samples within a radius of h, the k that differ most in pixels.
 
-    There are fewer than k, or none, where fewer lie within the radius.
-
-    Args:
-        image: The input, uint8 [C, H, W].
-        samples: Drawn for it, uint8 [S, C, H, W].
-        h: Raw h of the input, [...].
-        h_samples: Raw h of the samples, [S, ...].
-        radius: The distance of h to the nearest training image's; samples at this distance count.
-        k: How many.
+    The image is uint8 [C, H, W], samples [S, C, H, W], and h of these [...] and [S, ...]. The radius is the distance
+    to h of the nearest training image; samples at this distance count.
 
     Returns:
-        Distances to the input in pixels, falling, float64 [k or fewer], and positions among the samples.
+        Distances to the image in pixels, falling, float64 [k or fewer], and positions among the samples.
     """
     (distances,) = sample_distances(h[None], h_samples[None])
     (pixel_distances,) = sample_distances(image[None], samples[None])
@@ -131,57 +111,41 @@ def most_different_samples(
 
 
 def neighbours(
-    images: Tensor,
-    samples: Tensor,
-    h: Tensor,
-    h_samples: Iterable[Tensor],
-    training: Tensor,
-    h_training: Tensor | np.ndarray,
-    space: Literal["layer", "pixels"],
-    num_shown: int = NUM_SHOWN,
-) -> dict[str, np.ndarray]:
+    images: Tensor, samples: Tensor, h: Tensor, h_samples: Iterable[Tensor], training: Tensor,
+    h_training: Tensor | np.ndarray, space: Literal["layer", "pixels"],
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Fig 2 (Nash et al. 2019): of each input the nearest samples and training images, by h or by pixels.
 
     And of the samples that are as near by h as the nearest training image, those that differ most in pixels. Where
     there are fewer, the rest is black, at distance nan.
 
     Args:
-        images: The inputs, uint8 [Q, C, H, W].
-        samples: Of each, uint8 [Q, S, C, H, W].
-        h: Raw h of the inputs, [Q, ...].
-        h_samples: Of their samples, [Q, S, ...], or input by input.
-        training: Among which neighbours are sought, uint8 [N, C, H, W].
-        h_training: Raw h of these, [N, ...].
+        images, h: The inputs, uint8 [Q, C, H, W], and their raw h, [Q, ...].
+        samples, h_samples: Of each, uint8 [Q, S, C, H, W] and [Q, S, ...], or input by input.
+        training, h_training: Among which neighbours are sought, uint8 [N, C, H, W] and [N, ...].
         space: In which samples and training images are nearest.
-        num_shown: K of each, at most S and N.
 
     Returns:
-        By name, inputs; samples, training and blind uint8 [Q, K, C, H, W]; sample_distances, training_distances and
-        blind_distances [Q, K]; num_samples; space.
+        What `evaluations.figures.nearest_grid` shows, K = NUM_SHOWN of each, and num_samples, S.
     """
-    to_training, rows = nearest(h, h_training, num_shown)
+    to_training, rows = nearest(h, h_training, NUM_SHOWN)
     radius = to_training[:, 0]
     if space == "pixels":
-        to_training, rows = nearest(images, training, num_shown)
-    shown = torch.zeros(2, len(images), num_shown, *images.shape[1:], dtype=torch.uint8)  # the closest, and the blind
+        to_training, rows = nearest(images, training, NUM_SHOWN)
+    shown = torch.zeros(2, len(images), NUM_SHOWN, *images.shape[1:], dtype=torch.uint8)  # the closest, and the blind
     distances = torch.full(shown.shape[:3], torch.nan, dtype=torch.float64)
     for i, (its, h_its) in enumerate(zip(samples, h_samples, strict=True)):
         one, those = (h[i], h_its) if space == "layer" else (images[i], its)
-        (near,), (closest,) = nearest(one[None], those, num_shown)
-        far, blind = most_different_samples(images[i], its, h[i], h_its, radius[i].item(), num_shown)
+        (near,), (closest,) = nearest(one[None], those, NUM_SHOWN)
+        far, blind = most_different_samples(images[i], its, h[i], h_its, radius[i].item(), NUM_SHOWN)
         for k, (values, indices) in enumerate(((near, closest), (far, blind))):
             shown[k, i, : len(indices)], distances[k, i, : len(indices)] = its[indices], values
     return {
-        "inputs": images.numpy(),
-        "samples": shown[0].numpy(),
-        "sample_distances": distances[0].numpy(),
-        "training": training[rows].cpu().numpy(),
-        "training_distances": to_training.numpy(),
-        "blind": shown[1].numpy(),
-        "blind_distances": distances[1].numpy(),
-        "num_samples": np.array(samples.shape[1]),
-        "space": np.array(space),
-    }
+        "inputs": images.numpy(), "num_samples": np.array(samples.shape[1]), "space": np.array(space),
+        "samples": shown[0].numpy(), "sample_distances": distances[0].numpy(),
+        "training": training[rows].cpu().numpy(), "training_distances": to_training.numpy(),
+        "blind": shown[1].numpy(), "blind_distances": distances[1].numpy(),
+    }  # fmt: skip
 
 
 def as_rows(values: Tensor | np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ Each takes raw h of N images, [N, ...], and no other knowledge; none says what o
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ RELATIVE_NOISE = 0.1  # standard deviation of the noise of the kernel density bo
 NUM_NEIGHBOURS = 3
 SMALLEST = 1e-10  # added to a neighbour's distance, in the units of h
 DISTANCES_MEGABYTES = 128  # of distances between images at once
+DIMENSIONS = (1, 2, 4, 8, 16, 32, 64, 128, 256)  # in which estimates stand beside the truth
 
 
 class Breakdown(NamedTuple):
@@ -38,11 +39,7 @@ def binned_information(h: Tensor, num_bins: int = NUM_BINS) -> float:
     """I(x; binned h) = H(binned h), nats, by counting patterns (Nash et al. 2019, eq. 12; Shwartz-Ziv and Tishby 2017).
 
     Bins are equally wide between each unit's own smallest and largest value, so that they fit unbounded activations.
-    It can be no more than ln N, which it reaches as soon as all patterns differ.
-
-    Args:
-        h: [N, ...].
-        num_bins: Of every unit; a constant unit has one.
+    A constant unit has one. It can be no more than ln N, which it reaches as soon as all patterns differ.
     """
     flat = as_rows(h)
     low, high = flat.min(0), flat.max(0)
@@ -60,13 +57,9 @@ def kernel_density_bounds(h: Tensor, noise_variance: float) -> tuple[float, floa
     p(h + noise) is a mixture of N Gaussians, and its entropy less that of the noise lies between
     -mean_i ln mean_j exp(-D(i, j)) for D the Bhattacharyya distance, |h_i - h_j|^2 / 8 variance, and for D the
     Kullback-Leibler divergence, |h_i - h_j|^2 / 2 variance: the kernel density estimate of Nash et al. 2019, eq. 2.
-    Both are between 0 and ln N, whatever is true of images beyond these.
-
-    Args:
-        h: [N, ...].
-        noise_variance: Of the Gaussian noise on every unit.
+    Both are between 0 and ln N, whatever is true of images beyond these. The noise is Gaussian, on every unit.
     """
-    return _bounds(_over_distances(as_rows(h), _log_densities(noise_variance)))
+    return _bounds([_log_densities(squares, noise_variance) for _, squares in _over_distances(as_rows(h))])
 
 
 def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
@@ -82,15 +75,12 @@ def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
     Where more than k images collide, as where all units of a ReLU layer are off, their distance is 0 and the entropy
     minus infinity; SMALLEST, the epsilon of eq. 13, keeps it finite and very low, and then decides the result.
 
-    Args:
-        h: [N, ...].
-        k: Which neighbour, less than N.
-
     Raises:
-        ValueError: There are no k neighbours.
+        ValueError: k is not less than N.
     """
     flat = as_rows(h)
-    return _entropy(_over_distances(flat, _neighbour_distances(flat, k)), _num_varying(flat), k)
+    distances = [_neighbour_distances(rows, squares, flat, k) for rows, squares in _over_distances(flat)]
+    return _entropy(distances, _num_varying(flat), k)
 
 
 def all_estimates(h: Tensor, network_digest: str) -> list[EstimatorResult]:
@@ -103,35 +93,32 @@ def all_estimates(h: Tensor, network_digest: str) -> list[EstimatorResult]:
     """
     flat = as_rows(h)
     variance = RELATIVE_NOISE**2 * float(flat.var(axis=0).mean())
-    # A layer that gives the same h for all images is one point, under any noise.
-    log_densities, neighbour_distances = _log_densities(variance or 1.0), _neighbour_distances(flat, NUM_NEIGHBOURS)
-
-    def both(squares: np.ndarray, start: int) -> np.ndarray:  # the distances cost most by far, so once for both
-        return np.column_stack([log_densities(squares, start), neighbour_distances(squares, start)])
-
-    found = _over_distances(flat, both)  # [N, 3]
-    lower, upper = _bounds(found[:, :2])
+    log_densities, distances = [], []
+    for rows, squares in _over_distances(flat):  # these cost most by far, so once for both
+        # A layer that gives the same h for all images is one point, under any noise.
+        log_densities.append(_log_densities(squares, variance or 1.0))
+        distances.append(_neighbour_distances(rows, squares, flat, NUM_NEIGHBOURS))
+    lower, upper = _bounds(log_densities)
     num_units = _num_varying(flat)
-    differential = _entropy(found[:, 2], num_units, NUM_NEIGHBOURS)
-    ceiling = math.log(len(flat))
-    noise = {"noise_variance": variance}
+    noise, ceiling = {"noise_variance": variance}, math.log(len(flat))
     neighbour = {"k": NUM_NEIGHBOURS, "smallest": SMALLEST, "num_units": num_units}
+    entropy_of_h = _entropy(distances, num_units, NUM_NEIGHBOURS)
     estimates: list[tuple[str, float, float | None, dict[str, float]]] = [
         ("binning, I(x; binned h)", binned_information(h), ceiling, {"num_bins": NUM_BINS}),
         ("kernel density, lower bound on I(x; h + noise)", lower, ceiling, noise),
         ("kernel density, upper bound on I(x; h + noise)", upper, ceiling, noise),
-        ("nearest neighbours, differential entropy of h", differential, None, neighbour),
+        ("nearest neighbours, differential entropy of h", entropy_of_h, None, neighbour),
     ]
-    about: dict[str, Any] = {"num_images": len(flat), "network_digest": network_digest}
     return [
-        EstimatorResult(estimator=name, estimate_nats=estimate, ceiling_nats=most, parameters=parameters, **about)
+        EstimatorResult(
+            estimator=name, estimate_nats=estimate, ceiling_nats=most, parameters=parameters, num_images=len(flat),
+            network_digest=network_digest,
+        )
         for name, estimate, most, parameters in estimates
-    ]
+    ]  # fmt: skip
 
 
-def breakdown(
-    dimensions: Sequence[int] = (1, 2, 4, 8, 16, 32, 64, 128, 256), num_samples: int = 2000, seed: int = 0
-) -> list[Breakdown]:
+def breakdown(dimensions: Sequence[int] = DIMENSIONS, num_samples: int = 2000) -> list[Breakdown]:
     """Estimates beside the truth, nats, as the dimension d of h grows and the number of samples does not.
 
     All are asked of d standard normal variables, with the settings of `all_estimates`. The truth for binning is the sum
@@ -139,7 +126,7 @@ def breakdown(
     d/2 ln(1 + 1 / variance of the noise); for nearest neighbours, d/2 ln(2 pi e).
     """
     variance = RELATIVE_NOISE**2
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     rows = []
     for d in dimensions:
         h = torch.randn(num_samples, d, generator=generator, dtype=torch.float64)
@@ -157,61 +144,41 @@ def breakdown(
     return rows
 
 
-def breaks_down_at(rows: Sequence[Breakdown], estimator: str, tolerance: float = 1.0) -> int | None:
-    """The smallest dimension from which on an estimator is always further off than the tolerance; None if it is not.
+def breaks_down_at(rows: Sequence[Breakdown], estimator: str) -> int | None:
+    """The smallest dimension from which on an estimator is always more than a nat off; None if it is not.
 
-    Args:
-        rows: Of `breakdown`.
-        estimator: By name.
-        tolerance: Nats. A share of the truth would depend on the units of h, where that is a differential entropy.
+    A share of the truth would depend on the units of h, where that is a differential entropy.
     """
-    mine = sorted((row for row in rows if row.estimator == estimator), key=lambda row: row.dimension)
     found = None
-    for row in mine:
-        off = abs(row.estimate_nats - row.truth_nats) > tolerance
-        found = (found or row.dimension) if off else None
+    for row in sorted((row for row in rows if row.estimator == estimator), key=lambda row: row.dimension):
+        found = (found or row.dimension) if abs(row.estimate_nats - row.truth_nats) > 1 else None
     return found
 
 
-def _over_distances(flat: np.ndarray, reduce: Callable[[np.ndarray, int], np.ndarray]) -> np.ndarray:
-    """What `reduce` makes of some rows' squared distances to all rows [rows, N] and the first row's number; for all N.
-
-    The rows are centred, as |a|^2 + |b|^2 - 2 a.b loses what is small beside |a|^2.
-    """
-    parts = pairwise_distances_chunked(
-        flat - flat.mean(axis=0),
-        reduce_func=reduce,
-        metric="euclidean",
-        squared=True,
-        working_memory=DISTANCES_MEGABYTES,
-    )
-    return np.concatenate(list(parts))
+def _over_distances(flat: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Some rows after others, [n, D], with their squared distances to all rows, [n, N]."""
+    start, centred = 0, flat - flat.mean(axis=0)  # as |a|^2 + |b|^2 - 2 a.b loses what is small beside |a|^2
+    for squares in pairwise_distances_chunked(centred, squared=True, working_memory=DISTANCES_MEGABYTES):
+        yield flat[start : start + len(squares)], squares
+        start += len(squares)
 
 
-def _log_densities(noise_variance: float) -> Callable[[np.ndarray, int], np.ndarray]:
-    """ln sum_j exp(-D(i, j)) for both divergences, [rows, 2]; at least 0, as D(i, i) is 0."""
-
-    def reduce(squares: np.ndarray, start: int) -> np.ndarray:
-        sums = [np.exp(squares / (-factor * noise_variance)).sum(axis=1) for factor in (8, 2)]
-        return np.log(np.column_stack(sums))
-
-    return reduce
+def _log_densities(squares: np.ndarray, noise_variance: float) -> np.ndarray:
+    """ln sum_j exp(-D(i, j)) for both divergences, [n, 2]; at least 0, as D(i, i) is 0."""
+    return np.log(np.column_stack([np.exp(squares / (-factor * noise_variance)).sum(axis=1) for factor in (8, 2)]))
 
 
-def _neighbour_distances(flat: np.ndarray, k: int) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Of each row to its k-th neighbour, [rows]: chosen by the squares, then taken exactly, so that equals are at 0."""
+def _neighbour_distances(rows: np.ndarray, squares: np.ndarray, flat: np.ndarray, k: int) -> np.ndarray:
+    """To the k-th neighbour, [n]: chosen by the squares, then taken exactly, so that equals are at 0."""
     if k >= len(flat):
         raise ValueError(f"no neighbour number {k} among {len(flat)} images; give at least {k + 1} images")
-
-    def reduce(squares: np.ndarray, start: int) -> np.ndarray:
-        neighbours = squares.argpartition(k, axis=1)[:, k]  # a row itself comes first
-        return np.linalg.norm(flat[start : start + len(squares)] - flat[neighbours], axis=1)
-
-    return reduce
+    neighbours = squares.argpartition(k, axis=1)[:, k]  # a row itself comes first
+    return np.linalg.norm(rows - flat[neighbours], axis=1)
 
 
-def _bounds(log_densities: np.ndarray) -> tuple[float, float]:
-    lower, upper = (math.log(len(log_densities)) - log_densities.mean(axis=0)).clip(min=0)  # rounding
+def _bounds(log_densities: Sequence[np.ndarray]) -> tuple[float, float]:
+    found = np.concatenate(log_densities)
+    lower, upper = (math.log(len(found)) - found.mean(axis=0)).clip(min=0)  # rounding
     return float(lower), float(upper)
 
 
@@ -220,9 +187,10 @@ def _num_varying(flat: np.ndarray) -> int:
     return int((flat != flat[0]).any(axis=0).sum())
 
 
-def _entropy(distances: np.ndarray, num_units: int, k: int) -> float:
-    """Eq. 13-14 of distances [N] to the k-th neighbour among N rows."""
+def _entropy(neighbour_distances: Sequence[np.ndarray], num_units: int, k: int) -> float:
+    """Eq. 13-14 of distances to the k-th neighbour among N rows."""
     if num_units == 0:
         return 0.0
+    distances = np.concatenate(neighbour_distances)
     unit_ball = num_units / 2 * math.log(math.pi) - gammaln(num_units / 2 + 1)
     return float(num_units * np.log(distances + SMALLEST).mean() + unit_ball + digamma(len(distances)) - digamma(k))

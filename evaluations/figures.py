@@ -32,12 +32,7 @@ def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate
 
 
 def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:
-    """Images in rows of ten, each under its label.
-
-    Args:
-        images: uint8 [N, C, H, W].
-        labels: N.
-    """
+    """Images uint8 [N, C, H, W] in rows of ten, each under its label."""
     num_rows = -(-len(images) // 10)
     figure = Figure(figsize=(10, 1.2 * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, 10, squeeze=False)
@@ -50,12 +45,7 @@ def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:
 
 
 def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure:
-    """Inputs, then for every layer its draws or its mean, side by side (Nash et al. 2019, fig 1).
-
-    Args:
-        inputs: uint8 [N, C, H, W].
-        columns: uint8 [N, M, C, H, W] by title, M of each its own.
-    """
+    """Inputs uint8 [N, C, H, W], then by title draws or means, [N, M, C, H, W], M of each (Nash et al. 2019, fig 1)."""
     widths = [1, *(images.shape[1] for images in columns.values())]
     titles = [wrap(title, 15 * n, break_long_words=False) for title, n in zip(["input", *columns], widths, strict=True)]
     room = 0.25 + 0.15 * max(map(len, titles))
@@ -64,7 +54,9 @@ def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure
     for column, (title, images) in enumerate(zip(titles, [inputs[:, None], *columns.values()], strict=True)):
         axes[0, column].set_title("\n".join(title), fontsize=9)
         for axis, row in zip(axes[:, column], images, strict=True):
-            _show(axis, np.concatenate(_spaced(row), axis=2))
+            # Side by side, with a white line of two pixels between.
+            padded = np.pad(row, [(0, 0), (0, 0), (0, 0), (0, 2)], constant_values=255)
+            _show(axis, np.concatenate(padded, axis=2)[..., :-2])
     return figure
 
 
@@ -78,46 +70,38 @@ def nearest_grid(arrays: Mapping[str, np.ndarray], layer: str) -> Figure:
         layer: Whose representation it is.
     """
     space = layer if str(arrays.get("space", "layer")) == "layer" else "pixels"
-    kinds = {
-        "samples": (f"nearest samples by {space}", "sample_distances"),
-        "training": (f"nearest training images by {space}", "training_distances"),
-        "blind": (f"as near by {layer}, most different in pixels", "blind_distances"),
-    }
+    kinds = (
+        ("samples", "sample_distances", f"nearest samples by {space}"),
+        ("training", "training_distances", f"nearest training images by {space}"),
+        ("blind", "blind_distances", f"as near by {layer}, most different in pixels"),
+    )
     num_queries, num_shown = arrays["samples"].shape[:2]
     height = 4.2 * num_queries
     figure = Figure(figsize=(1.1 * (1 + num_shown), height))
     # Not "constrained", which takes a title's width for its column's.
     place = {"left": 0.01, "right": 0.99, "top": 1 - 0.25 / height, "bottom": 0.25 / height}
-    axes = figure.subplots(
-        3 * num_queries, 1 + num_shown, squeeze=False, gridspec_kw={**place, "wspace": 0.06, "hspace": 0.38}
-    )
-    for query in range(num_queries):
-        for k, (name, (title, distances)) in enumerate(kinds.items()):
-            row = axes[3 * query + k]
-            row[0].set_axis_off()
-            for axis, image, distance in zip(row[1:], arrays[name][query], arrays[distances][query], strict=True):
-                if np.isnan(distance):
-                    axis.set_axis_off()
-                    continue
-                _show(axis, image)
-                axis.text(0.5, -0.02, f"{distance:.3g}", fontsize=8, ha="center", va="top", transform=axis.transAxes)
-            none = np.isnan(arrays[distances][query]).all()
-            row[1].set_title(f"{title}: none" if none else title, fontsize=8, loc="left")
-        _show(axes[3 * query, 0], arrays["inputs"][query])
-        axes[3 * query, 0].set_title("input", fontsize=8)
+    grid = {**place, "wspace": 0.06, "hspace": 0.38}
+    axes = figure.subplots(3 * num_queries, 1 + num_shown, squeeze=False, gridspec_kw=grid)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for query, rows in enumerate(axes.reshape(num_queries, 3, -1)):
+        for row, (images, distances, title) in zip(rows, kinds, strict=True):
+            far = arrays[distances][query]
+            for axis, image, distance in zip(row[1:], arrays[images][query], far, strict=True):
+                if not np.isnan(distance):
+                    _show(axis, image)
+                    axis.text(0.5, -0.02, f"{distance:.3g}", size=8, ha="center", va="top", transform=axis.transAxes)
+            row[1].set_title(f"{title}: none" if np.isnan(far).all() else title, fontsize=8, loc="left")
+        _show(rows[0, 0], arrays["inputs"][query])
+        rows[0, 0].set_title("input", fontsize=8)
     return figure
 
 
 def information_maps(mean: np.ndarray, images: np.ndarray, maps: np.ndarray, layer: str) -> Figure:
-    """Where h informs: the mean map, then single images beside theirs, red where h helps and blue where it misleads.
+    """Where a layer's h informs: the mean map [H, W], then images uint8 [K, C, H, W] above theirs [K, H, W], nats.
 
-    The mean has a scale of its own, a single image's values being many times larger; these share theirs.
-
-    Args:
-        mean: Over all images, [H, W] nats.
-        images: uint8 [K, C, H, W].
-        maps: Of these images, [K, H, W] nats.
-        layer: Whose representation it is.
+    Red is where h helps and blue where it misleads. The mean over all images has a scale of its own, a single image's
+    values being many times larger; these share theirs.
     """
     figure = Figure(figsize=(2.2 * (1 + len(images)), 4.6), layout="constrained")
     axes = figure.subplots(2, 1 + len(images))
@@ -141,9 +125,3 @@ def _show(axis: Axes, image: np.ndarray) -> None:
     """One image uint8 [C, H, W]."""
     axis.imshow(image.transpose(1, 2, 0), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axis.set_axis_off()
-
-
-def _spaced(images: np.ndarray) -> list[np.ndarray]:
-    """Images with a white line of two pixels between."""
-    line = np.full((*images.shape[1:3], 2), 255, dtype=np.uint8)
-    return [part for image in images for part in (line, image)][1:]

@@ -20,14 +20,6 @@ class Estimate(NamedTuple):
     high: float
 
 
-class Rise(NamedTuple):
-    """A layer whose NCE is above that of a layer that it is a function of, and by how much, nats."""
-
-    earlier: str
-    later: str
-    difference: Estimate
-
-
 def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
     """Of [N] values, the mean and the standard error of the mean; nan for the latter where N is 1."""
     values = values.double()
@@ -45,10 +37,7 @@ def ratio_of_means(a: Tensor, b: Tensor) -> tuple[float, float]:
 def paired_difference(a: Tensor, b: Tensor, seed: int = 0) -> Estimate:
     """The mean of a - b, paired: what the images have in common cancels.
 
-    Args:
-        a: log p of each image under one model, [N] nats, N at least 2.
-        b: Under the other, of the same images in the same order.
-        seed: Of the bootstrap.
+    Both are [N] nats, log p of the same images in the same order, each under one model; the seed is the bootstrap's.
     """
     difference = a.double() - b.double()
     interval = _interval(lambda d, axis: d.mean(axis), (difference,), seed)
@@ -59,46 +48,35 @@ def information_estimate(log_prob_given_h: Tensor, log_prob: Tensor) -> Estimate
     """Estimate I(x; h) from two models' log-probabilities of the same images (Nash et al. 2019, section 4.1).
 
     An estimate, not a bound: E[log q(x | h) - log q(x)] = I(x; h) - KL of the conditional + KL of the unconditional
-    model, so a poor q(x) inflates it.
-
-    Args:
-        log_prob_given_h: Of each image given its representation, [N] nats.
-        log_prob: Of the same images, in the same order, unconditionally, [N] nats.
+    model, so a poor q(x) inflates it. Arguments are as for `paired_difference`.
     """
     return paired_difference(log_prob_given_h, log_prob)
 
 
-def relative_nce(log_prob: Tensor, reference: Tensor, seed: int = 0) -> Estimate:
-    """NCE / abs(NCE of a reference layer) (Nash et al. 2019, fig 5a takes the first), both from the same images.
+def relative_nce(log_prob: Tensor, reference: Tensor) -> Estimate:
+    """NCE / abs(NCE of a reference layer) (Nash et al. 2019, fig 5a takes the first).
 
-    The standard error is the delta method's for the ratio of two paired means.
-
-    Args:
-        log_prob: [N] nats, N at least 2.
-        reference: Of the same images in the same order, [N] nats.
-        seed: Of the bootstrap.
+    The standard error is the delta method's. Arguments are as for `paired_difference`.
     """
     a, b = log_prob.double(), reference.double()
     ratio, error = ratio_of_means(a, b * b.mean().sign())
-    interval = _interval(lambda x, y, axis: x.mean(axis) / abs(y.mean(axis)), (a, b), seed)
+    interval = _interval(lambda x, y, axis: x.mean(axis) / abs(y.mean(axis)), (a, b))
     return Estimate(ratio, error, *interval)
 
 
-def data_processing_rises(log_probs: dict[str, Tensor]) -> list[Rise]:
-    """Where NCE rises from a layer to a function of it by more than two paired standard errors.
+def data_processing_rises(log_probs: dict[str, Tensor]) -> dict[tuple[str, str], Estimate]:
+    """By how much NCE rises, nats, from an (earlier, later) layer to a function of it, where it does.
 
-    I(x; h) cannot rise (the data processing inequality), so there the earlier layer's inverter is too weak.
-
-    Args:
-        log_probs: Of the same images in the same order, [N] nats each, by layer from the input to the output.
+    I(x; h) cannot rise (the data processing inequality), so there the earlier layer's inverter is too weak. What is
+    given is [N] nats each, of the same images in the same order, by layer from the input to the output.
     """
     pairs = combinations(log_probs, 2)
-    rises = [Rise(first, later, paired_difference(log_probs[later], log_probs[first])) for first, later in pairs]
-    return [rise for rise in rises if is_rise(rise.difference)]
+    differences = {pair: paired_difference(log_probs[pair[1]], log_probs[pair[0]]) for pair in pairs}
+    return {pair: difference for pair, difference in differences.items() if is_rise(difference)}
 
 
 def is_rise(difference: Estimate) -> bool:
-    """Whether it is above 0 by more than two standard errors."""
+    """Whether it is above 0 by more than two paired standard errors."""
     return difference.mean > 2 * difference.standard_error
 
 
@@ -108,15 +86,11 @@ def information_map(per_pixel_given_h: Tensor, per_pixel: Tensor) -> Tensor:
     By the chain rule it sums to log p(x | h) - log p(x) of each image, and its mean over images to the estimate of
     I(x; h). A pixel's value is what h adds to the pixels before it in raster order, so the map is a map of where
     information enters in that order, and not of the whole that h knows about a pixel.
-
-    Args:
-        per_pixel_given_h: log p(x_i | x_<i, h), [N, H, W] nats.
-        per_pixel: log p(x_i | x_<i) of the same images in the same order, [N, H, W] nats.
     """
     return per_pixel_given_h.double() - per_pixel.double()
 
 
-def _interval(statistic: object, samples: tuple[Tensor, ...], seed: int) -> tuple[float, float]:
+def _interval(statistic: object, samples: tuple[Tensor, ...], seed: int = 0) -> tuple[float, float]:
     """The 95 % percentile bootstrap interval of a statistic of paired samples."""
     values = tuple(sample.numpy() for sample in samples)
     if len(values[0]) < 2:

@@ -10,12 +10,7 @@ def compared(exact_log_prob: Tensor, log_prob: Tensor, entropy: float, must_fail
     """A model beside the truth on the same test images: the excess is the mean of log p - log q.
 
     It passes where -4 standard errors <= excess <= 0.02 H(x). Below that is a leak: the model knows what it cannot.
-
-    Args:
-        exact_log_prob: log p(x | h), [N] nats.
-        log_prob: The model's, [N] nats.
-        entropy: H(x), nats.
-        must_fail: Whether the world is a negative control.
+    Both are log p(x | h), [N] nats, and the entropy is H(x), nats. A negative control must fail.
     """
     excess, error = mean_and_standard_error(exact_log_prob.double() - log_prob.double())
     return WorldResult(

@@ -1,10 +1,16 @@
 """What tests and measurements found, as results.json, distances.json and estimators.json hold it."""
 
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Literal, Self, cast, get_args, get_origin
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,19 +18,13 @@ class Row:
     """Values that are written as an object of JSON, and read from it."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; nan, which JSON has not, becomes None."""
+        """Plain values; nan becomes None."""
         return asdict(self, dict_factory=lambda pairs: {k: v if v == v else None for k, v in pairs})  # nan != nan
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:
         """Raises ValueError where a field is missing or has a value of another type. Other keys are not read."""
-        values = {}
-        for field in fields(cls):
-            if field.name in row:
-                values[field.name] = _typed(field.name, field.type, row[field.name])
-            elif field.default is MISSING:
-                raise ValueError(f"there is no {field.name} in it")
-        return cls(**values)
+        return _read(cls, row)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Published(Row):
 
     Attributes:
         accuracy: Per cent.
-        im_s_ratio, im_nn_ratio: IM-S / 1NN and IM-NN / 1NN, which do not depend on the scale of the activations.
+        im_s_ratio, im_nn_ratio: IM-S / 1NN and IM-NN / 1NN.
         note: Which ones they are, where the experiment is not quite the paper's: "those of MNIST".
     """
 
@@ -69,8 +69,8 @@ class TestResult(Row, ABC):
 
     def summary(self) -> str:
         """In a few lines, for people."""
-        lines = [f"{self.name}, {self.num_images} test images", *self._lines(), f"checkpoint      {self.checkpoint}"]
-        return "\n  ".join(lines)
+        about = f"{self.name}, {self.num_images} test images"
+        return "\n  ".join([about, *self._lines(), f"checkpoint      {self.checkpoint}"])
 
     @abstractmethod
     def _lines(self) -> list[str]: ...
@@ -81,8 +81,8 @@ class ClassifierResult(TestResult):
     """The accuracy of a classifier, a share."""
 
     kind: Literal["classifier"] = "classifier"
-    accuracy: float
-    accuracy_se: float
+    accuracy: Number
+    accuracy_se: Number
 
     def _lines(self) -> list[str]:
         return [f"accuracy        {self.accuracy:.2%} (standard error {self.accuracy_se:.2%})"]
@@ -92,10 +92,10 @@ class ClassifierResult(TestResult):
 class WorldResult(Row):
     """How far a model is from the truth, where that is known, and whether it may be. A negative control must fail."""
 
-    entropy_nats: float
-    exact_nce_nats: float
-    excess_nats: float
-    excess_nats_se: float
+    entropy_nats: Number
+    exact_nce_nats: Number
+    excess_nats: Number
+    excess_nats_se: Number
     passes: bool
     must_fail: bool
 
@@ -111,7 +111,7 @@ class InverterResult(TestResult):
         point_estimate: Whether it gives the same image for all noise.
         classifier_updates: After how many the network was taken.
         course: The course of the classifier's training that this is a point of (Nash et al. 2019, fig 5b).
-        nce_nats: None for a generator without likelihood, as are the four that follow from it.
+        nce_nats: None for a generator without likelihood, as are the three that follow.
         class_agreement: The share of samples that get the class of their input; None where no layer gives classes.
         num_samples: Of which that is the share.
         world: Where the truth is known.
@@ -139,24 +139,20 @@ class InverterResult(TestResult):
     def _lines(self) -> list[str]:
         lines = []
         if self.nce_nats is not None:
-            error = f"(standard error {self.nce_nats_se:.2f})"
-            lines += [f"NCE             {self.nce_nats:.2f} nats an image {error}"]
+            lines += [f"NCE             {self.nce_nats:.2f} nats an image (standard error {self.nce_nats_se:.2f})"]
             lines += [f"bits/dim        {self.bits_per_dim:.3f}"]
-            if self.shuffled_nce_nats is not None:
-                worse = f"{self.nce_nats - self.shuffled_nce_nats:.2f} worse"
-                lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]
+        if self.nce_nats is not None and self.shuffled_nce_nats is not None:
+            worse = f"{self.nce_nats - self.shuffled_nce_nats:.2f} worse"
+            lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]
         if self.class_agreement is not None:
-            lines += [
-                f"class agreement {self.class_agreement:.1%} of {self.num_samples} samples get the class predicted for "
-                f"their input (standard error {self.class_agreement_se:.1%})"
-            ]
-        if self.world:
-            verdict = "as it must be" if self.world.passes else "outside of what is allowed"
-            lines += [
-                f"known exactly   {self.world.exact_nce_nats:.2f} nats; off by {self.world.excess_nats:.3f} (standard "
-                f"error {self.world.excess_nats_se:.3f}), {verdict}: at most {0.02 * self.world.entropy_nats:.3f}, 2 % "
-                f"of H(x)"
-            ]
+            those = f"{self.num_samples} samples get the class predicted for their input"
+            error = f"(standard error {self.class_agreement_se:.1%})"
+            lines += [f"class agreement {self.class_agreement:.1%} of {those} {error}"]
+        if world := self.world:
+            off = f"off by {world.excess_nats:.3f} (standard error {world.excess_nats_se:.3f})"
+            verdict = "as it must be" if world.passes else "outside of what is allowed"
+            most = f"at most {0.02 * world.entropy_nats:.3f}, 2 % of H(x)"
+            lines += [f"known exactly   {world.exact_nce_nats:.2f} nats; {off}, {verdict}: {most}"]
         return lines
 
 
@@ -186,16 +182,16 @@ class DistancesResult(Measurement):
     seed: int
     num_images: int
     num_samples: int
-    one_nn: float
-    one_nn_se: float
-    im_s: float
-    im_s_se: float
-    im_nn: float
-    im_nn_se: float
-    im_s_ratio: float
-    im_s_ratio_se: float
-    im_nn_ratio: float
-    im_nn_ratio_se: float
+    one_nn: Number
+    one_nn_se: Number
+    im_s: Number
+    im_s_se: Number
+    im_nn: Number
+    im_nn_se: Number
+    im_s_ratio: Number
+    im_s_ratio_se: Number
+    im_nn_ratio: Number
+    im_nn_ratio_se: Number
     unit: str = "mean absolute difference per unit"
     class_agreement: float | None
     class_agreement_se: float | None
@@ -211,45 +207,33 @@ class EstimatorResult(Measurement):
 
     verb = "estimators"
     estimator: str
-    estimate_nats: float
+    estimate_nats: Number
     ceiling_nats: float | None
     parameters: dict
     num_images: int
 
 
 def result_from_json(row: Mapping[str, Any]) -> ClassifierResult | InverterResult:
-    """A test's result by its kind, of version 0.4 too. Raises ValueError where a field is missing or of no use."""
-    kinds: dict[Any, type[ClassifierResult] | type[InverterResult]]
-    kinds = {"classifier": ClassifierResult, "inverter": InverterResult}
-    if row.get("kind") not in kinds:
-        raise ValueError(f"its kind is {row.get('kind')!r}, none of {', '.join(kinds)}")
-    return kinds[row["kind"]].from_json(row if "published" in row else _upgraded(row))
+    """A test's result by its kind, of version 0.4 too. Raises ValueError as `Row.from_json`."""
+    kind = Annotated[ClassifierResult | InverterResult, Field(discriminator="kind")]
+    return _read(kind, row if "published" in row else _upgraded(row))
+
+
+def _read(kind: Any, row: Mapping[str, Any]) -> Any:
+    try:
+        return _reader(kind).validate_json(json.dumps(row), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        given = "" if isinstance(first["input"], dict) else f", not {first['input']!r}"
+        raise ValueError(": ".join([*map(str, first["loc"]), first["msg"] + given])) from error
+
+
+_reader = cache(TypeAdapter)  # making one takes milliseconds, and there are as many rows as runs
 
 
 def _upgraded(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of version 0.4, which left to names what the one who writes a row says of it since. Nothing else does."""
     course = {"updates": "regular", "overfitted": "overfitted"}.get(str(row.get("classifier")).rpartition("_")[2])
-    known = ("entropy_nats", "exact_nce_nats", "excess_nats", "excess_nats_se", "passes")
-    world = {name: row[name] for name in known if name in row} | {"must_fail": row.get("dataset") == "shuffled"}
-    return {
-        "dataset_note": None,
-        "point_estimate": row.get("density") == "MSEDecoder",
-        "course": course,
-        "world": world if "passes" in row else None,
-        **row,
-    }
-
-
-def _typed(name: str, kind: Any, value: Any) -> Any:
-    """A value of JSON as a field of this type holds it. Raises ValueError where it cannot."""
-    kinds = [kind] if get_origin(kind) is Literal else get_args(kind) or [kind]
-    for one in kinds:
-        if type(value) is one or (get_origin(one) is Literal and value in get_args(one)):
-            return value
-        if type(value) is int and one is float:
-            return float(value)
-        if type(value) is dict and is_dataclass(one):
-            return cast(type[Row], one).from_json(value)
-    if value is None and float in kinds:
-        return math.nan
-    raise ValueError(f"its {name} is {value!r}, not {kind.__name__ if isinstance(kind, type) else kind}")
+    world = {**row, "must_fail": row.get("dataset") == "shuffled"} if "passes" in row else None
+    point_estimate = row.get("density") == "MSEDecoder"
+    return {"dataset_note": None, "point_estimate": point_estimate, "course": course, "world": world, **row}

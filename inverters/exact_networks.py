@@ -1,6 +1,7 @@
 """Networks whose layers keep exactly known information, nn.Sequentials of named stages without training.
 
-Each is made from the image's shape and the number of classes, as all networks are, and has no use for the latter.
+Each is made from the image's shape (C, H, W) and the number of classes, as all networks are,
+and has no use for the latter.
 """
 
 import math
@@ -26,13 +27,7 @@ class _TopBits(nn.Module):
 
 
 class TopBits(nn.Sequential):
-    """Its stage `bits` keeps the top b bits of every pixel, [C, H, W]: b = 8 is the identity, b = 0 a constant.
-
-    Args:
-        image_shape: (C, H, W).
-        num_classes: Unused.
-        bits: b.
-    """
+    """Its stage `bits` keeps the top b bits of every pixel, [C, H, W]: b = 8 is the identity, b = 0 a constant."""
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, bits: NonNegativeInt = 1) -> None:
         super().__init__(OrderedDict(bits=_TopBits(bits)))
@@ -52,10 +47,6 @@ class EverySecondPixel(nn.Sequential):
 
     Where a pixel is kept, the first channel is 1 or -1. Where one is lost, the second and the third are what was kept
     just before and just after it in raster order. Everything else is 0.
-
-    Args:
-        image_shape: (1, H, W).
-        num_classes: Unused.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
@@ -63,13 +54,15 @@ class EverySecondPixel(nn.Sequential):
 
 
 class _MatchedFilter(nn.Module):
-    """The best match of binary glyphs [K, S, S], where |x - glyph|^2 is smallest: one-hot [B, K, H, W]."""
+    """The best match of K binary glyphs, where |x - glyph|^2 is smallest: one-hot [B, K, H, W]."""
 
     glyphs: Tensor
 
-    def __init__(self, glyphs: Tensor) -> None:
+    def __init__(self, glyphs: Sequence[str]) -> None:
         super().__init__()
-        self.register_buffer("glyphs", glyphs[:, None].float())
+        side = math.isqrt(len(glyphs[0]))
+        pixels = [[float(pixel) for pixel in glyph] for glyph in glyphs]
+        self.register_buffer("glyphs", torch.tensor(pixels).view(-1, 1, side, side))
 
     def forward(self, x: Tensor) -> Tensor:
         ink = (x > 0).to(x.dtype)
@@ -91,39 +84,24 @@ class _Position(nn.Module):
         return both.amax(dim=1, keepdim=True)
 
 
-def _matched_filter(glyphs: Sequence[str]) -> _MatchedFilter:
-    side = math.isqrt(len(glyphs[0]))
-    return _MatchedFilter(torch.tensor([[int(pixel) for pixel in glyph] for glyph in glyphs]).view(-1, side, side))
-
-
 class GlyphNet(nn.Sequential):
-    """Finds one of K glyphs in an image.
+    """Finds one of K glyphs in an image of one channel.
 
     Stages: `both`, one-hot over glyphs and upper left corners, [K, H, W], and `glyph`, one-hot, [K].
 
     Args:
-        image_shape: (1, H, W).
-        num_classes: Unused.
         glyphs: K square pictures, each its rows one after the other, of 0 and 1.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, glyphs: Sequence[str] = GLYPHS) -> None:
-        super().__init__(OrderedDict(both=_matched_filter(glyphs), glyph=_Glyph()))
+        super().__init__(OrderedDict(both=_MatchedFilter(glyphs), glyph=_Glyph()))
 
 
 class PositionNet(nn.Sequential):
-    """Finds the place of a glyph in an image.
-
-    Stages: `both`, as of GlyphNet, and `position`, one-hot over upper left corners, [1, H, W].
-
-    Args:
-        image_shape: (1, H, W).
-        num_classes: Unused.
-        glyphs: As for GlyphNet.
-    """
+    """Finds the place of a glyph, as GlyphNet its name; the second stage is `position`, one-hot, [1, H, W]."""
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, glyphs: Sequence[str] = GLYPHS) -> None:
-        super().__init__(OrderedDict(both=_matched_filter(glyphs), position=_Position()))
+        super().__init__(OrderedDict(both=_MatchedFilter(glyphs), position=_Position()))
 
 
 class _ReluConv(nn.Module):
@@ -139,8 +117,7 @@ class _ReluConv(nn.Module):
             self.register_buffer(name, (64 * std * torch.randn(shape, generator=generator)).round() / 64)
 
     def forward(self, x: Tensor) -> Tensor:
-        ink = (x > 0).to(x.dtype)
-        return F.conv2d(ink, self.weight, self.bias, stride=2).relu()
+        return F.conv2d((x > 0).to(x.dtype), self.weight, self.bias, stride=2).relu()
 
 
 class _Quantised(nn.Module):
@@ -149,9 +126,8 @@ class _Quantised(nn.Module):
         self.num_levels, self.top = 2**bits, top
 
     def forward(self, h: Tensor) -> Tensor:
-        return torch.floor(h * (self.num_levels / self.top)).clamp(max=self.num_levels - 1) * (
-            self.top / self.num_levels
-        )
+        level = torch.floor(h * (self.num_levels / self.top)).clamp(max=self.num_levels - 1)
+        return level * (self.top / self.num_levels)
 
 
 class ReluNet(nn.Sequential):
@@ -162,8 +138,6 @@ class ReluNet(nn.Sequential):
     have the same h or not whatever the batch and the machine.
 
     Args:
-        image_shape: (C, H, W).
-        num_classes: Unused.
         num_units: K.
         bits: b.
         top: Where the highest level ends, and the values above are cut off; a power of 2.
@@ -180,7 +154,5 @@ class ReluNet(nn.Sequential):
         top: float = 2.0,
         seed: int = 1,
     ) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        super().__init__(
-            OrderedDict(relu=_ReluConv(image_shape[0], num_units, generator), quantised=_Quantised(bits, top))
-        )
+        relu = _ReluConv(image_shape[0], num_units, torch.Generator().manual_seed(seed))
+        super().__init__(OrderedDict(relu=relu, quantised=_Quantised(bits, top)))

@@ -95,16 +95,15 @@ class Inverter(LightningModule):
 
     def context(self, image: Tensor) -> Tensor:
         """h of uint8 images [B, C, H, W] as the density takes it: [B, ...], standardised."""
-        return self._standardised(self.representation(image))
-
-    def _standardised(self, h: Tensor) -> Tensor:
-        return (h - self.context_mean) / self.context_scale
+        return self._batch_context({"image": image})
 
     def _batch_context(self, batch: dict[str, Tensor]) -> Tensor:
         """h of `context_image` where the batch has one, else the raw `h` that it brings along, else that of `image`."""
         if "h" in batch and "context_image" not in batch:
-            return self._standardised(batch["h"].to(self.context_mean.dtype))  # it may be kept in float16
-        return self.context(batch.get("context_image", batch["image"]))
+            h = batch["h"].to(self.context_mean.dtype)  # it may be kept in float16
+        else:
+            h = self.representation(batch.get("context_image", batch["image"]))
+        return (h - self.context_mean) / self.context_scale
 
     def _with_likelihood(self) -> ConditionalDensity:
         if not isinstance(self.density, ConditionalDensity):
@@ -127,11 +126,11 @@ class Inverter(LightningModule):
     def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
         """`log_prob` without gradient, in parts that fit into memory: [B] float64 nats."""
         self._with_likelihood()
-        return self._evaluation_in_parts(batch)["log_prob"]
+        return self.validation_step(batch, 0)["log_prob"]
 
     @torch.no_grad()
-    def _evaluation_in_parts(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The density's `evaluation`, in the largest parts that an accelerator's memory holds.
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """The density's `evaluation`, tensors [B, ...], in the largest parts that an accelerator's memory holds.
 
         On a CPU in parts of 64 images: more leave its caches, and take a quarter longer.
         """
@@ -139,22 +138,22 @@ class Inverter(LightningModule):
         size = min(len(image), 64) if image.device.type == "cpu" else len(image)
         while True:
             size = min(size, self.largest_eval_batch)
-            parts = zip(*(values.split(size) for values in batch.values()), strict=True)
+            split = zip(*(values.split(size) for values in batch.values()), strict=True)
+            parts = [dict(zip(batch, values, strict=True)) for values in split]
             try:
-                found = [self._evaluation(dict(zip(batch, values, strict=True))) for values in parts]
+                found = [self.density.evaluation(part["image"], self._batch_context(part)) for part in parts]
                 return {name: torch.cat([part[name] for part in found]) for name in found[0]}
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
                 self.largest_eval_batch = (size + 1) // 2
 
-    def _evaluation(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.density.evaluation(batch["image"], self._batch_context(batch))
+    test_step = validation_step
 
     def draw_batches(
         self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0, shown: bool = False
     ) -> Iterator[Tensor]:
-        """What `draws`, or `shown`, gives, as it is finished: uint8 [b, C, H, W], all of the first image first."""
+        """What `draws` gives, as it is finished: uint8 [b, C, H, W], all of the first image first."""
         context, make = self.context(image), self.density.shown if shown else self.density.sample
         keys = [(row, draw) for row in range(len(image)) for draw in range(num_draws)]
         batches = [keys[i : i + self.sample_batch_size] for i in range(0, len(keys), self.sample_batch_size)]
@@ -163,7 +162,7 @@ class Inverter(LightningModule):
             with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
                 yield make(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
 
-    def draws(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
+    def draws(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0, shown: bool = False) -> Tensor:
         """Draw from p(x | h) several times for each image, with noise that is a function of (seed, index, draw).
 
         Args:
@@ -171,15 +170,17 @@ class Inverter(LightningModule):
             index: The images' indices in their data set, N.
             num_draws: M.
             seed: Of the noise.
+            shown: Give what people are shown of each: the draw, unless the density has something better.
 
         Returns:
             uint8 [N, M, C, H, W].
         """
-        return _of_each(image, num_draws, self.draw_batches(image, index, num_draws, seed))
+        batches = self.draw_batches(image, index, num_draws, seed, shown)
+        return torch.cat([image.new_empty(0, *image.shape[1:]), *batches]).unflatten(0, (len(image), num_draws))
 
     def shown(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
-        """What people are shown of each image: `draws`, unless the density has something better."""
-        return _of_each(image, num_draws, self.draw_batches(image, index, num_draws, seed, shown=True))
+        """`draws`, as they are shown."""
+        return self.draws(image, index, num_draws, seed, shown=True)
 
     @torch.no_grad()
     def initialise(self, images: Iterable[Tensor], first: Tensor) -> None:
@@ -208,12 +209,6 @@ class Inverter(LightningModule):
         loss = self.density.loss(batch["image"], self._batch_context(batch))
         return {"loss": loss.mean(), **({"log_prob": -loss.detach()} if self.density.by_likelihood else {})}
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """The density's `evaluation` of each image, tensors [B, ...]."""
-        return self._evaluation_in_parts(batch)
-
-    test_step = validation_step
-
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""
         return self.draws(batch["image"], batch["index"].tolist(), num_draws=1)[:, 0]
@@ -239,12 +234,6 @@ class Inverter(LightningModule):
             setattr(self, name, checkpoint.get(name))
 
 
-def _of_each(image: Tensor, num_draws: int, batches: Iterable[Tensor]) -> Tensor:
-    """Batches of `draw_batches`, [b, C, H, W], by image: [N, M, C, H, W]."""
-    drawn = torch.cat([image.new_empty(0, *image.shape[1:]), *batches])
-    return drawn.unflatten(0, (len(image), num_draws))
-
-
 def channel_statistics(contexts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and scale of every channel of h, over images and positions, [K] or [K, 1, 1].
 
@@ -253,18 +242,15 @@ def channel_statistics(contexts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     Args:
         contexts: Batches of raw h, [B, K] or [B, K, H, W].
     """
-    count = 0
-    total = squares = torch.zeros((), dtype=torch.float64)
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for h in contexts:
-        axes = [axis for axis in range(h.ndim) if axis != 1]
-        wide = h.double()
+        axes, wide = [0, *range(2, h.ndim)], h.double()
         count += h[:, 0].numel()
-        total = total + wide.sum(axes)
-        squares = squares + wide.square().sum(axes)
-    shape = [-1] + [1] * (h.ndim - 2)
+        total = total + wide.sum(axes, keepdim=True)  # [1, K] or [1, K, 1, 1]
+        squares = squares + wide.square().sum(axes, keepdim=True)
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0)
     overall = (variance.mean() + mean.var(correction=0)).sqrt()
     scale = torch.maximum(variance.sqrt(), 1e-2 * overall)
     scale = torch.where(scale > 0, scale, 1.0)
-    return mean.view(shape).to(h.dtype), scale.view(shape).to(h.dtype)
+    return mean[0].to(h.dtype), scale[0].to(h.dtype)

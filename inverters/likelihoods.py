@@ -66,8 +66,6 @@ class Categorical(Likelihood):
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         level = x[:, 0].long()
         log_prob = -F.cross_entropy(_wide(params), level // self.step, reduction="none")
-        if self.step == 1:
-            return log_prob
         return torch.where(level % self.step == 0, log_prob, -torch.inf)
 
     def noise(self, uniforms: Tensor) -> Tensor:

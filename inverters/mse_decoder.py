@@ -47,7 +47,7 @@ class MSEDecoder(AutoregressiveDensity):
 
     Args:
         image_shape: (C, H, W).
-        context_shape: The shape of h without its batch axis: (K,) or (K, H', W').
+        context_shape: (K,) or (K, H', W').
         filters: Of the feature maps as ConvNet has them, the stage next to the image first.
         num_hidden: Units between a vector h and the first map.
 
@@ -78,31 +78,30 @@ class MSEDecoder(AutoregressiveDensity):
         for _ in filters:
             sides.append(tuple((side - 4) // 2 for side in sides[-1]))
         channels = [image_shape[0], *filters]
-        size = "x".join(map(str, context_shape))
-        layers: list[nn.Module] = []
-        if len(context_shape) == 1 and context_shape[0]:
+        if context_shape[1:] in sides[1:]:
+            depth = sides.index(context_shape[1:])
+            layers: list[nn.Module] = [nn.Conv2d(context_shape[0], channels[depth], kernel_size=5, padding=2)]
+        elif len(context_shape) == 1 and context_shape[0]:
             depth = len(filters)
-            if min(sides[depth]) < 1:
+            deepest = (channels[depth], *sides[depth])
+            if min(deepest) < 1:
                 raise ValueError(
                     f"images of {image_shape[1]}x{image_shape[2]} are too small for {depth} stages of an MSEDecoder"
                 )
-            layers += [
+            layers = [
                 nn.Linear(context_shape[0], num_hidden),
                 nn.ReLU(),
-                nn.Linear(num_hidden, channels[depth] * math.prod(sides[depth])),
-                nn.Unflatten(1, (channels[depth], *sides[depth])),
+                nn.Linear(num_hidden, math.prod(deepest)),
+                nn.Unflatten(1, deepest),
             ]
-        elif len(context_shape) == 3 and context_shape[1:] in sides[1:]:
-            depth = sides.index(context_shape[1:])
-            layers += [nn.Conv2d(context_shape[0], channels[depth], kernel_size=5, padding=2)]
         else:
             maps = ", ".join(f"Kx{height}x{width}" for height, width in sides[1:])
-            raise ValueError(f"an MSEDecoder starts from a vector or a map {maps}; this h is {size or 'a scalar'}")
+            size = "x".join(map(str, context_shape)) or "a scalar"
+            raise ValueError(f"an MSEDecoder starts from a vector or a map {maps}; this h is {size}")
         for i in range(depth, 0, -1):
-            height, width = sides[i - 1]
             layers += [
                 nn.ReLU(),
-                nn.Upsample(size=(height - 4, width - 4)),  # nearest
+                nn.Upsample(size=tuple(side - 4 for side in sides[i - 1])),  # nearest
                 nn.ConvTranspose2d(channels[i], channels[i - 1], kernel_size=5),
             ]
         self.layers = nn.Sequential(*layers)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-NetworkFactory = Callable[[tuple[int, int, int], int], nn.Sequential]
+NetworkFactory = Callable[[tuple[int, int, int], int], nn.Sequential]  # from (C, H, W) and the number of classes, K
 Activation = Callable[[], nn.Module]
 
 
@@ -46,8 +46,6 @@ class ConvNet(nn.Sequential):
     On MNIST h is 32x12x12, 32x4x4, 256 and 10. Input in [0, 1].
 
     Args:
-        image_shape: (C, H, W).
-        num_classes: K.
         filters: Of conv1 and conv2 (the paper: 32, 32 for MNIST and affNIST; 64, 128 for SVHN and CIFAR).
         num_hidden: Units of fc3.
         conv_dropout: After each pooling.
@@ -95,8 +93,6 @@ class FullyConnectedNet(nn.Sequential):
     """ConvNet with fully connected layers in place of the convolutions (section 5.2): fc1, fc2, fc3, logits.
 
     Args:
-        image_shape: (C, H, W).
-        num_classes: K.
         num_wide: Units of fc1 and fc2.
         num_hidden: Units of fc3.
         wide_dropout: After fc1 and fc2.

@@ -1,8 +1,6 @@
 """A frozen layer's h of a whole split, computed once and kept on disk."""
 
 import hashlib
-import io
-import shutil
 import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -14,10 +12,9 @@ import numpy as np
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from inverters.representation import Representation, digest
-from runtime.files import replacing
+from runtime.files import size_for_people, write_npy
 
 Precision = Literal["float32", "float16"]
 CHUNK = 2**24  # bytes read at a time
@@ -59,8 +56,17 @@ def cached_activations(
             # The room is needed. A map of the file stays valid, and whoever was killed while writing holds no lock.
             for unusable in (path, *folder.glob(f".{path.name}.*")):
                 unusable.unlink(missing_ok=True)
-            _announce(path, len(images) * first[0].nbytes, fault)
-            _write(path, made_of, representation, images, first, batch_size)
+            others = [other for other in folder.glob(f"{path.name[:-20]}*.npy") if other != path]
+            size = size_for_people(sum(other.stat().st_size for other in others))
+            starts = range(0, len(images), batch_size)
+            write_npy(
+                path, first.dtype, (len(images), *first.shape[1:]),
+                ((i, _rows(representation, images[i : i + batch_size], dtype)) for i in starts),
+                f"{path} {fault}; making it again" if fault else f"making {path}",
+                f"; {len(others)} beside it of other weights, images or precision, {size}, stay" if others else "",
+                "make room there, or run without the cache (--cache_activations none)",
+                made_of.encode(),
+            )  # fmt: skip
         h = np.load(path, mmap_mode="r")
     assert isinstance(h, np.memmap)
     return h
@@ -74,10 +80,10 @@ def activation_digest(representation: Representation, images: Tensor, dtype: Pre
     stages = list(representation.network.named_children())
     used = nn.Sequential(OrderedDict(stages[: representation.depth]))
     device = _device(representation, images).type
-    found = hashlib.sha256(f"{digest(used)} {representation.layer} {dtype} {device} {list(images.shape)}".encode())
+    made_of = hashlib.sha256(f"{digest(used)} {representation.layer} {dtype} {device} {list(images.shape)}".encode())
     for part in images.flatten().split(CHUNK):
-        found.update(part.cpu().numpy())
-    return found.hexdigest()
+        made_of.update(part.cpu().numpy())
+    return made_of.hexdigest()
 
 
 def _device(representation: Representation, images: Tensor) -> torch.device:
@@ -109,46 +115,6 @@ def _fault(path: Path, made_of: str, first: np.ndarray) -> str | None:
     if not np.allclose(h[: len(first)], first, rtol=0, atol=1e-3 * float(abs(first).max())):
         return "is not what the network gives now"
     return None
-
-
-def _announce(path: Path, num_bytes: int, fault: str | None) -> None:
-    """Say in one line what is going to be written and why. Raises OSError where the disk has no room for it."""
-    others = [other for other in path.parent.glob(f"{path.name[:-20]}*.npy") if other != path]
-    size = _for_people(sum(other.stat().st_size for other in others))
-    what = f"{path} {fault}; making it again" if fault else f"making {path}"
-    note = f"; {len(others)} beside it of other weights, images or precision, {size}, stay" if others else ""
-    print(f"{what}, {_for_people(num_bytes)}, once{note}", flush=True)
-    free = shutil.disk_usage(path.parent).free
-    if free < num_bytes:
-        raise OSError(
-            f"{path.name} takes {_for_people(num_bytes)}, and the disk of {path.parent} has {_for_people(free)} free; "
-            f"make room there, or run without the cache (--cache_activations none)"
-        )
-
-
-def _for_people(num_bytes: float) -> str:
-    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
-
-
-def _write(
-    path: Path, made_of: str, representation: Representation, images: Tensor, first: np.ndarray, batch_size: int
-) -> None:
-    """The array, and behind it the checksum of what it is made of and of all bytes: whole or not at all."""
-    dtype: Any = first.dtype.name
-    header = {"descr": first.dtype.str, "fortran_order": False, "shape": (len(images), *first.shape[1:])}
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, header)
-    with (
-        replacing(path) as file,
-        tqdm(images.split(batch_size), path.name, unit="batch", delay=5, leave=False) as batches,
-    ):
-        file.write(head.getvalue())
-        checksum = zlib.crc32(head.getvalue(), zlib.crc32(made_of.encode()))
-        for batch in batches:
-            rows = _rows(representation, batch, dtype).tobytes()
-            checksum = zlib.crc32(rows, checksum)
-            file.write(rows)
-        file.write(checksum.to_bytes(4))
 
 
 class Rows:

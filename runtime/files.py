@@ -3,15 +3,19 @@
 import errno
 import io
 import json
+import math
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from matplotlib.figure import Figure
+from tqdm import tqdm
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, or the largest file allowed
 
@@ -86,3 +90,45 @@ def write_figure(path: Path, figure: Figure) -> None:
     """A figure as PNG, whole or not at all."""
     with replacing(path) as file:
         figure.savefig(file, dpi=150, format="png")
+
+
+def write_npy(
+    path: Path, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[tuple[int, Any]], what: str, note: str = "",
+    remedy: str = "make room there", made_of: bytes | None = None,
+) -> None:  # fmt: skip
+    """A large array, part by part, whole or not at all; it is announced, and has a bar where it takes long.
+
+    Args:
+        parts: The position of a part's first row, and its rows.
+        what: The announcement, before the size.
+        note: The announcement, behind it.
+        remedy: What to do where there is no room.
+        made_of: A checksum of this and of all that is written, in order, is put behind the array: 4 bytes.
+
+    Raises:
+        OSError: The disk has no room for it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    num_bytes, free = math.prod(shape) * dtype.itemsize, shutil.disk_usage(path.parent).free
+    if free < num_bytes:
+        takes, has = size_for_people(num_bytes), size_for_people(free)
+        raise OSError(f"{path.name} takes {takes}, and the disk of {path.parent} has {has} free; {remedy}")
+    print(f"{what}, {size_for_people(num_bytes)}, once{note}", flush=True)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype.str, "fortran_order": False, "shape": shape})
+    with replacing(path) as file, tqdm(total=shape[0], desc=path.name, unit=" rows", delay=5, leave=False) as progress:
+        file.write(header.getbuffer())
+        checksum = zlib.crc32(header.getbuffer(), zlib.crc32(made_of or b""))
+        for first, rows in parts:
+            content = np.asarray(rows, dtype).tobytes()
+            file.seek(header.tell() + first * (len(content) // len(rows)))
+            file.write(content)
+            checksum = zlib.crc32(content, checksum)
+            progress.update(len(rows))
+        if made_of is not None:
+            file.write(checksum.to_bytes(4))
+
+
+def size_for_people(num_bytes: float) -> str:
+    """In GB, or in MB below one."""
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"

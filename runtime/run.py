@@ -49,10 +49,9 @@ class Run:
     @classmethod
     def newest(cls, root: Path, name: str, kind: str, finished: bool = False) -> "Run | None":
         """The newest run of a config that has a checkpoint "best" or "last", and whose training has ended, if asked."""
-        found = sorted((root / name).glob(f"*/checkpoints/{kind}.ckpt"), key=lambda path: path.parent.parent.name)
-        runs = [cls(root, name, path.parent.parent) for path in found]
-        runs = [run for run in runs if not (finished and run._unfinished.exists())]
-        return runs[-1] if runs else None
+        folders = sorted(path.parent.parent for path in (root / name).glob(f"*/checkpoints/{kind}.ckpt"))
+        runs = [cls(root, name, folder) for folder in folders]
+        return next((run for run in reversed(runs) if not (finished and run._unfinished.exists())), None)
 
     @property
     def checkpoints(self) -> Path:

@@ -1,10 +1,10 @@
 """Small files of every data set, in its real format, and their checksums where the original ones are looked up."""
 
 import hashlib
-import io
 import pickle
+import shutil
 import struct
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,16 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision.datasets import CIFAR10, MNIST, SVHN
 
-from datamodules import mnist
+from datamodules import ImageDataModule, mnist
 
 NOWHERE = "http://127.0.0.1:9/"  # nobody listens there
+
+
+def loaded(data: ImageDataModule) -> ImageDataModule:
+    """Its files are there, or made; its splits are there."""
+    data.prepare_data()
+    data.setup("fit")
+    return data
 
 
 def md5(path: Path) -> str:
@@ -72,14 +79,27 @@ def write_svhn(root: Path, patch: pytest.MonkeyPatch, num_train: int = 40, num_t
         patch.setitem(SVHN.split_list, split, [url, name, md5(root / name)])
 
 
+def noise(i: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(i).integers(256, size=(8, 8, 3), dtype=np.uint8))
+
+
+def write_images(root: Path, folders: dict[str, int], picture: Callable[[int], Image.Image] = noise) -> Path:
+    """So many PNGs in each folder."""
+    for k, (folder, n) in enumerate(folders.items()):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for i in range(n):
+            picture(100 * k + i).save(root / folder / f"{i:02}.png")
+    return root
+
+
+def zipped(root: Path, is_wrapped: bool = False) -> str:
+    """A zip beside a folder, of what is in it, or of itself."""
+    return shutil.make_archive(str(root), "zip", root.parent if is_wrapped else root, root.name if is_wrapped else None)
+
+
 def write_data_sets(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """MNIST, CIFAR-10 and SVHN in folder/data, and folder/pictures.zip with two classes; for as long as the patch."""
     write_mnist(folder / "data", patch, num_train=100, num_test=10)
     write_cifar10(folder / "data", patch)
     write_svhn(folder / "data", patch)
-    random = np.random.default_rng(0)
-    with zipfile.ZipFile(folder / "pictures.zip", "w") as archive:
-        for i in range(60):
-            picture = io.BytesIO()
-            Image.fromarray(random.integers(256, size=(32, 32, 3), dtype=np.uint8)).save(picture, "png")
-            archive.writestr(f"{'cats' if i % 2 else 'dogs'}/{i}.png", picture.getvalue())
+    zipped(write_images(folder / "pictures", {"cats": 30, "dogs": 30}))

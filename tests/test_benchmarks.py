@@ -88,7 +88,9 @@ def test_cache(monkeypatch, tmp_path):
 
 def test_nce_with_h_in_float16(monkeypatch, tmp_path):
     config = "mse_mnist5k_logits.yaml"
-    torch.save({"state_dict": cost.configured(config).model.state_dict()}, tmp_path / "any.ckpt")
+    torch.save(
+        {"state_dict": cost.configured(config, torch.device("cpu"))[0].model.state_dict()}, tmp_path / "any.ckpt"
+    )
     (row,) = run(cache, monkeypatch, tmp_path, "--config", config, "--nce", str(tmp_path / "any.ckpt"))["rows"]
     assert row["test images"] == 500
     assert row["NCE, float16"] == pytest.approx(row["NCE, float32"], rel=1e-3)

@@ -10,7 +10,8 @@ import torch
 
 from callbacks.cache_activations import CacheActivations
 from callbacks.initialise_from_data import InitialiseFromData
-from datamodules.images import ImageDataModule, ImageDataset
+from datamodules.images import ImageDataModule
+from datamodules.split import ImageDataset
 from datamodules.worlds import BitDropDataModule
 from inverters.exact_networks import TopBits
 from inverters.inverter import Inverter

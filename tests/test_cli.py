@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_runs import failure, write_short_config
+from small_runs import OWN_NETWORK, failure, write_short_config
 
 from cli import main
 from datamodules.mnist import MNIST5kDataModule
@@ -539,19 +539,6 @@ def test_the_report_says_what_it_lacks(tmp_path, monkeypatch, capsys):
     assert "no results.json in runs; make one with: python cli.py fit" in failure(capsys, "report")
     Path("runs/results.json").write_text("{")
     assert "runs/results.json cannot be read" in failure(capsys, "report")
-
-
-OWN_NETWORK = """
-from collections import OrderedDict
-from torch import nn
-
-
-class TwoStages(nn.Sequential):
-    def __init__(self, image_shape, num_classes, num_units: int = 5):
-        size = image_shape[0] * image_shape[1] * image_shape[2]
-        first = nn.Sequential(nn.Flatten(), nn.Linear(size, num_units), nn.Tanh())
-        super().__init__(OrderedDict(first=first, scores=nn.Linear(num_units, num_classes)))
-"""
 
 
 def test_a_network_of_ones_own_is_named_by_its_import_path(tmp_path, monkeypatch):

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from inverters.inverter import channel_statistics
 SHAPE = (1, 28, 28)
 
 
-def small_density(image_shape, context_shape):
-    return PixelCNN(image_shape, context_shape, num_filters=2, num_layers=1)
+small_density = partial(PixelCNN, num_filters=2, num_layers=1)
 
 
 class Grey(ConditionalGenerator):
@@ -31,29 +31,27 @@ class Grey(ConditionalGenerator):
         return torch.stack([torch.randint(256, self.image_shape, generator=g, dtype=torch.uint8) for g in generators])
 
 
-class Gaussian(ConditionalDensity):
-    """A density without values of pixels, as a flow is: normal around a function of h, discretised."""
+class Histogram(ConditionalDensity):
+    """A density without values of pixels, as a flow is: all sub-pixels from one distribution, a function of h."""
 
     def __init__(self, image_shape, context_shape):
         super().__init__()
-        self.image_shape = image_shape
-        self.mean = nn.Linear(context_shape[0], 1)
+        self.image_shape, self.logits = image_shape, nn.Linear(context_shape[0], 256)
 
     def log_prob(self, image, context):
-        normal = torch.distributions.Normal(127.5 + self.mean(context)[..., None, None], 60)
-        upper = torch.where(image == 255, 1, normal.cdf(image + 0.5))
-        return (upper - torch.where(image == 0, 0, normal.cdf(image - 0.5))).log().sum(dim=(1, 2, 3))
+        return self.logits(context).log_softmax(dim=1).gather(1, image.flatten(1).long()).sum(dim=1)
 
     def sample(self, context, generators):
-        noise = torch.stack([torch.randn(self.image_shape, generator=g) for g in generators])
-        return (127.5 + self.mean(context)[..., None, None] + 60 * noise).round().clamp(0, 255).to(torch.uint8)
+        rows = zip(self.logits(context).softmax(dim=1), generators, strict=True)
+        drawn = [row.multinomial(math.prod(self.image_shape), True, generator=g) for row, g in rows]
+        return torch.stack(drawn).view(-1, *self.image_shape).to(torch.uint8)
 
 
 @pytest.mark.parametrize(
     ("density", "told", "monitor"),
     [
         (Grey, {"loss"}, ("val/loss", "min")),
-        (Gaussian, {"log_prob"}, ("val/nce_nats", "max")),
+        (Histogram, {"log_prob"}, ("val/nce_nats", "max")),
         (small_density, {"log_prob", "log_prob_per_pixel"}, ("val/nce_nats", "max")),
     ],
 )
@@ -97,13 +95,13 @@ def test_a_network_with_a_score_for_every_class_classifies(network, layer, num_c
 
 
 def test_a_checkpoint_says_which_classifier_was_inverted_where_it_knows():
-    inverter, other, checkpoint = *(Inverter("fc3", SHAPE, 10, density=Grey) for _ in range(2)), {}
+    inverter, checkpoint = Inverter("fc3", SHAPE, 10, density=Grey), {}
+    names = ("classifier_name", "classifier_updates", "classifier_course")
     inverter.classifier_name, inverter.classifier_updates, inverter.classifier_course = "mine", 100, "overfitted"
     inverter.on_save_checkpoint(checkpoint)
-    other.on_load_checkpoint(checkpoint)
-    assert (other.classifier_name, other.classifier_updates, other.classifier_course) == ("mine", 100, "overfitted")
-    other.on_load_checkpoint({"layer": "fc3"})
-    assert (other.classifier_name, other.classifier_updates, other.classifier_course) == (None, None, None)
+    for saved, expected in (({"layer": "fc3"}, [None] * 3), (checkpoint, ["mine", 100, "overfitted"])):
+        inverter.on_load_checkpoint(saved)
+        assert [getattr(inverter, name) for name in names] == expected
 
 
 @pytest.mark.parametrize("shape", [(40, 3), (40, 3, 5, 6)])
@@ -160,15 +158,6 @@ def test_steps_return_what_the_callbacks_need():
     assert torch.equal(evaluated["log_prob"], evaluated["log_prob_per_pixel"].double().sum((1, 2)))
 
 
-def test_draws_are_reproducible_and_do_not_depend_on_the_batch():
-    inverter = Inverter("logits", SHAPE, 10, density=small_density).eval()
-    image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
-    both = inverter.draws(image, [7, 9], num_draws=2)
-    assert both.shape == (2, 2, *SHAPE)
-    assert torch.equal(inverter.draws(image[1:], [9], num_draws=2)[0], both[1])
-    assert not torch.equal(both[0, 0], both[0, 1])
-
-
 def test_noise_is_common_to_all_layers():
     image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
     of_layers = [Inverter(layer, SHAPE, 10, density=Grey).eval() for layer in ("conv1", "logits", None)]
@@ -178,14 +167,18 @@ def test_noise_is_common_to_all_layers():
     assert not torch.equal(conv1, of_layers[0].draws(image, [7, 9], num_draws=2, seed=4))
 
 
-def test_draws_come_in_batches_of_any_size():
-    inverter = Inverter("logits", SHAPE, 10, density=small_density, sample_batch_size=3).double().eval()
+def test_draws_are_functions_of_index_and_number_whatever_the_batch():
+    inverter = Inverter("logits", SHAPE, 10, density=small_density).double().eval()
     inverter.representation.float()
     image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    together = inverter.draws(image, [7, 9], num_draws=4)
+    assert together.shape == (2, 4, *SHAPE)
+    assert not torch.equal(together[0, 0], together[0, 1])
+    assert torch.equal(inverter.draws(image[1:], [9], num_draws=2)[0], together[1, :2])
+    inverter.sample_batch_size = 3
     batches = list(inverter.draw_batches(image, [7, 9], num_draws=4))
     assert [len(batch) for batch in batches] == [3, 3, 2]
-    inverter.sample_batch_size = 64
-    assert torch.equal(torch.cat(batches).unflatten(0, (2, 4)), inverter.draws(image, [7, 9], num_draws=4))
+    assert torch.equal(torch.cat(batches).view_as(together), together)
 
 
 class _Crammed(PixelCNN):
@@ -200,8 +193,7 @@ class _Crammed(PixelCNN):
 
 
 def test_evaluation_takes_the_largest_batch_that_fits():
-    inverter = Inverter("logits", SHAPE, 10, density=lambda *shapes: _Crammed(*shapes, num_filters=2, num_layers=1))
-    inverter.eval()
+    inverter = Inverter("logits", SHAPE, 10, density=partial(_Crammed, num_filters=2, num_layers=1)).eval()
     image = torch.randint(256, (10, *SHAPE), dtype=torch.uint8)
     batch = {"image": image, "context_image": image.flip(0)}
     log_prob = inverter.log_prob_in_parts(batch)
@@ -232,12 +224,15 @@ def test_bfloat16_gives_the_same_nce_and_leaves_h_alone(shape, likelihood):
     assert rounded == pytest.approx(nce, rel=1e-3)
 
 
-def test_channels_last_gives_the_same_numbers():
-    inverters = []
-    for channels_last in (False, True):
+def plain_and_with(**options):
+    """Two inverters of the same weights, one with an option."""
+    for more in ({}, options):
         torch.manual_seed(0)
-        inverters.append(Inverter("conv2", SHAPE, 10, density=small_density, channels_last=channels_last).eval())
-    plain, other = inverters
+        yield Inverter("conv2", SHAPE, 10, density=small_density, **more).eval()
+
+
+def test_channels_last_gives_the_same_numbers():
+    plain, other = plain_and_with(channels_last=True)
     batch = {"image": torch.randint(256, (3, *SHAPE), dtype=torch.uint8)}
     torch.testing.assert_close(other.log_prob(batch), plain.log_prob(batch), rtol=1e-6, atol=0)
     assert torch.equal(other.draws(batch["image"], [0, 1, 2], 1), plain.draws(batch["image"], [0, 1, 2], 1))
@@ -246,22 +241,16 @@ def test_channels_last_gives_the_same_numbers():
 @pytest.mark.slow  # a minute, and a C++ compiler
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own
 def test_compiled_gives_the_same_numbers_and_checkpoint():
-    inverters = []
-    for compile in (False, True):
-        torch.manual_seed(0)
-        inverters.append(Inverter("conv2", SHAPE, 10, density=small_density, compile=compile))
-    images = torch.randint(256, (8, *SHAPE), dtype=torch.uint8)
-    log_probs = []
-    for inverter in inverters:
+    plain, compiled = plain_and_with(compile=True)
+    images, log_probs = torch.randint(256, (8, *SHAPE), dtype=torch.uint8), []
+    for inverter in (plain, compiled):
         inverter.initialise([images], images)
-        inverter.density.eval()
         step = inverter.training_step({"image": images}, 0)
         step["loss"].backward()
         log_probs.append(step["log_prob"])
     torch.testing.assert_close(*log_probs, rtol=1e-5, atol=0)
-    states = [inverter.state_dict() for inverter in inverters]
-    assert states[0].keys() == states[1].keys()
-    for a, b in zip(*(inverter.density.parameters() for inverter in inverters), strict=True):
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    for a, b in zip(plain.density.parameters(), compiled.density.parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
 
 

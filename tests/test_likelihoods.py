@@ -12,8 +12,7 @@ ALL_LEVELS = torch.arange(256, dtype=torch.uint8).view(256, 1, 1, 1)
 
 def enumerate_channels(channels: int) -> torch.Tensor:
     """Every value of a pixel of so many channels, [256^channels, channels, 1, 1]."""
-    grids = torch.meshgrid(*[torch.arange(256)] * channels, indexing="ij")
-    return torch.stack([g.flatten() for g in grids], dim=1).to(torch.uint8)[:, :, None, None]
+    return torch.cartesian_prod(*[torch.arange(256)] * channels).view(-1, channels, 1, 1).to(torch.uint8)
 
 
 @pytest.mark.parametrize("num_levels", [2, 16, 256])
@@ -63,34 +62,26 @@ def test_blue_and_green_do_not_change_the_channels_before_them():
     torch.testing.assert_close(summed, directly, rtol=1e-9, atol=0)
 
 
-def channel_masses(likelihood, params, before, channel, channels):
-    """p(channel = v | the channels before it) for all 256 v, by summing out nothing: later channels are uncoupled."""
-    x = torch.zeros(256, channels, 1, 1, dtype=torch.uint8)
-    x[:, :channel] = torch.tensor(before, dtype=torch.uint8)[None, :, None, None]
-    x[:, channel] = ALL_LEVELS[:, 0]
-    return likelihood.log_prob(params.expand(256, -1, 1, 1), x).flatten().softmax(dim=0)
-
-
 @pytest.mark.parametrize(("pair", "channel", "source"), [(0, 1, 0), (1, 2, 0), (2, 2, 1)])
 def test_each_coefficient_couples_its_pair_and_no_other(pair, channel, source):
     likelihood = LogisticMixture(num_components=1)
     # One component: its logit, three means, three log-scales, then green on red, blue on red, blue on green.
     params = torch.tensor([0.0, 0, 0, 0, -1, -1, -1, 0, 0, 0], dtype=torch.float64)
     params[7 + pair] = 1.0
-    params = params.view(1, 10, 1, 1)
+
+    def masses(other, level):
+        """p(channel = v | those before it, of which one has another level) for all v; those after it are uncoupled."""
+        x = torch.full((256, 3, 1, 1), 128, dtype=torch.uint8)
+        x[:, other], x[:, channel] = level, ALL_LEVELS[:, 0]
+        return likelihood.log_prob(params.view(1, 10, 1, 1).expand(256, -1, 1, 1), x).flatten().softmax(dim=0)
+
     for other in range(channel):
-        low, high = [128] * channel, [128] * channel
-        low[other], high[other] = 40, 220
-        difference = channel_masses(likelihood, params, low, channel, 3) - channel_masses(
-            likelihood, params, high, channel, 3
-        )
-        assert (difference.abs().max() > 1e-4) == (other == source)
+        assert ((masses(other, 40) - masses(other, 220)).abs().max() > 1e-4) == (other == source)
 
 
 def test_at_the_floor_no_interior_value_exceeds_its_bound():
     likelihood = LogisticMixture(num_components=1)
-    params = torch.tensor([0.0, 0.0, -50.0], dtype=torch.float64).view(1, 3, 1, 1)
-    params[:, 1] = 128 / 127.5 - 1
+    params = torch.tensor([0, 128 / 127.5 - 1, -50], dtype=torch.float64).view(1, 3, 1, 1)
     log_prob = likelihood.log_prob(params, torch.full((1, 1, 1, 1), 128, dtype=torch.uint8))
     assert -log_prob.item() == pytest.approx(0.0271, abs=5e-4)
 
@@ -117,12 +108,14 @@ def test_draws_have_the_frequencies_of_log_prob(likelihood, channels):
     draws = likelihood.sample(params.expand(n, -1, 1, 1), likelihood.noise(uniforms), channels)
     assert draws.dtype == torch.uint8
     x = enumerate_channels(channels)
-    mass = likelihood.log_prob(params.double().expand(len(x), -1, 1, 1), x).exp().flatten().numpy()
-    code = (draws[:, 0].long() * 256 ** (channels - 1) + (draws[:, 1].long() if channels > 1 else 0)).flatten()
-    counts = np.bincount(code, minlength=len(x))
-    # Cells of 16 levels a channel, so that the expected counts suffice for a chi-square test.
-    cells = np.ravel_multi_index([v.numpy().astype(int) // 16 for v in x[:, :, 0, 0].T], (16,) * channels)
-    observed, expected = np.bincount(cells, counts), np.bincount(cells, mass) * n
+    mass = likelihood.log_prob(params.double().expand(len(x), -1, 1, 1), x).exp().flatten()
+
+    def counted(x, weights=None):
+        """In cells of 16 levels a channel, so that the expected counts suffice for a chi-square test."""
+        cells = np.ravel_multi_index((x[:, :, 0, 0].numpy() // 16).T, (16,) * channels)
+        return np.bincount(cells, weights, minlength=16**channels)
+
+    observed, expected = counted(draws), counted(x, mass) * n
     large = expected > 5
     statistic = ((observed - expected)[large] ** 2 / expected[large]).sum()
     assert scipy.stats.chi2.sf(statistic, large.sum() - 1) > 1e-4

@@ -28,6 +28,11 @@ def test_layers_have_the_papers_shapes(image_shape, filters, conv1, conv2, optio
     assert shapes(network, image_shape) == {"conv1": conv1, "conv2": conv2, "fc3": (256,), "logits": (10,)}
 
 
+def test_too_small_images_are_refused():
+    with pytest.raises(ValueError, match="at least 16x16"):
+        ConvNet((1, 12, 12), 10)
+
+
 def test_fully_connected_layers_have_the_papers_shapes():
     network = FullyConnectedNet((1, 40, 40), 10)
     assert shapes(network, (1, 40, 40)) == {"fc1": (2048,), "fc2": (2048,), "fc3": (256,), "logits": (10,)}

@@ -1,12 +1,11 @@
-import itertools
-
 import plain_pixelcnn
 import pytest
 import torch
+from torch.nn.utils.parametrize import is_parametrized
 
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.pixelcnn import PixelCNN
-from inverters.pixelcnn.layers import ShiftedConv2d, ShiftedConvTranspose2d, concat_elu, padded_concat_elu
+from inverters.pixelcnn.layers import concat_elu, padded_concat_elu
 
 CONTEXTS = [(5,), (3, 5, 6), (0,)]  # a vector, a map that must be resized, unconditional
 
@@ -23,10 +22,10 @@ def random_pixelcnn(image_shape, context_shape, likelihood, num_filters=4, num_l
 @pytest.mark.parametrize("context_shape", CONTEXTS)
 def test_masses_of_all_images_of_a_tiny_world_sum_to_one(context_shape):
     density = random_pixelcnn((1, 4, 4), context_shape, Categorical(2), num_filters=2)
-    images = torch.tensor(list(itertools.product((0, 128), repeat=16)), dtype=torch.uint8).view(-1, 1, 4, 4)
-    context = torch.randn(1, *context_shape).expand(len(images), *context_shape)
+    images = torch.cartesian_prod(*[torch.tensor([0, 128], dtype=torch.uint8)] * 16).view(-1, 1, 4, 4)
+    context = torch.randn(1, *context_shape)
     with torch.no_grad():
-        log_prob = torch.cat([density.log_prob(x, c) for x, c in zip(images.split(8192), context.split(8192))])  # noqa: B905
+        log_prob = torch.cat([density.log_prob(x, context.expand(len(x), *context_shape)) for x in images.split(8192)])
     assert log_prob.double().exp().sum().item() == pytest.approx(1, abs=1e-5)
     assert log_prob.std() > 0.1
 
@@ -48,23 +47,6 @@ def test_pixel_ignores_itself_and_later_pixels(context_shape, likelihood):
     assert torch.equal(influence.triu(), torch.zeros(64, 64, dtype=torch.float64))
     before = torch.ones(64, 64).tril(-1).bool()
     assert (influence[before] > 0).double().mean() > 0.95
-
-
-@pytest.mark.parametrize("context_shape", CONTEXTS)
-def test_every_parameter_receives_gradient(context_shape):
-    density = random_pixelcnn((1, 8, 8), context_shape, Categorical(4))
-    image = 64 * torch.randint(4, (3, 1, 8, 8), dtype=torch.uint8)
-    density.log_prob(image, torch.randn(3, *context_shape)).sum().backward()
-    for name, parameter in density.named_parameters():
-        assert parameter.numel() == 0 or parameter.grad.abs().sum() > 0, name
-
-
-@pytest.mark.parametrize("context_shape", CONTEXTS[:2])
-def test_context_changes_every_pixel(context_shape):
-    density = random_pixelcnn((1, 8, 8), context_shape, Categorical(2))
-    image = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
-    first, second = density(image, torch.randn(2, *context_shape))
-    assert ((first - second).abs().amax(dim=0) > 1e-5).all()
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
@@ -116,36 +98,22 @@ def test_dropout_drops_elements_independently_at_its_rate():
     assert out[:1000].mean().item() == pytest.approx(1, abs=4 * (0.25 / 200_000) ** 0.5)
 
 
-def test_log_prob_is_the_sum_over_pixels():
-    density = random_pixelcnn((3, 8, 8), (5,), LogisticMixture(2))
-    image, context = torch.randint(256, (2, 3, 8, 8), dtype=torch.uint8), torch.randn(2, 5)
-    pixels = density.log_prob_per_pixel(image, context)
-    assert pixels.shape == (2, 8, 8)
-    torch.testing.assert_close(density.log_prob(image, context), pixels.sum(dim=(1, 2)))
-
-
 def test_initialisation_gives_the_promised_statistics():
     density = PixelCNN((1, 16, 16), (5,), Categorical(), num_filters=6, num_layers=1, dropout=0.5)
     image, context = torch.randint(256, (32, 1, 16, 16), dtype=torch.uint8), torch.randn(32, 5)
     density.initialise(image, context)
     assert density.training
     outputs = {}
-    for name, layer in density.named_modules():
-        if isinstance(layer, ShiftedConv2d | ShiftedConvTranspose2d):
-            layer.register_forward_hook(lambda m, _, y, name=name: outputs.__setitem__(name, (m.init_scale, y)))
+    for layer in filter(is_parametrized, density.modules()):
+        layer.register_forward_hook(lambda layer, _, output: outputs.__setitem__(layer, output))
     density.eval()(image, context)
     assert len(outputs) == 3 + 16 * 3 - 3 + 8 + 1  # first; 16 residual layers, 3 without a skip; down and up; head
-    for name, (scale, output) in outputs.items():
+    for layer, output in outputs.items():
         mean, std = output.mean(dim=(0, 2, 3)), output.std(dim=(0, 2, 3), correction=0)
-        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=2e-3, rtol=0, msg=name)
-        torch.testing.assert_close(std, torch.full_like(std, scale), atol=0, rtol=2e-3, msg=name)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=2e-3, rtol=0)
+        torch.testing.assert_close(std, torch.full_like(std, layer.init_scale), atol=0, rtol=2e-3)
 
 
 def test_block_sizes_are_those_of_the_original():
     density = PixelCNN((1, 8, 8), (0,), num_filters=2, num_layers=3)
     assert [len(block) for block in (*density.encoder, *density.decoder)] == [3, 3, 3, 3, 4, 4]
-
-
-def test_sides_must_be_multiples_of_four():
-    with pytest.raises(ValueError, match="multiples of 4, not 30x28"):
-        PixelCNN((1, 30, 28), (0,))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from dataset_files import write_data_sets
 from PIL import Image
+from small_runs import OWN_NETWORK
 from test_configs import CONFIGS, shortened
 
 from cli import main
@@ -32,6 +33,8 @@ BENCHMARKS = [line[2:] for line in LINES if line[:2] == ["python", "-m"]]
 def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_data_sets(tmp_path, monkeypatch)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("my_module.py").write_text(OWN_NETWORK.replace("TwoStages", "MyNet").replace("first", "my_stage"))
     for name in ("a.png", "b.png"):
         Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(name)
     for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images.yaml"):

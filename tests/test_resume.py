@@ -157,7 +157,8 @@ def test_a_classifier_too(tmp_path, monkeypatch):
 def test_an_interrupted_classifier_is_finished_before_it_is_inverted(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write_short_config(tmp_path, "classifier_mnist5k", 4)
-    stopped(["fit", "--config=classifier_mnist5k.yaml", "--trainer.val_check_interval=1", signal_at(2)])
+    same_data = ["--trainer.val_check_interval=1", "--data.num_train=100"]
+    stopped(["fit", "--config=classifier_mnist5k.yaml", *same_data, signal_at(2)])
     main(["fit", *SHORT, "--trainer.max_steps=1"])
     assert "training it first" in capsys.readouterr().out
     assert load_checkpoint(the_run(tmp_path, "classifier_mnist5k") / "checkpoints" / "last.ckpt")["global_step"] == 4

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_files import loaded
 
 from cli import main
 from datamodules import (
@@ -45,8 +46,10 @@ WORLDS = {  # of each config, the data, the network, its layer, and H(x | h) in 
 }
 
 
-def binary_images(num_pixels):
-    return list(itertools.product((0, 1), repeat=num_pixels))
+def all_images(height, width, levels=2):
+    """Of 0, 128 where there are two levels: uint8 [N, 1, height, width]."""
+    pixels = torch.cartesian_prod(*[torch.arange(levels, dtype=torch.uint8)] * (height * width))
+    return pixels.view(-1, 1, height, width) * (256 // levels)
 
 
 def collisions(h):
@@ -86,8 +89,7 @@ def test_standard_error_is_that_of_the_mean_and_may_be_zero():
 @pytest.mark.parametrize("name", WORLDS)
 def test_mean_exact_log_prob_is_minus_the_conditional_entropy(name):
     world, network, layer, conditional_entropy = WORLDS[name]
-    data = world(num_test=2000)
-    data.setup("fit")
+    data = loaded(world(num_test=2000))
     exact = data.exact_log_prob(data.datasets["test"].images, Representation(network(data.image_shape, 1), layer))
     assert exact.dtype == torch.float64
     assert -exact.mean() <= data.entropy + 1e-9
@@ -98,13 +100,11 @@ def test_mean_exact_log_prob_is_minus_the_conditional_entropy(name):
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_training_images_are_a_function_of_seed_and_position(name):
-    one, two, other = (WORLDS[name][0](num_test=10, seed=seed) for seed in (0, 0, 1))
-    for data in (one, two, other):
-        data.setup("fit")
-    draw = one.datasets["train"].__getitems__
-    assert torch.equal(draw([5, 6])["image"], two.datasets["train"].__getitems__([6, 5])["image"].flip(0))
-    assert not torch.equal(draw(range(50))["image"], other.datasets["train"].__getitems__(range(50))["image"])
-    assert not torch.equal(draw(range(10))["image"], one.datasets["test"].images)
+    one, two, other = (loaded(WORLDS[name][0](num_test=10, seed=seed)).datasets for seed in (0, 0, 1))
+    train = one["train"]
+    assert torch.equal(train.__getitems__([5, 6])["image"], two["train"].__getitems__([6, 5])["image"].flip(0))
+    assert not torch.equal(train.first(50)["image"], other["train"].first(50)["image"])
+    assert not torch.equal(train.first(10)["image"], one["test"].images)
 
 
 def pixel_sum(image):
@@ -115,18 +115,14 @@ def levels_below_a_threshold_of_their_own(image):
     return torch.stack((image > torch.tensor([[0, 60], [130, 250]]), image > 200), dim=1).squeeze(2).float()
 
 
-@pytest.mark.parametrize(
-    "encode",
-    [
-        *(Representation(TopBits((1, 2, 2), 1, bits), "bits") for bits in (0, 1, 2, 3, 8)),
-        Representation(TopBits((1, 2, 2), 1), None),  # of an unconditional model
-        levels_below_a_threshold_of_their_own,
-    ],
-)
+@pytest.mark.parametrize("encode", [
+    *(Representation(TopBits((1, 2, 2), 1, bits), "bits") for bits in (0, 1, 2, 3, 8)),
+    Representation(TopBits((1, 2, 2), 1), None),  # of an unconditional model
+    levels_below_a_threshold_of_their_own,
+])  # fmt: skip
 @pytest.mark.parametrize("world", [BitDropDataModule, ShuffledDataModule])
 def test_bit_drop_counts_the_images_with_the_same_h(world, encode):
-    image = torch.tensor(list(itertools.product(range(8), repeat=4)), dtype=torch.uint8).view(-1, 1, 2, 2) * 32
-    data = world(side=2)
+    data, image = world(side=2), all_images(2, 2, levels=8)
     torch.testing.assert_close(data.exact_log_prob(image, encode), -collisions(encode(image)).log())
     assert data.entropy == pytest.approx(math.log(len(image)))
 
@@ -136,8 +132,7 @@ def test_bit_drop_counts_the_images_with_the_same_h(world, encode):
     lambda x: x.flatten(1), lambda x: x * (x[:, :, :1, :1] < 224),
 ])  # fmt: skip
 def test_bit_drop_does_not_know_the_truth_where_pixels_of_h_are_of_several(encode):
-    data = BitDropDataModule(side=4)
-    data.setup("fit")
+    data = loaded(BitDropDataModule(side=4))
     with pytest.raises(ValueError, match="of bit_drop is known only where each pixel of h is a function of the same"):
         data.exact_log_prob(data.datasets["test"].images, encode)
 
@@ -155,15 +150,13 @@ def only(*pixels):
 ])  # fmt: skip
 @pytest.mark.parametrize("flip", [0.15, 0.6])
 def test_markov_bridges_agree_with_enumeration_of_all_chains(encode, kept, flip):
-    data = MarkovDataModule(side=2, flip=flip)
-    states = binary_images(4)
+    data, states = MarkovDataModule(side=2, flip=flip), list(itertools.product((0, 1), repeat=4))
     p = {s: 0.5 * math.prod(flip if a != b else 1 - flip for a, b in itertools.pairwise(s)) for s in states}
     p_kept = Counter()
     for s in states:
         p_kept[tuple(s[i] for i in kept)] += p[s]
     exact = torch.tensor([math.log(p[s] / p_kept[tuple(s[i] for i in kept)]) for s in states], dtype=torch.float64)
-    image = torch.tensor(states, dtype=torch.uint8).view(-1, 1, 2, 2) * 128
-    torch.testing.assert_close(data.exact_log_prob(image, encode), exact)
+    torch.testing.assert_close(data.exact_log_prob(all_images(2, 2), encode), exact)
     assert data.entropy == pytest.approx(-sum(q * math.log(q) for q in p.values()))
 
 
@@ -173,26 +166,23 @@ def test_markov_bridges_agree_with_enumeration_of_all_chains(encode, kept, flip)
 ])  # fmt: skip
 @pytest.mark.parametrize("num_images", [2, 16])
 def test_markov_does_not_know_the_truth_where_h_mixes_pixels(encode, num_images):
-    image = torch.tensor(binary_images(4), dtype=torch.uint8).view(-1, 1, 2, 2)[:num_images] * 128
     with pytest.raises(ValueError, match="of markov is known only where h tells some of the pixels"):
-        MarkovDataModule(side=2).exact_log_prob(image, encode)
+        MarkovDataModule(side=2).exact_log_prob(all_images(2, 2)[:num_images], encode)
 
 
 def test_markov_images_flip_as_often_as_they_say():
-    data = MarkovDataModule(num_test=4000)
-    data.setup("fit")
-    chain = data.datasets["test"].images.flatten(1)
+    chain = loaded(MarkovDataModule(num_test=4000)).datasets["test"].images.flatten(1)
     assert chain.unique().tolist() == [0, 128]
     assert (chain[:, 1:] != chain[:, :-1]).double().mean().item() == pytest.approx(0.15, abs=0.003)
     assert (chain[:, 0] > 0).double().mean().item() == pytest.approx(0.5, abs=0.04)
 
 
 def test_every_second_pixel_depends_on_all_kept_pixels_and_on_no_lost_one():
-    image = torch.tensor(binary_images(8), dtype=torch.uint8).view(-1, 1, 2, 4) * 128
+    image = all_images(2, 4)
     h = Representation(EverySecondPixel((1, 2, 4), 1), "pixels")(image)
     kept = image.flatten(1)[:, ::2]
-    assert torch.equal(collisions(h), collisions(kept))
     assert len(torch.cat((h.flatten(1), kept), dim=1).unique(dim=0)) == len(kept.unique(dim=0)) == 16
+    assert len(h.flatten(1).unique(dim=0)) == 16
 
 
 def test_glyph_and_position_of_each_of_the_324_images_are_found():
@@ -202,9 +192,8 @@ def test_glyph_and_position_of_each_of_the_324_images_are_found():
     place = Representation(PositionNet((1, 12, 12), 1), "position")(data.images)
     assert glyph.sum(1).unique().tolist() == place.sum((1, 2, 3)).unique().tolist() == [1.0]
     assert torch.equal(glyph.argmax(1), torch.arange(4).repeat_interleave(81))
-    corner = place.flatten(1).argmax(1)
-    wanted = [12 * row + column for row in range(9) for column in range(9)]
-    assert corner.tolist() == 4 * wanted
+    corners = [12 * row + column for row in range(9) for column in range(9)]
+    assert place.flatten(1).argmax(1).tolist() == 4 * corners
 
 
 @pytest.mark.parametrize(("network", "layer", "num_alike"), [
@@ -225,51 +214,35 @@ def test_glyphs_that_cannot_be_told_apart_are_refused():
         GlyphPositionDataModule(glyphs=("1000", "0001"))
 
 
-@pytest.mark.parametrize("layer", ["relu", "quantised"])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_enumerable_world_counts_the_collisions_that_an_inverter_will_see(layer, seed):
+@pytest.mark.parametrize("encode", [
+    lambda x: pixel_sum(x.long()),
+    *(Representation(ReluNet((1, 4, 4), 1, num_units=4, seed=s), la) for s in (1, 2) for la in ("relu", "quantised")),
+])  # fmt: skip
+def test_enumerable_world_counts_the_collisions_that_an_inverter_will_see(encode):
     data = EnumerableDataModule()
     assert len(data.images.unique(dim=0)) == 4096
     assert not data.images[:, :, 3].any()
-    encode = Representation(ReluNet((1, 4, 4), 1, num_units=4, seed=seed), layer)
     order = torch.randperm(4096, generator=torch.Generator().manual_seed(0))
     h = torch.cat([encode(data.images[part]) for part in order.split(37)])  # other batches, other order
     torch.testing.assert_close(data.exact_log_prob(data.images[order[:500]], encode), -collisions(h)[:500].log())
 
 
-def test_finite_worlds_count_for_any_representation():
-    data = EnumerableDataModule(rows=2, columns=2)
-    num_alike = torch.tensor([math.comb(4, sum(state)) for state in binary_images(4)], dtype=torch.float64)
-    image = torch.tensor(binary_images(4), dtype=torch.uint8).view(-1, 1, 2, 2) * 128
-    torch.testing.assert_close(data.exact_log_prob(image, lambda x: pixel_sum(x.long())), -num_alike.log())
-
-
-def test_relu_networks_sums_are_exact():
-    network = ReluNet((1, 4, 4), 1)
-    image = EnumerableDataModule().images.float() / 255
-    single = network.relu(image)
-    network.double()
-    assert torch.equal(single.double(), network.relu(image.double()))
-
-
-def test_quantised_layer_has_2_to_the_b_levels_and_floats_have_more():
-    image = EnumerableDataModule().images
-    network = partial(ReluNet, (1, 4, 4), 1, bits=2)
-    assert Representation(network(), "quantised")(image).unique().tolist() == [0.0, 0.5, 1.0, 1.5]
-    assert len(Representation(network(), "relu")(image).unique()) > 20
+def test_relu_networks_sums_are_exact_and_its_quantised_layer_has_2_to_the_b_levels():
+    network, image = ReluNet((1, 4, 4), 1, bits=2), EnumerableDataModule().images
+    assert Representation(network, "quantised")(image).unique().tolist() == [0.0, 0.5, 1.0, 1.5]
+    single = network.relu(image.float() / 255)
+    assert len(single.unique()) > 20
+    assert torch.equal(single.double(), network.double().relu((image.float() / 255).double()))
 
 
 def test_h_is_that_of_another_image_in_the_shuffled_test_only():
-    data = ShuffledDataModule(num_test=5)
-    data.setup("fit")
-    batch = {split: data.datasets[split].__getitems__([3, 4]) for split in ("train", "val", "test")}
-    assert "context_image" not in batch["train"] | batch["val"]
-    assert torch.equal(batch["test"]["context_image"], data.datasets["test"].images[[4, 0]])
+    data = loaded(ShuffledDataModule(num_test=5))
+    train, val, test = (dataset.__getitems__([3, 4]) for dataset in data.datasets.values())
+    assert "context_image" not in train | val
+    assert torch.equal(test["context_image"], data.datasets["test"].images[[4, 0]])
 
 
-def trained(bits: int, num_steps: int) -> tuple[BitDropDataModule, Inverter]:
-    data = BitDropDataModule()
-    data.setup("fit")
+def trained(data: BitDropDataModule, bits: int, num_steps: int) -> Inverter:
     density = partial(PixelCNN, likelihood=Categorical(8), num_filters=16, num_layers=1, dropout=0.0)
     network = partial(TopBits, bits=bits if bits < 3 else 8)  # 8 is the identity
     inverter = Inverter("bits", data.image_shape, 1, network, density, lr=3e-3, lr_decay=0.998)
@@ -281,19 +254,17 @@ def trained(bits: int, num_steps: int) -> tuple[BitDropDataModule, Inverter]:
         inverter.training_step(draw(range(64 * step, 64 * step + 64)), step)["loss"].backward()
         configured["optimizer"].step()
         configured["lr_scheduler"]["scheduler"].step()
-    return data, inverter.eval()
+    return inverter.eval()
 
 
 @pytest.mark.parametrize(("bits", "num_steps"), [(1, 150), (3, 250), (0, 150)])  # bit drop, identity, constant
 def test_measured_information_is_the_known_one(bits, num_steps):
-    data, inverter = trained(bits, num_steps)
-    batch = data.datasets["test"].__getitems__(range(1000))
-    exact = data.exact_log_prob(batch["image"], inverter.representation)
-    assert compared(exact, inverter.log_prob_in_parts({"image": batch["image"]}), data.entropy).passes
+    data = loaded(BitDropDataModule())
+    inverter, image = trained(data, bits, num_steps), data.datasets["test"].images
+    exact = data.exact_log_prob(image, inverter.representation)
+    assert compared(exact, inverter.log_prob_in_parts({"image": image}), data.entropy).passes
     if bits == 1:  # the negative control: with the h of another image nothing is known, and the model is misled
-        shuffled = ShuffledDataModule()
-        shuffled.setup("fit")
-        log_prob = inverter.log_prob_in_parts(shuffled.datasets["test"].__getitems__(range(1000)))
+        log_prob = inverter.log_prob_in_parts(loaded(ShuffledDataModule()).datasets["test"].first(1000))
         found = compared(exact, log_prob, data.entropy)
         assert not found.passes
         assert -log_prob.mean() >= data.entropy

@@ -25,12 +25,7 @@ from evaluations.report.tested_runs import AnyRun
 
 
 def sections(runs: Sequence[AnyRun], breakdown_rows: Sequence[Breakdown]) -> list[Section]:
-    """Everything that was measured, and nothing else: a section without data does not appear.
-
-    Args:
-        runs: From `runs_under`.
-        breakdown_rows: From `evaluations.estimators.breakdown`.
-    """
+    """Everything that was measured, and nothing else: a section without data does not appear."""
     groups = grouped(runs)
     found = [
         about.section(runs),

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from evaluations.report.cells import notes, number
 from evaluations.report.page import Section, Table
-from evaluations.report.tested_runs import AnyRun, classifiers
+from evaluations.report.tested_runs import AnyRun
 
 
 def section(runs: Sequence[AnyRun]) -> Section | None:
-    results = [run.result for run in classifiers(runs)]
+    results = [run.result for run in runs if run.result.kind == "classifier"]
     if not results:
         return None
     rows = [

@@ -7,11 +7,8 @@ from evaluations.report.tested_runs import AnyRun
 
 
 def section(runs: Sequence[AnyRun]) -> Section:
-    folded = [
-        Folded(
-            f"{run.folder}: commit {run.result.commit or 'unknown'}, checkpoint {run.result.checkpoint}",
-            run.config() or "no config beside it",
-        )
-        for run in runs
-    ]
+    folded = []
+    for run in runs:
+        words = f"{run.folder}: commit {run.result.commit or 'unknown'}, checkpoint {run.result.checkpoint}"
+        folded.append(Folded(words, run.config() or "no config beside it"))
     return Section("Configs", folded)

@@ -10,52 +10,49 @@ from evaluations.report.groups import Group, nce_difference, place
 from evaluations.report.page import Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
 
-Dynamics = dict[str, dict[str, dict[int, InverterRun]]]  # by course, layer and number of the classifier's updates
+Line = dict[int, InverterRun]  # by the number of the classifier's updates
 
 
 def sections_by_data_set(runs: Iterable[AnyRun], groups: Sequence[Group]) -> list[Section]:
     """One of each data set; of several runs of the same the one in the outermost folder is taken."""
-    found: dict[str, Dynamics] = {}
+    found: dict[str, dict[tuple[str, str], Line]] = {}
     for run in sorted(inverters(runs), key=place):
         result = run.result
         if result.course and result.nce_nats is not None and not result.point_estimate:
-            points = (
-                found.setdefault(result.dataset, {}).setdefault(result.course, {}).setdefault(str(result.layer), {})
-            )
-            points.setdefault(result.classifier_updates or 0, run)
+            line = found.setdefault(result.dataset, {}).setdefault((result.course, str(result.layer)), {})
+            line.setdefault(result.classifier_updates or 0, run)
     p_x = {group.name: group.unconditional for group in groups}
-    regular_first = {name: dict(sorted(courses.items(), reverse=True)) for name, courses in found.items()}
-    return [_section(name, courses, p_x.get(name)) for name, courses in regular_first.items()]
+    return [_section(name, lines, p_x.get(name)) for name, lines in found.items()]
 
 
-def _section(name: str, courses: Dynamics, p_x: InverterRun | None) -> Section:
-    """NCE over the classifier's training, with paired differences along it, across it and to nothing, p(x)."""
-    lines = {(course, layer): points for course, layers in courses.items() for layer, points in layers.items()}
+def _section(name: str, lines: dict[tuple[str, str], Line], p_x: InverterRun | None) -> Section:
+    """NCE over the classifier's training, with paired differences along it, across it and to nothing, p(x).
+
+    Lines are by course and layer, from the input to the output.
+    """
+    lines = dict(sorted(lines.items(), key=lambda item: item[0][0], reverse=True))  # the regular course first
     rows, pairs, below = [], [], False
-    for (course, layer), points in lines.items():
-        for updates, run in sorted(points.items()):
+    values: dict[str, dict[str, dict[int, tuple[float, float]]]] = {}
+    for (course, layer), line in lines.items():
+        for updates, run in sorted(line.items()):
             above = nce_difference(run, p_x) if p_x else None
             below |= above is not None and above.mean < -2 * above.standard_error
             rows.append([f"{course}, {layer}", str(updates), nce(run.result), with_interval(above)])
-        for earlier, later in pairwise(sorted(points)):
-            pairs.append((f"{course}, {layer}: {later} less {earlier} updates", points[later], points[earlier]))
-    for (course, layer), points in lines.items():
+        for earlier, later in pairwise(sorted(line)):
+            pairs.append((f"{course}, {layer}: {later} less {earlier} updates", line[later], line[earlier]))
+        values.setdefault(course, {})[layer] = {n: mean_and_standard_error(run.log_prob) for n, run in line.items()}
+    for (course, layer), line in lines.items():
         regular = lines.get(("regular", layer), {}) if course == "overfitted" else {}
-        for updates in sorted(points.keys() & regular.keys()):
-            pairs.append((f"{layer}, {updates} updates: overfitted less regular", points[updates], regular[updates]))
+        for updates in sorted(line.keys() & regular.keys()):
+            pairs.append((f"{layer}, {updates} updates: overfitted less regular", line[updates], regular[updates]))
+    differences = [[words, with_interval(found)] for words, run, less in pairs if (found := nce_difference(run, less))]
     rises = [
         f"{course}, {n} updates: {later} above {earlier} by {with_interval(found)}"
-        for course, layers in courses.items()
-        for earlier, later in combinations(layers, 2)  # from the input to the output
-        for n in sorted(layers[earlier].keys() & layers[later].keys())
-        if layers[earlier][n].result.network_digest == layers[later][n].result.network_digest
-        and (found := nce_difference(layers[later][n], layers[earlier][n]))
-        and is_rise(found)
-    ]
-    differences = [[words, with_interval(found)] for words, run, less in pairs if (found := nce_difference(run, less))]
-    values: dict[str, dict[str, dict[int, tuple[float, float]]]] = {}
-    for (course, layer), points in lines.items():
-        values.setdefault(course, {})[layer] = {n: mean_and_standard_error(run.log_prob) for n, run in points.items()}
+        for ((course, earlier), before), ((other, later), after) in combinations(lines.items(), 2) if course == other
+        for n in sorted(before.keys() & after.keys())
+        if before[n].result.network_digest == after[n].result.network_digest
+        and (found := nce_difference(after[n], before[n])) and is_rise(found)
+    ]  # fmt: skip
     parts: list[Part] = [
         "NCE of inverters of the classifier as it was after so many updates (the paper's fig 5b), regular and "
         "overfitted (100 training images, no dropout). The inverters were always trained on the full training set.",

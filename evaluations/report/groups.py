@@ -46,8 +46,8 @@ class Group:
     @property
     def first_layer(self) -> str | None:
         """The label of the layer that NCE is told relative to: the first of the only network, if it is inverted."""
-        depths = {label: self.inverters[label].result.depth for label in self.log_probs}
-        return next((label for label in depths if depths[label] == 1 and len(self.classifiers) == 1), None)
+        firsts = [label for label in self.log_probs if self.inverters[label].result.depth == 1]
+        return firsts[0] if firsts and len(self.classifiers) == 1 else None
 
     @property
     def classifiers(self) -> set[str | None]:
@@ -79,10 +79,8 @@ def grouped(runs: Iterable[AnyRun]) -> list[Group]:
     several runs of the same, as in a sweep, the one in the outermost folder comes first.
     """
     chosen = [run for run in inverters(runs) if run.result.world is None and run.result.course is None]
-    groups: dict[str, list[InverterRun]] = {}
-    for run in sorted(chosen, key=place):
-        groups.setdefault(run.result.dataset, []).append(run)
-    return [_group(name, members) for name, members in sorted(groups.items())]
+    names = sorted({run.result.dataset for run in chosen})
+    return [_group(name, sorted((run for run in chosen if run.result.dataset == name), key=place)) for name in names]
 
 
 def place(run: InverterRun) -> tuple[Any, ...]:
@@ -99,14 +97,13 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
     different = len(set(networks.values())) == len(networks)
     group = Group(name)
     for run, index in zip(runs, indices, strict=True):
-        result = run.result
+        result, label = run.result, run.result.layer
         if not np.array_equal(index, usual):
             group.left_out.append(result.name)
             continue
-        if result.layer is None:
+        if label is None:
             first = group.unconditional = group.unconditional or run
         else:
-            label = result.layer
             if len(networks) > 1:
                 label += f" of {result.network if different else result.classifier}"
             if result.nce_nats is None and not result.point_estimate:

@@ -15,11 +15,12 @@ NOTHING = "nothing: p(x)"
 
 
 def section(group: Group) -> Section | None:
-    if not group.inverters and not group.unconditional:
+    runs = group.inverters | ({NOTHING: group.unconditional} if group.unconditional else {})
+    if not runs:
         return None
     log_probs, p_x, first = group.log_probs, group.p_x, group.first_layer
     rows = []
-    for label, run in [*group.inverters.items(), *([(NOTHING, group.unconditional)] if group.unconditional else [])]:
+    for label, run in runs.items():
         result, given_h, decoder = run.result, log_probs.get(label), group.decoders.get(label)
         relative = relative_nce(given_h, log_probs[first]) if given_h is not None and first else None
         gain = information_estimate(given_h, p_x) if given_h is not None and p_x is not None else None
@@ -45,10 +46,7 @@ def section(group: Group) -> Section | None:
             "Some of these inverters are of classifiers of one name and other weights, so that not every layer is a "
             "function of the one before it, and differences between layers are not given."
         )
-    grid = _grid(group)
-    if grid:
-        parts.append(grid)
-    return Section(f"{group.name}: what is kept", parts)
+    return Section(f"{group.name}: what is kept", [*parts, *_grid(group)])
 
 
 def _steps(log_probs: dict[str, Tensor], p_x: Tensor | None) -> list[Part]:
@@ -60,7 +58,7 @@ def _steps(log_probs: dict[str, Tensor], p_x: Tensor | None) -> list[Part]:
     rises = data_processing_rises(log_probs | ({NOTHING: p_x} if p_x is not None else {}))
     words = "No layer's NCE is above that of a layer before it by more than 2 standard errors, as it should be."
     if rises:
-        these = "; ".join(f"{r.later} above {r.earlier} by {with_interval(r.difference)} nats" for r in rises)
+        these = "; ".join(f"{b} above {a} by {with_interval(found)} nats" for (a, b), found in rises.items())
         words = (
             f"A layer cannot hold more than a layer that it is computed from, nor nothing more than a layer, but NCE "
             f"says so here: {these}. The inverter of the earlier layer is too weak, or not trained for long enough."
@@ -68,8 +66,8 @@ def _steps(log_probs: dict[str, Tensor], p_x: Tensor | None) -> list[Part]:
     return [*([Table("Differences of NCE, nats.", ["layers", "difference"], rows)] if rows else []), words]
 
 
-def _grid(group: Group) -> Picture | None:
-    """Fig 1: the inputs, then draws and the mean of the MSE decoder for every layer."""
+def _grid(group: Group) -> list[Picture]:
+    """Fig 1: the inputs, then draws and the mean of the MSE decoder for every layer, if any was drawn."""
     columns: dict[str, np.ndarray] = {}
     inputs = np.empty(0)
     for label, run in group.inverters.items():
@@ -77,11 +75,9 @@ def _grid(group: Group) -> Picture | None:
             samples = one.samples if one else None
             if samples and (not columns or np.array_equal(samples[0], inputs)):
                 inputs, columns[title] = samples[0], samples[1][:, :3]
-    if not columns:
-        return None
     words = (
         "Test images, and draws from p(x | h) of every layer; beside them the mean of the decoder that is trained by "
         f"squared error. The noise is the same for all, so what differs is what the layers keep, and what each model, "
         f"trained by itself, has learnt of it (the paper's fig {'1' if group.one_network else '4'})."
     )
-    return Picture(words, layers_grid(inputs, columns))
+    return [Picture(words, layers_grid(inputs, columns))] if columns else []

@@ -9,13 +9,9 @@ from evaluations.report.tested_runs import InverterRun
 
 def section(group: Group) -> Section | None:
     layers: dict[str, dict[str, InverterRun]] = {}
-    for label in group.log_probs:
-        result = group.inverters[label].result
-        layers.setdefault(str(result.layer), {})[str(result.classifier)] = group.inverters[label]
-    parts = [
-        part for layer, by_classifier in layers.items() if len(by_classifier) > 1
-        for part in _compared(layer, by_classifier)
-    ]  # fmt: skip
+    for run in map(group.inverters.__getitem__, group.log_probs):
+        layers.setdefault(str(run.result.layer), {})[str(run.result.classifier)] = run
+    parts = [part for layer, runs in layers.items() if len(runs) > 1 for part in _compared(layer, runs)]
     return Section(f"{group.name}: networks", parts) if parts else None
 
 
@@ -32,11 +28,9 @@ def _compared(layer: str, runs: dict[str, InverterRun]) -> list[Part]:
     ]  # fmt: skip
     header = ["classifier", f"NCE of {layer}, nats", "the paper's", f"less that of {reference}"]
     chart = nce_differences({name: value for name, value in values.items() if value}, theirs, reference)
+    remarks = notes(run.result for run in runs.values())
     return [
         Table(f"Networks by their {layer} (the paper's section 5.2).", header, rows),
-        *(
-            f"{note} Only differences can be compared with the paper's."
-            for note in notes([run.result for run in runs.values()])
-        ),
+        *(f"{remark} Only differences can be compared with the paper's." for remark in remarks),
         Picture(f"Differences of NCE of {layer}, nats.", chart),
     ]

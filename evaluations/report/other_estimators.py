@@ -27,10 +27,8 @@ def section(groups: Sequence[Group], breakdown_rows: Sequence[Breakdown]) -> Sec
     header = ["layer", "estimator", "images", "estimate", "ceiling"]
     parts: list[Part] = [words, Table("Of the same layers, nats.", header, rows)]
     if breakdown_rows:
-        limits = []
-        for name in dict.fromkeys(row.estimator for row in breakdown_rows):
-            at = breaks_down_at(breakdown_rows, name)
-            limits.append(f"{name} {f'from {at} dimensions on' if at else 'in none that was tried'}")
+        found = {row.estimator: breaks_down_at(breakdown_rows, row.estimator) for row in breakdown_rows}
+        limits = [f"{k} {f'from {at} dimensions on' if at else 'in none that was tried'}" for k, at in found.items()]
         words = (
             f"Estimate less truth, with the same settings, for {breakdown_rows[0].num_samples} samples of independent "
             f"normal variables, where the truth is known, against their number. The error is more than a nat for "

@@ -57,9 +57,8 @@ class Picture:
         self.figure.savefig(file, format="png", dpi=120)
         image = base64.b64encode(file.getvalue()).decode()
         words = escape(self.caption)
-        return (
-            f'<figure><img alt="{words}" src="data:image/png;base64,{image}"><figcaption>{words}</figcaption></figure>'
-        )
+        picture = f'<img alt="{words}" src="data:image/png;base64,{image}">'
+        return f"<figure>{picture}<figcaption>{words}</figcaption></figure>"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Tested runs as they lie on disk: a result each, and the arrays and measurements beside it."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -12,44 +12,41 @@ from torch import Tensor
 
 from evaluations.results import ClassifierResult, InverterResult, Measurement, Row, result_from_json
 
-R = TypeVar("R", ClassifierResult, InverterResult, ClassifierResult | InverterResult)
+R = TypeVar("R", InverterResult, ClassifierResult | InverterResult)
 M = TypeVar("M", bound=Measurement)
 T = TypeVar("T", bound=Row)
 
 
 @dataclass(frozen=True)
 class TestedRun(Generic[R]):
-    """The newest test of one config.
+    """The newest test of one config: the result in this folder's results.json, and the files beside it.
 
-    Args:
-        folder: That holds results.json.
-        result: What is in it.
+    What reads one of these raises ValueError where it cannot be read.
     """
 
     folder: Path
     result: R
 
     def array(self, name: str) -> np.ndarray | None:
-        """`name`.npy, None where there is none. Raises ValueError where it cannot be read."""
-        return _read(self.folder / f"{name}.npy", lambda file: np.load(file, allow_pickle=False))
+        """`name`.npy, None where there is none."""
+        return _read(self.folder / f"{name}.npy", np.load)
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
-        """Those of `name`.npz, None where there is none. Raises ValueError where it cannot be read."""
-        return _read(self.folder / f"{name}.npz", lambda file: dict(np.load(file, allow_pickle=False)))
+        """Those of `name`.npz, None where there is none."""
+        return _read(self.folder / f"{name}.npz", lambda file: dict(np.load(file)))
 
     @property
     def index(self) -> np.ndarray:
-        """The test images' indices in their data set, [N]. Raises ValueError where they are missing."""
+        """The test images' indices in their data set, [N]."""
         return self._needed("index")
 
     @property
     def log_prob(self) -> Tensor:
-        """log p(x | h) of every test image, float64 [N] nats. Raises ValueError where it is missing."""
+        """log p(x | h) of every test image, float64 [N] nats."""
         return torch.from_numpy(self._needed("log_prob")).double()
 
     def _needed(self, name: str) -> np.ndarray:
-        array = self.array(name)
-        if array is None:
+        if (array := self.array(name)) is None:
             raise ValueError(f"{self.folder} has no {name}.npy; test it again")
         return array
 
@@ -63,11 +60,11 @@ class TestedRun(Generic[R]):
         return arrays["inputs"], arrays["draws"] if "draws" in arrays else arrays["means"][:, None]
 
     def rows(self, kind: type[M]) -> list[M]:
-        """What a verb measured, nothing where it was not asked. Raises ValueError where it cannot be read."""
+        """What a verb measured, nothing where it was not asked."""
         return _rows(self.folder / f"{kind.verb}.json", kind.from_json, f"ask for the {kind.verb} of")
 
     def measured(self: "TestedRun[InverterResult]", kind: type[M]) -> list[M]:
-        """Of these, what is of the weights that were tested, and not of earlier ones. Raises as `rows`."""
+        """Of these, what is of the weights that were tested, and not of earlier ones."""
         return [row for row in self.rows(kind) if row.is_of(self.result)]
 
     def config(self) -> str:
@@ -77,7 +74,6 @@ class TestedRun(Generic[R]):
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-ClassifierRun = TestedRun[ClassifierResult]
 InverterRun = TestedRun[InverterResult]
 AnyRun = TestedRun[ClassifierResult | InverterResult]
 
@@ -85,28 +81,21 @@ AnyRun = TestedRun[ClassifierResult | InverterResult]
 def runs_under(paths: Iterable[Path]) -> list[AnyRun]:
     """Every run with results in these folders or below them, each once, in the order of their folders.
 
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: A file of results cannot be read.
+    Raises FileNotFoundError where there is no such folder, and ValueError where a file of results cannot be read.
     """
-    found: dict[Path, AnyRun] = {}
+    files: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {path}; give runs/ or folders in it")
-        for file in path.rglob("results.json"):
-            found[file.parent.resolve()] = TestedRun(file.parent, _rows(file, result_from_json)[0])
-    return [found[folder] for folder in sorted(found)]
-
-
-def classifiers(runs: Iterable[AnyRun]) -> list[ClassifierRun]:
-    return [TestedRun(run.folder, run.result) for run in runs if run.result.kind == "classifier"]
+        files |= {file.parent.resolve(): file for file in path.rglob("results.json")}
+    return [TestedRun(file.parent, _rows(file, result_from_json)[0]) for _, file in sorted(files.items())]
 
 
 def inverters(runs: Iterable[AnyRun]) -> list[InverterRun]:
     return [TestedRun(run.folder, run.result) for run in runs if run.result.kind == "inverter"]
 
 
-def _rows(path: Path, from_json: Callable[[Mapping[str, Any]], T], again: str = "test") -> list[T]:
+def _rows(path: Path, from_json: Callable[[dict[str, Any]], T], again: str = "test") -> list[T]:
     def read(file: BinaryIO) -> list[T]:
         found = json.load(file)
         rows = found if isinstance(found, list) else [found]

@@ -8,7 +8,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from inverters.pixelcnn.network import PixelCNNNetwork, evaluating
-from inverters.pixelcnn.sampling import blank_image, pixel_noise
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +28,8 @@ def fixed_point_sample(
         fewer, the less is left open by the context.
     """
     channels, height, width = network.image_shape
-    image, noise = blank_image(network, context), pixel_noise(network, generators, context)
+    image = context.new_zeros((len(context), *network.image_shape), dtype=torch.uint8)
+    noise = network.noise(context, generators)
     sweeps = torch.zeros(len(generators), dtype=torch.long, device=context.device)
     active = torch.arange(len(generators), device=context.device)
     description = f"sampling {len(image)} images, pixels final in all"
@@ -45,8 +45,6 @@ def fixed_point_sample(
             active = active[changed.any(dim=1)]
             if len(active):
                 bar.update(int(final[changed.any(dim=1)].min()) - bar.n)
-    log.info(
-        "fixed-point iteration: %d images, %d to %d sweeps, median %d",
-        len(image), sweeps.min(), sweeps.max(), sweeps.median(),
-    )  # fmt: skip
+    fewest, median, most = sweeps.min(), sweeps.median(), sweeps.max()
+    log.info("fixed-point iteration: %d images, %d to %d sweeps, median %d", len(image), fewest, most, median)
     return image, sweeps

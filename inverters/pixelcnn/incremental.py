@@ -13,35 +13,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inverters.pixelcnn.layers import ContextBias, GatedResidualLayer, ShiftedConv2d, both_streams, concat_elu
+from inverters.pixelcnn.layers import (
+    GatedResidualLayer,
+    ShiftedConv2d,
+    ShiftedConvTranspose2d,
+    both_streams,
+    concat_elu,
+)
 from inverters.pixelcnn.network import PixelCNNNetwork, evaluating
-from inverters.pixelcnn.sampling import blank_image, pixel_noise
-
-
-def _bias(layer: nn.Module) -> Tensor:
-    assert isinstance(layer.bias, Tensor)
-    return layer.bias
-
-
-class _ContextRows:
-    """A layer's context biases, one row at a time, [B, C, 1, W or 1]."""
-
-    def __init__(self, layer: ContextBias, context: Tensor, size: tuple[int, int]) -> None:
-        self.bias = layer(context, size)  # [B, C, H, W] or [B, C, 1, 1]
-
-    def row(self, r: int) -> Tensor:
-        return self.bias if self.bias.shape[2] == 1 else self.bias[:, :, r : r + 1]
 
 
 class _VerticalConv:
     """A convolution of two rows, of which it remembers the upper one; stride 2 skips columns."""
 
     def __init__(self, conv: ShiftedConv2d, batch: int, width: int) -> None:
-        self.weight, self.bias, self.stride = conv.weight.detach(), _bias(conv), conv.stride[1]
+        self.weight, self.bias, self.stride = conv.weight, conv.bias, conv.stride[1]
         self.above = self.weight.new_zeros(batch, conv.in_channels, 1, width)
-
-    def remember(self, row: Tensor) -> None:
-        self.above = row
 
     def __call__(self, row: Tensor) -> Tensor:
         rows = torch.cat((self.above, row), dim=2)
@@ -55,22 +42,21 @@ class _VerticalLayer:
     def __init__(self, layer: GatedResidualLayer, context: Tensor, size: tuple[int, int]) -> None:
         self.conv_in = _VerticalConv(layer.conv_in, len(context), size[1])
         self.conv_out = _VerticalConv(layer.conv_out, len(context), size[1])
-        self.context = _ContextRows(layer.context, context, size)
-        self.skip = None if layer.skip is None else (layer.skip.weight.detach(), _bias(layer.skip))
+        self.context = layer.context(context, size).expand(-1, -1, size[0], -1)  # [B, C, H, W or 1]
+        self.skip = () if layer.skip is None else (layer.skip.weight, layer.skip.bias)
 
     def __call__(self, r: int, x: Tensor, activated: Tensor, skip: Tensor | None) -> Tensor:
         hidden = self.conv_in(activated)
-        if self.skip is not None:
-            assert skip is not None
+        if skip is not None:
             hidden = hidden + F.conv2d(skip, *self.skip)
-        return x + F.glu(self.conv_out(concat_elu(hidden)) + self.context.row(r), dim=1)
+        return x + F.glu(self.conv_out(concat_elu(hidden)) + self.context[:, :, r : r + 1], dim=1)
 
 
 class _HorizontalConv:
     """A 2x2 convolution, cell by cell: one accumulating product gives this cell's output and a share of the next's."""
 
     def __init__(self, conv: ShiftedConv2d, batch: int, width: int) -> None:
-        weight, self.bias = conv.weight.detach(), _bias(conv)  # [O, I, 2, 2]
+        weight, self.bias = conv.weight, conv.bias  # [O, I, 2, 2]
         self.above = torch.cat((weight[:, :, 0, 0], weight[:, :, 0, 1]), dim=1).T.contiguous()  # [2I, O]
         self.here = torch.cat((weight[:, :, 1, 1], weight[:, :, 1, 0]), dim=0).T.contiguous()  # [I, 2O]
         # A column of zeros on the left of the inputs; one on the right of the outputs, for the last cell's share.
@@ -96,16 +82,16 @@ class _HorizontalLayer:
     def __init__(self, layer: GatedResidualLayer, context: Tensor, size: tuple[int, int]) -> None:
         self.conv_in = _HorizontalConv(layer.conv_in, len(context), size[1])
         self.conv_out = _HorizontalConv(layer.conv_out, len(context), size[1])
-        self.context = _ContextRows(layer.context, context, size)
+        self.context = layer.context(context, size).expand(-1, -1, size[0], -1)  # [B, C, H, W or 1]
         assert layer.skip is not None
-        weight, self.skip_bias = layer.skip.weight.detach()[:, :, 0, 0].T, _bias(layer.skip)
+        weight, self.skip_bias = layer.skip.weight[:, :, 0, 0].T, layer.skip.bias
         vertical = 2 * layer.conv_in.out_channels  # of the skip's inputs; the decoder's others are the encoder's cells
         self.from_vertical, self.from_encoder = weight[:vertical].contiguous(), weight[vertical:].contiguous()
 
     def start_row(self, r: int, vertical: Tensor) -> None:
         """Prepare row r from the vertical stream's activated row [B, 2F, 1, W]."""
         self.conv_in.start_row(vertical[:, :, 0].mT @ self.from_vertical + self.skip_bias)
-        self.conv_out.start_row(self.context.row(r)[:, :, 0].mT)
+        self.conv_out.start_row(self.context[:, :, r].mT)
 
     def __call__(self, c: int, x: Tensor, activated: Tensor, skip: Tensor | None) -> Tensor:
         hidden = self.conv_in(c, activated)
@@ -118,7 +104,7 @@ class _HorizontalDown:
     """The 2x2 convolution of stride 2, fed cell by cell."""
 
     def __init__(self, conv: ShiftedConv2d, batch: int, width: int) -> None:
-        weight, self.bias = conv.weight.detach(), _bias(conv)
+        weight, self.bias = conv.weight, conv.bias
         self.taps = [[weight[:, :, a, b].T.contiguous() for b in range(2)] for a in range(2)]  # [I, O]
         self.inputs = weight.new_zeros(batch, width + 1, conv.in_channels)  # a column of zeros on the left
         self.outputs = weight.new_zeros(batch, width // 2, conv.out_channels)
@@ -127,11 +113,8 @@ class _HorizontalDown:
         left, right = self.inputs[:, :-1:2], self.inputs[:, 1::2]  # columns 2j - 1 and 2j of the row above
         self.outputs = left @ self.taps[0][0] + right @ self.taps[0][1] + self.bias
 
-    def remember(self, c: int, cell: Tensor) -> None:
-        self.inputs[:, c + 1] = cell
-
     def __call__(self, j: int) -> Tensor:
-        """Output cell j, once columns 2j - 1 and 2j have been remembered."""
+        """Output cell j, once the inputs have columns 2j - 1 and 2j of this row."""
         partial = torch.addmm(self.outputs[:, j], self.inputs[:, 2 * j], self.taps[1][0])
         return torch.addmm(partial, self.inputs[:, 2 * j + 1], self.taps[1][1])
 
@@ -139,8 +122,8 @@ class _HorizontalDown:
 class _HorizontalUp:
     """The 2x2 transposed convolution of stride 2, fed cell by cell: two output cells at once, the next row later."""
 
-    def __init__(self, conv: nn.ConvTranspose2d, batch: int, width: int) -> None:
-        weight, bias = conv.weight.detach(), _bias(conv)  # [I, O, 2, 2]
+    def __init__(self, conv: ShiftedConvTranspose2d, batch: int, width: int) -> None:
+        weight, bias = conv.weight, conv.bias  # [I, O, 2, 2]
         self.rows = [torch.cat((weight[:, :, a, 0], weight[:, :, a, 1]), dim=1) for a in range(2)]  # [I, 2O]
         self.bias = torch.cat((bias, bias))
         self.inputs = weight.new_zeros(batch, width // 2, conv.in_channels)
@@ -166,19 +149,17 @@ class _Level:
             return [(_VerticalLayer(v, context, size), _HorizontalLayer(h, context, size)) for v, h in streams]
 
         self.encoder, self.decoder = pairs(network.encoder[level]), pairs(network.decoder[2 - level])
-        self.lowest = level == 2
-        if not self.lowest:
+        if level < 2:
             vertical_down, horizontal_down = both_streams(network.down[level])
             self.vertical_down = _VerticalConv(vertical_down, batch, size[1])
             self.horizontal_down = _HorizontalDown(horizontal_down, batch, size[1])
-            vertical_up, horizontal_up = both_streams(network.up[1 - level])
-            self.up_weight, self.up_bias = vertical_up.weight.detach(), _bias(vertical_up)
+            self.vertical_up, horizontal_up = both_streams(network.up[1 - level])
             self.horizontal_up = _HorizontalUp(horizontal_up, batch, size[1])
             self.up_rows = torch.empty(0)
 
 
 class IncrementalPixelCNN:
-    """A PixelCNN++ with its weight normalisation folded, for one batch of contexts; dropout off.
+    """A PixelCNN++ with its weight normalisation folded, for one batch of contexts; dropout off, in inference mode.
 
     Call `row(r, image)` and then `cell(r, c, image)` for every cell of the row, filling `image` in between.
 
@@ -189,12 +170,10 @@ class IncrementalPixelCNN:
 
     def __init__(self, network: PixelCNNNetwork, context: Tensor) -> None:
         self.first = [
-            (conv.weight.detach(), _bias(conv))
-            for conv in (network.first_vertical, network.first_above, network.first_left)
+            (conv.weight, conv.bias) for conv in (network.first_vertical, network.first_above, network.first_left)
         ]
-        self.head = (network.head.weight.detach()[:, :, 0, 0], _bias(network.head))
+        self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
         self.levels = [_Level(network, level, context) for level in range(3)]
-        self.context = context
 
     def _scaled(self, image: Tensor) -> Tensor:
         """Pixels as the network takes them, with the channel of ones: [B, C, ...] -> [B, C + 1, ...]."""
@@ -204,18 +183,13 @@ class IncrementalPixelCNN:
     def row(self, r: int, image: Tensor) -> None:
         """Prepare row r from the rows above it in image, uint8 [B, C, H, W]."""
         (vertical_weight, vertical_bias), (above_weight, above_bias), (left_weight, left_bias) = self.first
-        batch, _, _, width = image.shape
-        filters = len(vertical_bias)
+        two = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 2 - min(r, 2), 0))  # rows r - 2, r - 1
+        pair = two[:, :, 1:]
+        vertical = F.conv2d(two, vertical_weight, vertical_bias, padding=(0, 1))
+        above = F.conv2d(pair, above_weight, above_bias, padding=(0, 1))
         # The shifts come after the bias: row 0 of either stream, and the left tap at column 0, are zero.
         if r == 0:
-            vertical = vertical_weight.new_zeros(batch, filters, 1, width)
-            above = vertical
-            pair = vertical_weight.new_zeros(batch, image.shape[1] + 1, 1, width)
-        else:
-            two = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 2 - min(r, 2), 0))  # rows r - 2, r - 1
-            vertical = F.conv2d(two, vertical_weight, vertical_bias, padding=(0, 1))
-            pair = two[:, :, 1:]
-            above = F.conv2d(pair, above_weight, above_bias, padding=(0, 1))
+            vertical, above = torch.zeros_like(vertical), torch.zeros_like(above)
         left = F.conv2d(pair, left_weight[:, :, :1], left_bias)  # of column c, for column c + 1
         self.first_cells = (above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT.contiguous()  # [B, W, F]
         self._vertical(0, r, vertical)
@@ -230,17 +204,15 @@ class IncrementalPixelCNN:
             activated = concat_elu(x)
             horizontal.start_row(r, activated)
             skips.append(activated)
-        if level.lowest:
+        if number == 2:
             skips.pop()
         else:
             if r % 2 == 0:
                 level.horizontal_down.start_row()
                 below = self._vertical(number + 1, r // 2, level.vertical_down(x))
-                level.up_rows = F.conv_transpose2d(
-                    below, level.up_weight, level.up_bias, stride=2, padding=(0, 1), output_padding=(0, 1)
-                )
+                level.up_rows = level.vertical_up(below)
             else:
-                level.vertical_down.remember(x)
+                level.vertical_down.above = x
                 level.horizontal_up.start_odd_row()
             x = level.up_rows[:, :, r % 2 : r % 2 + 1]
             activated = concat_elu(x)
@@ -266,10 +238,10 @@ class IncrementalPixelCNN:
             x = layer(c, x, activated, None)
             activated = concat_elu(x)
             skips.append(activated)
-        if level.lowest:
+        if number == 2:
             skips.pop()
         else:
-            level.horizontal_down.remember(c, x)
+            level.horizontal_down.inputs[:, c + 1] = x
             if r % 2 == 0 and c % 2 == 0:
                 below = self._horizontal(number + 1, r // 2, c // 2, level.horizontal_down(c // 2))
                 level.horizontal_up.put(c // 2, below)
@@ -285,7 +257,8 @@ class IncrementalPixelCNN:
 def incremental_sample(network: PixelCNNNetwork, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Draw one image for each row of context, as a full pass for each pixel would: uint8 [B, C, H, W]."""
     channels, height, width = network.image_shape
-    image, noise = blank_image(network, context), pixel_noise(network, generators, context)
+    image = context.new_zeros((len(context), *network.image_shape), dtype=torch.uint8)
+    noise = network.noise(context, generators)
     with evaluating(network):
         rows = IncrementalPixelCNN(network, context)
     for r in tqdm(range(height), desc=f"sampling {len(image)} images, rows", delay=5, leave=False):

@@ -1,8 +1,7 @@
 """The layers of PixelCNN++ (Salimans et al. 2017)."""
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -75,35 +74,33 @@ def padded_concat_elu(x: Tensor, right: int, dropout: float = 0.0) -> Tensor:
     return out
 
 
-def down_shift(x: Tensor) -> Tensor:
-    """Row r of the output is row r - 1 of x; row 0 is zero."""
-    return F.pad(x[:, :, :-1], (0, 0, 1, 0))
-
-
-def right_shift(x: Tensor) -> Tensor:
-    """Column c of the output is column c - 1 of x; column 0 is zero."""
-    return F.pad(x[:, :, :, :-1], (1, 0))
+# The kernels of the vertical stream, which sees the columns on both sides, and of the horizontal one.
+KERNELS = ((2, 3), (2, 2))
 
 
 class ShiftedConv2d(nn.Conv2d):
-    """A convolution that looks up, and to both sides (vertical stream) or up and left (horizontal stream).
+    """A weight-normalised convolution that looks up and to both sides (an odd width) or up and left (an even one).
 
     Where its input has no border of zeros, it pads on all sides by itself and the surplus at the bottom and right is
     cropped: a padded copy of the input would cost more. `init_scale` is the standard deviation that data-dependent
     initialisation gives the output.
     """
 
+    bias: Tensor
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel_size: tuple[int, int],
-        padding: tuple[int, int],
         stride: int = 1,
         init_scale: float = 1.0,
+        padded: bool = False,
     ) -> None:
+        padding = (0, 0) if padded else (kernel_size[0] - 1, kernel_size[1] // 2)
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
         self.init_scale = init_scale
+        _normalise_weight(self, axis=0)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2] // self.stride[0], x.shape[3] // self.stride[1]
@@ -122,68 +119,22 @@ class SkipConv2d(ShiftedConv2d):
 
 
 class ShiftedConvTranspose2d(nn.ConvTranspose2d):
-    """Up-sampling by two, output cell (2r + a, 2c + b) from input cells in row r; `init_scale` as above."""
+    """Up-sampling by two, weight-normalised: [B, C, H, W] -> [B, C', 2H, 2W], cell (2r + a, 2c + b) from row r."""
 
+    bias: Tensor
     init_scale = 1.0
 
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int]) -> None:
+        beyond = (0, kernel_size[1] - 2)
+        super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=beyond, output_padding=beyond)
+        _normalise_weight(self, axis=1)
 
-ConvLayer = TypeVar("ConvLayer", ShiftedConv2d, SkipConv2d, ShiftedConvTranspose2d)
 
-
-def _weight_normalised(layer: ConvLayer) -> ConvLayer:
-    """w = g v / ||v|| per output channel (Salimans and Kingma 2016), v drawn from N(0, 0.05^2) as in the original."""
+def _normalise_weight(layer: ShiftedConv2d | ShiftedConvTranspose2d, axis: int) -> None:
+    """w = g v / ||v|| per output channel (Salimans and Kingma 2016), v drawn from N(0, 0.05^2) as there."""
     nn.init.normal_(layer.weight, std=0.05)
-    assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-    return weight_norm(layer, dim=1 if layer.transposed else 0)  # which axis of the weight has the output channels
-
-
-def down_shifted_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: tuple[int, int] = (2, 3),
-    stride: int = 1,
-    init_scale: float = 1.0,
-    padded: bool = False,
-) -> ShiftedConv2d:
-    """The vertical stream's convolution: this row and those above, columns on both sides; padded says of its input."""
-    padding = (0, 0) if padded else (kernel_size[0] - 1, (kernel_size[1] - 1) // 2)
-    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
-
-
-def down_right_shifted_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: tuple[int, int] = (2, 2),
-    stride: int = 1,
-    init_scale: float = 1.0,
-    padded: bool = False,
-) -> ShiftedConv2d:
-    """The horizontal stream's convolution: this cell, those to the left, and the same on the rows above."""
-    padding = (0, 0) if padded else (kernel_size[0] - 1, kernel_size[1] - 1)
-    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, kernel_size, padding, stride, init_scale))
-
-
-def down_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedConvTranspose2d:
-    """The vertical stream's up-sampling, [B, C, H, W] -> [B, C', 2H, 2W]."""
-    return _weight_normalised(
-        ShiftedConvTranspose2d(in_channels, out_channels, (2, 3), stride=2, padding=(0, 1), output_padding=(0, 1))
-    )
-
-
-def down_right_shifted_deconv(in_channels: int, out_channels: int) -> ShiftedConvTranspose2d:
-    """The horizontal stream's up-sampling, [B, C, H, W] -> [B, C', 2H, 2W]."""
-    return _weight_normalised(ShiftedConvTranspose2d(in_channels, out_channels, (2, 2), stride=2))
-
-
-def network_in_network(in_channels: int, out_channels: int) -> ShiftedConv2d:
-    """A 1x1 convolution, weight-normalised like the others."""
-    return _weight_normalised(ShiftedConv2d(in_channels, out_channels, (1, 1), (0, 0)))
-
-
-def skip_conv(in_channels: int, out_channels: int) -> SkipConv2d:
-    """The 1x1 convolution of the skip connections, weight-normalised like the others."""
-    return _weight_normalised(SkipConv2d(in_channels, out_channels, (1, 1), (0, 0)))
+    weight_norm(layer, dim=axis)
 
 
 def both_streams(pair: nn.Module) -> tuple[Any, Any]:
@@ -200,9 +151,7 @@ class ContextBias(nn.Module):
     [B, 0] gives zeros: the unconditional model.
 
     Args:
-        context_shape: The shape of h without its batch axis.
-        out_channels: C, the number of biases.
-        dropout: Dropout rate on the biases (the paper's appendix A: 0.2 for CIFAR FC3).
+        dropout: Rate on the biases (the paper's appendix A: 0.2 for CIFAR FC3).
     """
 
     def __init__(self, context_shape: tuple[int, ...], out_channels: int, dropout: float) -> None:
@@ -227,17 +176,16 @@ class GatedResidualLayer(nn.Module):
     """x + a * sigmoid(b), where (a, b) is a function of x, of skip connections and of the context.
 
     Args:
-        conv: The stream's convolution.
+        kernel_size: The stream's.
         num_filters: Channels of x.
         num_skip: Channels of all skip connections together before their activation; 0 for none.
-        context_shape: The shape of h without its batch axis.
-        dropout: Rate of the one dropout layer.
-        context_dropout: Rate on the context's biases.
+        context_shape: (K,) or (K, H', W').
+        dropout: Rate of the one dropout layer; `context_dropout` is that on the context's biases.
     """
 
     def __init__(
         self,
-        conv: Callable[..., ShiftedConv2d],
+        kernel_size: tuple[int, int],
         num_filters: int,
         num_skip: int,
         context_shape: tuple[int, ...],
@@ -245,9 +193,9 @@ class GatedResidualLayer(nn.Module):
         context_dropout: float,
     ) -> None:
         super().__init__()
-        self.conv_in = conv(2 * num_filters, num_filters, padded=True)
-        self.skip = skip_conv(2 * num_skip, num_filters) if num_skip else None
-        self.conv_out = conv(2 * num_filters, 2 * num_filters, init_scale=0.1, padded=True)
+        self.conv_in = ShiftedConv2d(2 * num_filters, num_filters, kernel_size, padded=True)
+        self.skip = SkipConv2d(2 * num_skip, num_filters, (1, 1)) if num_skip else None
+        self.conv_out = ShiftedConv2d(2 * num_filters, 2 * num_filters, kernel_size, init_scale=0.1, padded=True)
         self.context = ContextBias(context_shape, 2 * num_filters, context_dropout)
         self.dropout = dropout
 

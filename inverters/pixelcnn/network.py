@@ -1,28 +1,29 @@
 """The network of PixelCNN++ (Salimans et al. 2017), conditional as in Nash et al. (2019), appendix A."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from inverters.generators import ImageShape
-from inverters.likelihoods import Likelihood
+from inverters.likelihoods import Categorical, Likelihood
 from inverters.pixelcnn.layers import (
+    KERNELS,
     GatedResidualLayer,
+    ShiftedConv2d,
+    ShiftedConvTranspose2d,
     both_streams,
-    down_right_shifted_conv,
-    down_right_shifted_deconv,
-    down_shift,
-    down_shifted_conv,
-    down_shifted_deconv,
-    network_in_network,
     padded_concat_elu,
-    right_shift,
 )
+
+Streams = tuple[Tensor, Tensor]  # vertical, horizontal
+DOWN, RIGHT = (0, 0, 1, -1), (1, -1)  # the padding that shifts by a row, by a column
 
 
 @contextmanager
@@ -36,9 +37,26 @@ def evaluating(module: nn.Module) -> Iterator[None]:
         module.train(training)
 
 
-def activations(vertical: Tensor, horizontal: Tensor) -> tuple[Tensor, Tensor]:
+def activations(vertical: Tensor, horizontal: Tensor) -> Streams:
     """concat_elu of both streams, each with the border that its convolutions need."""
     return padded_concat_elu(vertical, right=1), padded_concat_elu(horizontal, right=0)
+
+
+def resampled(pair: nn.Module, streams: Streams) -> tuple[Streams, Streams]:
+    """Both streams at the next resolution, and their activations."""
+    vertical, horizontal = (conv(stream) for conv, stream in zip(pair.children(), streams, strict=True))
+    return (vertical, horizontal), activations(vertical, horizontal)
+
+
+def transformed(
+    pair: nn.Module, streams: Streams, acts: Streams, skips: tuple[Tensor, ...], context: Tensor
+) -> tuple[Streams, Streams]:
+    """Both streams after a pair of layers, and their activations, from those before and the encoder's, if any."""
+    for_vertical, for_horizontal = both_streams(pair)
+    vertical = for_vertical(streams[0], acts[0], skips[:1], context)
+    vertical_act = padded_concat_elu(vertical, right=1)
+    horizontal = for_horizontal(streams[1], acts[1], (vertical_act, *skips[1:]), context)
+    return (vertical, horizontal), (vertical_act, padded_concat_elu(horizontal, right=0))
 
 
 class Block(nn.ModuleList):
@@ -47,24 +65,12 @@ class Block(nn.ModuleList):
     The horizontal stream takes the vertical one as its skip connection; in the decoder both take the encoder's too.
     """
 
-    def __init__(
-        self,
-        num_layers: int,
-        num_filters: int,
-        context_shape: tuple[int, ...],
-        dropout: float,
-        context_dropout: float,
-        *,
-        decoder: bool,
-    ) -> None:
-        skips = (num_filters, 2 * num_filters) if decoder else (0, num_filters)
-        shared = (context_shape, dropout, context_dropout)
+    def __init__(self, num_layers: int, num_filters: int, *shared: Any, decoder: bool) -> None:
+        num_skips = (num_filters, 2 * num_filters) if decoder else (0, num_filters)
         super().__init__(
             nn.ModuleList(
-                (
-                    GatedResidualLayer(down_shifted_conv, num_filters, skips[0], *shared),
-                    GatedResidualLayer(down_right_shifted_conv, num_filters, skips[1], *shared),
-                )
+                GatedResidualLayer(kernel_size, num_filters, num_skip, *shared)
+                for kernel_size, num_skip in zip(KERNELS, num_skips, strict=True)
             )
             for _ in range(num_layers)
         )
@@ -74,18 +80,30 @@ class PixelCNNNetwork(nn.Module):
     """From an image and h to the parameters of a likelihood.
 
     Six blocks at three resolutions, in two streams: the vertical one sees all rows above, the horizontal one also the
-    pixels to the left on the same row. Its arguments are explained by PixelCNN.
+    pixels to the left on the same row.
+
+    Args:
+        image_shape: (C, H, W); H and W multiples of 4.
+        context_shape: The shape of h without its batch axis: (K,) a vector, (K, H', W') a map, (0,) unconditional.
+        likelihood: Of one pixel.
+        num_filters: Channels of every feature map (the paper: 64 for MNIST, 196 for SVHN and CIFAR).
+        num_layers: n, residual layers a block; the blocks have n, n, n, n, n + 1, n + 1 in each stream.
+        dropout: Inside every residual layer.
+        context_dropout: On the context's biases.
+
+    Raises:
+        ValueError: A side is not a multiple of 4, a dropout not in [0, 1), or the likelihood cannot model C channels.
     """
 
     def __init__(
         self,
         image_shape: ImageShape,
         context_shape: tuple[int, ...],
-        likelihood: Likelihood,
-        num_filters: int,
-        num_layers: int,
-        dropout: float,
-        context_dropout: float,
+        likelihood: Likelihood = Categorical(),  # noqa: B008 - immutable
+        num_filters: PositiveInt = 64,
+        num_layers: PositiveInt = 3,
+        dropout: float = 0.5,
+        context_dropout: float = 0.0,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -101,24 +119,18 @@ class PixelCNNNetwork(nn.Module):
         self.likelihood = likelihood
 
         # A channel of ones beside the image tells it from its padding.
-        self.first_vertical = down_shifted_conv(channels + 1, num_filters, (2, 3))
-        self.first_above = down_shifted_conv(channels + 1, num_filters, (1, 3))
-        self.first_left = down_right_shifted_conv(channels + 1, num_filters, (2, 1))
+        self.first_vertical = ShiftedConv2d(channels + 1, num_filters, (2, 3))
+        self.first_above = ShiftedConv2d(channels + 1, num_filters, (1, 3))
+        self.first_left = ShiftedConv2d(channels + 1, num_filters, (2, 1))
 
         shared = (num_filters, context_shape, dropout, context_dropout)
         self.encoder = nn.ModuleList(Block(num_layers, *shared, decoder=False) for _ in range(3))
         self.decoder = nn.ModuleList(Block(num_layers + (i > 0), *shared, decoder=True) for i in range(3))
-        self.down = nn.ModuleList(
-            nn.ModuleList((down_shifted_conv(num_filters, num_filters, stride=2),
-                           down_right_shifted_conv(num_filters, num_filters, stride=2)))
-            for _ in range(2)
-        )  # fmt: skip
-        self.up = nn.ModuleList(
-            nn.ModuleList((down_shifted_deconv(num_filters, num_filters),
-                           down_right_shifted_deconv(num_filters, num_filters)))
-            for _ in range(2)
-        )  # fmt: skip
-        self.head = network_in_network(num_filters, likelihood.num_parameters(channels))
+        self.down, self.up = (
+            nn.ModuleList(nn.ModuleList(layer(num_filters, num_filters, k) for k in KERNELS) for _ in range(2))
+            for layer in (partial(ShiftedConv2d, stride=2), ShiftedConvTranspose2d)
+        )
+        self.head = ShiftedConv2d(num_filters, likelihood.num_parameters(channels), (1, 1))
 
     def forward(self, image: Tensor, context: Tensor) -> Tensor:
         """The likelihood's parameters for every pixel, [B, P, H, W], from uint8 images [B, C, H, W] and h [B, ...].
@@ -131,37 +143,37 @@ class PixelCNNNetwork(nn.Module):
         """The same from images x in [-1, 1]."""
         x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # [B, C + 1, H, W]
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
-        vertical = down_shift(self.first_vertical(x))  # [B, F, H, W], as all below at their resolution
-        horizontal = down_shift(self.first_above(x)) + right_shift(self.first_left(x))
-        vertical_act, horizontal_act = activations(vertical, horizontal)
+        vertical = F.pad(self.first_vertical(x), DOWN)  # [B, F, H, W], as all below at their resolution
+        horizontal = F.pad(self.first_above(x), DOWN) + F.pad(self.first_left(x), RIGHT)
+        streams, acts = (vertical, horizontal), activations(vertical, horizontal)
 
-        skips = [(vertical_act, horizontal_act)]
+        skips = [acts]
         for i, block in enumerate(self.encoder):
-            for vertical_layer, horizontal_layer in map(both_streams, block.children()):
-                vertical = vertical_layer(vertical, vertical_act, (), context)
-                vertical_act = padded_concat_elu(vertical, right=1)
-                horizontal = horizontal_layer(horizontal, horizontal_act, (vertical_act,), context)
-                horizontal_act = padded_concat_elu(horizontal, right=0)
-                skips.append((vertical_act, horizontal_act))
+            for pair in block.children():
+                streams, acts = transformed(pair, streams, acts, (), context)
+                skips.append(acts)
             if i < 2:
-                for_vertical, for_horizontal = both_streams(self.down[i])
-                vertical, horizontal = for_vertical(vertical), for_horizontal(horizontal)
-                vertical_act, horizontal_act = activations(vertical, horizontal)
-                skips.append((vertical_act, horizontal_act))
+                streams, acts = resampled(self.down[i], streams)
+                skips.append(acts)
 
         skips.pop()  # the decoder starts from it
         for i, block in enumerate(self.decoder):
-            for vertical_layer, horizontal_layer in map(both_streams, block.children()):
-                vertical_skip, horizontal_skip = skips.pop()
-                vertical = vertical_layer(vertical, vertical_act, (vertical_skip,), context)
-                vertical_act = padded_concat_elu(vertical, right=1)
-                horizontal = horizontal_layer(horizontal, horizontal_act, (vertical_act, horizontal_skip), context)
-                horizontal_act = padded_concat_elu(horizontal, right=0)
+            for pair in block.children():
+                streams, acts = transformed(pair, streams, acts, skips.pop(), context)
             if i < 2:
-                for_vertical, for_horizontal = both_streams(self.up[i])
-                vertical, horizontal = for_vertical(vertical), for_horizontal(horizontal)
-                vertical_act, horizontal_act = activations(vertical, horizontal)
-        return self.head(F.elu(horizontal))
+                streams, acts = resampled(self.up[i], streams)
+        return self.head(F.elu(streams[1]))
+
+    def noise(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+        """All the noise of one draw a generator, as the likelihood takes it: [B, U, H, W].
+
+        The random numbers are the same whatever the dtype and the device, which are the context's.
+        """
+        channels, height, width = self.image_shape
+        shape = (self.likelihood.num_uniforms(channels), height, width)
+        uniforms = torch.stack([torch.rand(shape, generator=g) for g in generators])
+        # rand can return 0, and float32 has no number between 1 - 2^-24 and 1.
+        return self.likelihood.noise(uniforms.clamp(2.0**-25, 1 - 2.0**-24).to(context.dtype)).to(context.device)
 
     @torch.no_grad()
     def initialise(self, image: Tensor, context: Tensor) -> None:

@@ -1,0 +1,97 @@
+"""The images of one split, by position, and their batches as dictionaries."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+ImagesAndLabels = tuple[Tensor, Tensor]  # uint8 [N, C, H, W], int64 [N]
+
+
+class Batch(TypedDict, total=False):
+    """Some images and what is known of them."""
+
+    image: Tensor  # uint8 [B, C, H, W]
+    label: Tensor  # int64 [B]
+    index: Tensor  # int64 [B], where the image is in the data set's files
+    position: Tensor  # int64 [B], where it is in its split; from a test split, as the next one
+    other_image: Tensor  # uint8 [B, C, H, W], the next of the split, cyclically: to score an h of another image
+    context_image: Tensor  # uint8 [B, C, H, W], of which h is taken instead of `image`; from a negative control
+    h: Tensor  # [B, ...], what a network makes of `image`; where a callback has given the split its h
+
+
+class Split(Dataset[Batch], ABC):
+    """The images of one split, by position."""
+
+    images: Tensor | None  # all of them, uint8 [N, C, H, W]; None where they are drawn when asked for
+    h: Any = None  # what a network makes of `images`, read by positions, [B, ...]; batches have it where it is set
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """A whole batch at once; the data loader prefers this where it exists."""
+
+    def first(self, num_images: int) -> Batch:
+        """The first images; all, where there are fewer."""
+        return self.__getitems__(range(min(num_images, len(self))))
+
+    def to(self, device: torch.device) -> None:
+        """Keep on a device what is kept, and index it there."""
+        vars(self).update({name: x.to(device) for name, x in vars(self).items() if isinstance(x, Tensor)})
+
+
+@dataclass(eq=False, repr=False)
+class ImageDataset(Split):
+    """Images in memory."""
+
+    images: Tensor  # uint8 [N, C, H, W]
+    labels: Tensor  # int64 [N]
+    index: Tensor  # int64 [N], where they are in the data set's files
+    with_other: bool = False  # give `position` and `other_image` too
+
+    def __post_init__(self) -> None:
+        assert self.images.dtype == torch.uint8
+        assert len(self.images) == len(self.labels) == len(self.index)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        chosen = torch.as_tensor(positions, device=self.images.device)
+        batch: Batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
+        if self.h is not None:
+            batch["h"] = self.h[positions]
+        if self.with_other:
+            batch["position"] = chosen
+            batch["other_image"] = self.images[(chosen + 1) % len(self)]
+        return batch
+
+
+def splits(images: Tensor, labels: Tensor, index: Mapping[str, Tensor]) -> dict[str, Split]:
+    """A file's images, in the order that `index` gives for each split, [n], and "test" with `other_image`."""
+    return {name: ImageDataset(images[i], labels[i], i, with_other=name == "test") for name, i in index.items()}
+
+
+def class_balanced(labels: Tensor, index: Tensor, num_images: int | None) -> Tensor:
+    """The first images of each class, equally many, of those in an order, `index` [n]; all of them for None.
+
+    Raises:
+        ValueError: There are not so many.
+    """
+    if num_images is None:
+        return index
+    ordered = labels[index]
+    classes, counts = ordered.unique(return_counts=True)
+    each, rest = divmod(num_images, len(classes))
+    if rest or not 0 < each <= counts.min():
+        raise ValueError(
+            f"num_train {num_images} is not so many times {len(classes)} classes; choose a multiple of {len(classes)} "
+            f"with at most {counts.min()} images a class"
+        )
+    return torch.cat([index[ordered == label][:each] for label in classes])
