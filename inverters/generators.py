@@ -102,10 +102,5 @@ def draw_generator(index: int, draw: int, seed: int) -> torch.Generator:
 
 
 def bits_per_dim(log_prob: Tensor, num_dims: int) -> Tensor:
-    """Bits per sub-pixel of so many nats per image: the only place where one becomes the other.
-
-    Args:
-        log_prob: log p(x | h), nats, any shape.
-        num_dims: D, the number of sub-pixels, C x H x W.
-    """
+    """Bits per sub-pixel, of D, from log p(x | h) in nats, any shape: the only place where one becomes the other."""
     return -log_prob / (num_dims * LN2)

@@ -21,7 +21,7 @@ def test_no_pixel_of_one_split_is_in_another_whatever_the_seed_and_the_classes_a
         assert len(index.unique()) == size
         assert torch.equal(index.unique(), other[split].index.unique())
         assert torch.bincount(data[split].labels).tolist() == [size // 2] * 2
-        for photograph, row, column in zip(*np.unravel_index(index, PIXELS), strict=True):
+        for photograph, row, column in zip(*np.unravel_index(index.numpy(), PIXELS), strict=True):
             mark[photograph, row : row + 32, column : column + 32] = True
     assert marks.sum(0).max() == 1
     assert marks.any((2, 3)).all()
@@ -31,7 +31,7 @@ def test_patches_are_the_photographs_pixels():
     truth = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
     for dataset in loaded(PhotosDataModule()).datasets.values():
         for image, label, i in zip(dataset.images, dataset.labels, dataset.index, strict=True):
-            photograph, row, column = np.unravel_index(i, PIXELS)
+            photograph, row, column = np.unravel_index(int(i), PIXELS)
             assert label == photograph
             patch = truth[photograph][row : row + 32, column : column + 32]
             assert np.array_equal(image.permute(1, 2, 0), patch)

@@ -338,6 +338,7 @@ def test_two_classifiers_of_one_kind_have_rows_of_their_own(runs):
     names = [row[0] for row in said.tables[KEPT]]
     assert {"fc3 of classifier_mnist5k", "fc3 of classifier_other"} < set(names)
     assert "Other settings." not in said.tables
+    assert said.tables[KEPT][0][4] == "NCE / |NCE of the first layer|"
     a, b = (log_prob(runs, name) for name in ("inverter_mnist5k_fc3", "inverter_other_fc3"))
     assert without_intervals(said.tables["Networks by their fc3 (the paper's section 5.2)."][1:]) == [
         ["classifier_mnist5k", nats(a), "-704.01", "\N{EN DASH}"],
@@ -398,6 +399,7 @@ def test_nearest_images_without_the_row_that_tells_their_weights_are_left_out(ru
 def test_over_training_there_are_paired_differences(runs):
     write_over_training(runs, "regular", 100, "conv2", -5.5)
     write_over_training(runs, "overfitted", 100, "fc3", -5)
+    change(runs / "updates" / "overfitted_000100" / "inverter_mnist5k_fc3", network_digest="regular 100")
     more = {"classifier_updates": 100, "course": "regular", "point_estimate": True}
     write_inverter(runs / "updates" / "regular_000100" / "mse_mnist5k_fc3", "fc3", -9, **more)
     said = parts(runs)
@@ -415,7 +417,7 @@ def test_over_training_there_are_paired_differences(runs):
         ["regular, fc3: 100 less 0 updates", nats(second - first)],
         ["fc3, 100 updates: overfitted less regular", nats(overfitted - second)],
     ]
-    assert "regular, 100 updates: fc3 above conv2 by" in said.words
+    assert said.words.count("regular, 100 updates: fc3 above conv2 by") == 1
     assert "Below 0 against p(x)" in said.words
     np.save(runs / "updates" / "overfitted_000100" / "inverter_mnist5k_fc3" / "index.npy", np.arange(N)[::-1])
     assert len(parts(runs).tables["Differences of NCE, paired, nats."]) == 2  # header and one

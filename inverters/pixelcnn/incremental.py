@@ -169,9 +169,7 @@ class IncrementalPixelCNN:
     """
 
     def __init__(self, network: PixelCNNNetwork, context: Tensor) -> None:
-        self.first = [
-            (conv.weight, conv.bias) for conv in (network.first_vertical, network.first_above, network.first_left)
-        ]
+        self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above, network.first_left)]
         self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
         self.levels = [_Level(network, level, context) for level in range(3)]
 
