@@ -43,7 +43,7 @@ def training_step(loss: Callable[[], Tensor], optimizer: torch.optim.Optimizer) 
 
 
 def seconds(function: Step, device: torch.device, wall: bool = False) -> float:
-    """Of one call. On one CPU thread, processor time, which other programs disturb least; else time on the wall."""
+    """Seconds of a call: on one CPU thread of the processor, which other programs disturb least, else on the wall."""
     alone = device.type == "cpu" and torch.get_num_threads() == 1 and not wall
     clock = time.process_time if alone else time.perf_counter
     synchronise(device)
@@ -76,7 +76,7 @@ def as_text(ratio: dict[str, float]) -> str:
 
 
 def flops(function: Step) -> int:
-    """Of one call, as torch counts them: two for a multiplication with its addition; matrix products alone."""
+    """FLOPs of one call, as torch counts them: two for a multiplication with its addition; matrix products alone."""
     with FlopCounterMode(display=False) as counter:
         function()
     return int(counter.get_total_flops())

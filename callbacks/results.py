@@ -189,7 +189,7 @@ def likelihoods(values: dict[str, Tensor], num_dims: int, conditional: bool) -> 
 
 
 def known_world(data: ImageDataModule, inverter: Any, values: dict[str, Tensor]) -> WorldResult | None:
-    """For a world that knows its information: the truth, and how far the model is from it."""
+    """The truth, and how far the model is from it; None where the data does not know its information."""
     if not isinstance(data, WorldDataModule) or "log_prob" not in values:
         return None
     images = data.datasets["test"].images

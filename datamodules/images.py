@@ -93,7 +93,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """Of the K classes; their numbers, where a data set gives no names."""
+        """The names of the K classes; their numbers, where a data set gives none."""
         return [str(label) for label in range(self.num_classes)]
 
     @property
@@ -131,7 +131,7 @@ class ImageDataModule(LightningDataModule):
                     dataset.to(device)
 
     def generator(self) -> torch.Generator:
-        """For the splits, a function of the seed."""
+        """The random numbers of the splits, a function of the seed."""
         return torch.Generator().manual_seed(self.seed)
 
     def _replicas(self) -> tuple[int, int]:

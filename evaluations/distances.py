@@ -52,7 +52,7 @@ def nearest(queries: Tensor, rows: Tensor | np.ndarray, k: int, chunk_bytes: int
 
 
 def sample_distances(h: Tensor, h_samples: Iterable[Tensor]) -> Tensor:
-    """Of each image's h [M, ...] to that of each of its own samples [M, S, ...], or image by image; float64 [M, S]."""
+    """From each image's h [M, ...] to that of its own samples [M, S, ...], which may come image by image: [M, S]."""
     return torch.cat([_distances(as_rows(one[None]), as_rows(its)) for one, its in zip(h, h_samples, strict=True)])
 
 

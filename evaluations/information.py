@@ -21,7 +21,7 @@ class Estimate(NamedTuple):
 
 
 def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
-    """Of [N] values, the mean and the standard error of the mean; nan for the latter where N is 1."""
+    """The mean of [N] values, and its standard error; nan for the latter where N is 1."""
     values = values.double()
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
 

@@ -111,7 +111,7 @@ def _seconds(function: Callable[..., Any], *arguments: Any) -> float:
 
 
 def duration(seconds: float) -> str:
-    """For people: 40 s, 7 min, 3.2 h, 12 days."""
+    """Seconds as people say them: 40 s, 7 min, 3.2 h, 12 days."""
     for limit, unit, text in ((100, 1, "{:.0f} s"), (6000, 60, "{:.0f} min"), (360_000, 3600, "{:.1f} h")):
         if seconds < limit:
             return text.format(seconds / unit)

@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 from evaluations.charts import training_dynamics
 from evaluations.information import is_rise, mean_and_standard_error
 from evaluations.report.cells import nce, with_interval
-from evaluations.report.groups import Group, nce_difference, place
+from evaluations.report.groups import Group, by_depth, nce_difference
 from evaluations.report.page import Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
 
@@ -16,7 +16,7 @@ Line = dict[int, InverterRun]  # by the number of the classifier's updates
 def sections_by_data_set(runs: Iterable[AnyRun], groups: Sequence[Group]) -> list[Section]:
     """One of each data set; of several runs of the same the one in the outermost folder is taken."""
     found: dict[str, dict[tuple[str, str], Line]] = {}
-    for run in sorted(inverters(runs), key=place):
+    for run in sorted(inverters(runs), key=by_depth):
         result = run.result
         if result.course and result.nce_nats is not None and not result.point_estimate:
             line = found.setdefault(result.dataset, {}).setdefault((result.course, str(result.layer)), {})

@@ -56,7 +56,7 @@ class Group:
 
     @property
     def digests(self) -> set[str | None]:
-        """Of their weights."""
+        """The digests of their weights."""
         return {run.result.network_digest for run in self.inverters.values()}
 
     @property
@@ -80,10 +80,10 @@ def grouped(runs: Iterable[AnyRun]) -> list[Group]:
     """
     chosen = [run for run in inverters(runs) if run.result.world is None and run.result.course is None]
     names = sorted({run.result.dataset for run in chosen})
-    return [_group(name, sorted((run for run in chosen if run.result.dataset == name), key=place)) for name in names]
+    return [_group(name, sorted((run for run in chosen if run.result.dataset == name), key=by_depth)) for name in names]
 
 
-def place(run: InverterRun) -> tuple[Any, ...]:
+def by_depth(run: InverterRun) -> tuple[Any, ...]:
     """What runs are sorted by: from the input to the output, the outermost folder first."""
     result = run.result
     return result.depth or 0, str(result.classifier), len(run.folder.parts), result.name, str(run.folder)

@@ -64,7 +64,7 @@ class TestedRun(Generic[R]):
         return _rows(self.folder / f"{kind.verb}.json", kind.from_json, f"ask for the {kind.verb} of")
 
     def measured(self: "TestedRun[InverterResult]", kind: type[M]) -> list[M]:
-        """Of these, what is of the weights that were tested, and not of earlier ones."""
+        """What of `rows` is of the weights that were tested, and not of earlier ones."""
         return [row for row in self.rows(kind) if row.is_of(self.result)]
 
     def config(self) -> str:
