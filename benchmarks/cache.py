@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.cost import configured, inverter_step
-from benchmarks.measure import Step, interleaved, parser, ratio, report, seconds
+from benchmarks.measure import Step, interleaved, options, ratio, report, seconds
 from evaluations.information import mean_and_standard_error
 from runtime.activations import Precision, Rows, cached_activations
 from runtime.checkpoints import load_checkpoint
-from runtime.silence import silence_lightning
 
 OFTEN = 50  # batches of h in a measurement, which takes long enough so
 LAYERS = ("conv1", "conv2", "fc3", "logits")
@@ -92,22 +91,19 @@ def nce_row(config: str, checkpoint: Path, device: torch.device) -> dict[str, An
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--config", nargs="+", default=[f"inverter_mnist5k_{layer}.yaml" for layer in LAYERS])
-    arguments.add_argument("--num_images", type=int, default=50_000, help="in the split (default 50 000)")
-    arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--nce", type=Path, nargs="+", help="a trained checkpoint of every config; measure its NCE")
-    options = arguments.parse_args()
-    silence_lightning()
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    if options.nce:
-        pairs = zip(options.config, options.nce, strict=True)
-        report("NCE with h in float16", [nce_row(config, path, options.device) for config, path in pairs], options)
+    given = options(
+        __doc__,
+        config={"nargs": "+", "default": [f"inverter_mnist5k_{layer}.yaml" for layer in LAYERS]},
+        num_images={"type": int, "default": 50_000, "help": "in the split (default 50 000)"},
+        nce={"type": Path, "nargs": "+", "help": "a trained checkpoint of every config; measure its NCE"},
+    )
+    if given.nce:
+        pairs = zip(given.config, given.nce, strict=True)
+        report("NCE with h in float16", [nce_row(config, path, given.device) for config, path in pairs], given)
         return
     with tempfile.TemporaryDirectory() as folder:
-        table = [row(c, options.num_images, Path(folder), options.device, options.repeats) for c in options.config]
-    report(f"h from disk, {options.num_images} images, {options.threads} threads", table, options)
+        table = [row(c, given.num_images, Path(folder), given.device, given.repeats) for c in given.config]
+    report(f"h from disk, {given.num_images} images", table, given)
 
 
 if __name__ == "__main__":

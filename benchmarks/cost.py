@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Step, gemm_rate, parser, report, seconds, training_step
+from benchmarks.measure import Step, gemm_rate, options, report, seconds, training_step
 from commands.parser import ParsedCommand
 from inverters.inverter import Inverter
 from runtime.cost import duration, measured_cost
-from runtime.silence import silence_lightning
 
 
 def configured(config: str, device: torch.device) -> tuple[ParsedCommand, Tensor]:
@@ -59,17 +58,17 @@ def row(config: str, device: torch.device, flop_rate: float | None) -> dict[str,
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--config", nargs="+", required=True)
-    arguments.add_argument("--flop_rate", type=float, help="achieved FLOP/s of another machine")
-    options = arguments.parse_args()
-    silence_lightning()
-    torch.manual_seed(0)
+    given = options(
+        __doc__,
+        threads=[torch.get_num_threads()],
+        config={"nargs": "+", "required": True},
+        flop_rate={"type": float, "help": "achieved FLOP/s of another machine"},
+    )
     try:
-        table = [row(config, options.device, options.flop_rate) for config in options.config]
+        table = [row(config, given.device, given.flop_rate) for config in given.config]
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    report("cost of training and sampling", table, options)
+    report("cost of training and sampling", table, given)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from torch import nn
 
 from inverters.likelihoods import Likelihood
+
+OF_PEER = {"type": Path, "help": "a checkout of pclucas14/pixel-cnn-pp to run beside ours"}  # its option
 
 
 def peer_pixelcnn(
@@ -19,6 +22,8 @@ def peer_pixelcnn(
     Raises:
         FileNotFoundError: It is not such a checkout.
     """
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     modules: dict[str, Any] = {}
     for name in ("utils", "layers", "model"):
         path = checkout / f"{name}.py"

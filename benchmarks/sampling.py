@@ -6,26 +6,24 @@ python -m benchmarks.sampling --grid inverter_mnist5k_fc3.yaml
 
 import argparse
 import statistics
-import warnings
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.cost import configured, inverter_step
-from benchmarks.measure import Step, flops, gemm_rate, interleaved, parser, ratio, report
-from benchmarks.peer import peer_pixelcnn
-from benchmarks.sizes import SIZES
+from benchmarks.measure import Step, flops, gemm_rate, interleaved, options, ratio, report
+from benchmarks.peer import OF_PEER, peer_pixelcnn
+from benchmarks.sizes import OF_SIZES, SIZES
 from evaluations.figures import sample_grid
 from inverters.generators import draw_generator
 from inverters.pixelcnn.incremental import incremental_sample
 
 
-def row(size: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
+def row(size: str, batch: int, given: argparse.Namespace) -> dict[str, Any]:
     """A full pass is timed once and counted once a pixel; the samplers run to the end."""
-    this, device = SIZES[size], options.device
+    this, device = SIZES[size], given.device
     density = this.density(context_size=256).to(device).eval().requires_grad_(False)
     num_pixels = this.image_shape[1] * this.image_shape[2]
     image, context = this.images(batch).to(device), torch.randn(batch, 256, device=device)
@@ -34,11 +32,11 @@ def row(size: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
         "full pass": partial(density, image, context),
         "incremental": partial(incremental_sample, density, context, generators),
     }
-    if options.peer:
-        peer = peer_pixelcnn(options.peer, image.shape[1], this.likelihood, this.num_filters, 3, 0.5).to(device).eval()
+    if given.peer:
+        peer = peer_pixelcnn(given.peer, image.shape[1], this.likelihood, this.num_filters, 3, 0.5).to(device).eval()
         functions["peer's full pass"] = partial(peer, image.float() / 127.5 - 1)
     with torch.inference_mode():
-        times = interleaved(functions, options.repeats, device)
+        times = interleaved(functions, given.repeats, device)
         counted, full_flops = flops(functions["incremental"]), num_pixels * flops(functions["full pass"])
     incremental, full = statistics.median(times["incremental"]), statistics.median(times["full pass"])
     result = {
@@ -52,7 +50,7 @@ def row(size: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
         "incremental share of GEMM rate": f"{counted / incremental / gemm_rate(device):.0%}",
         "sweeps of equal cost": round(incremental / full, 1),
     }
-    if options.peer:
+    if given.peer:
         result["ratio to peer"] = ratio(times["peer's full pass"], times["incremental"], num_pixels)
     return result
 
@@ -79,22 +77,15 @@ def grid_row(config: str, device: torch.device, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=["mnist", "cifar"])
-    arguments.add_argument("--threads", type=int, default=1)
-    arguments.add_argument("--peer", type=Path, help="a checkout of pclucas14/pixel-cnn-pp to run beside ours")
-    arguments.add_argument("--grid", metavar="CONFIG", help="measure what this config's sample grids cost instead")
-    options = arguments.parse_args()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # the peer's
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    torch.manual_seed(0)
-    torch.set_num_threads(options.threads)
-    if options.grid:
-        title, table = "sample grids during training", [grid_row(options.grid, options.device, options.repeats)]
-    else:
-        title = "exact sampling"
-        table = [row(size, batch, options) for size in options.sizes for batch in SIZES[size].sampling_batches]
-    report(f"{title}, {options.threads} threads", table, options)
+    given = options(
+        __doc__, sizes=OF_SIZES, peer=OF_PEER,
+        grid={"metavar": "CONFIG", "help": "measure what this config's sample grids cost instead"},
+    )  # fmt: skip
+    if given.grid:
+        report("sample grids during training", [grid_row(given.grid, given.device, given.repeats)], given)
+        return
+    table = [row(size, batch, given) for size in given.sizes for batch in SIZES[size].sampling_batches]
+    report("exact sampling", table, given)
 
 
 if __name__ == "__main__":

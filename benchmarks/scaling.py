@@ -17,7 +17,7 @@ from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.cost import configured
-from benchmarks.measure import parser, ratio, report, seconds, training_step
+from benchmarks.measure import options, ratio, report, seconds, training_step
 
 
 def measure(rank: int, world: int, folder: str, config: str, repeats: int, cuda: bool) -> None:
@@ -62,10 +62,9 @@ def row(config: str, world: int, repeats: int, cuda: bool) -> dict[str, Any]:
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--config", nargs="+", default=["inverter_mnist5k_fc3.yaml"])
-    arguments.add_argument("--processes", type=int, default=2)
-    given = arguments.parse_args()
+    given = options(
+        __doc__, config={"nargs": "+", "default": ["inverter_mnist5k_fc3.yaml"]}, processes={"type": int, "default": 2}
+    )
     cuda = given.device.type == "cuda"
     report("Several processes", [row(name, given.processes, given.repeats, cuda) for name in given.config], given)
 

@@ -31,3 +31,4 @@ SIZES = {
     "cifar": Size((3, 32, 32), LogisticMixture(), 196, 8, (1, 8)),
     "tiny": Size((1, 8, 8), Categorical(), 8, 2, (2,)),
 }
+OF_SIZES = {"nargs": "+", "choices": SIZES, "default": ["mnist", "cifar"]}  # the option that chooses

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Step, flops, gemm_rate, interleaved, parser, ratio, report, status_bytes, training_step
-from benchmarks.peer import peer_pixelcnn
-from benchmarks.sizes import SIZES, Size
+from benchmarks.measure import Step, flops, gemm_rate, interleaved, options, ratio, report, status_bytes, training_step
+from benchmarks.peer import OF_PEER, peer_pixelcnn
+from benchmarks.sizes import OF_SIZES, SIZES, Size
 
 
 def our_step(size: Size, dropout: float, device: torch.device, key: str = "") -> Step:
@@ -65,38 +65,38 @@ def peak_memory(size: str, dropout: float, device: torch.device, checkout: Path 
     return most() - before
 
 
-def peer_row(size: str, threads: int, options: argparse.Namespace) -> dict[str, Any]:
+def peer_row(size: str, threads: int, given: argparse.Namespace) -> dict[str, Any]:
     """Ours, and where --peer is given the peer's, at one number of threads."""
     torch.set_num_threads(threads)
-    device, this = options.device, SIZES[size]
+    device, this = given.device, SIZES[size]
     rate = gemm_rate(device)
-    functions = {"ours": our_step(this, options.dropout, device)}
-    if options.peer:
-        functions["peer"] = peer_step(this, options.dropout, device, options.peer)
-    times = interleaved(functions, options.repeats, device)
+    functions = {"ours": our_step(this, given.dropout, device)}
+    if given.peer:
+        functions["peer"] = peer_step(this, given.dropout, device, given.peer)
+    times = interleaved(functions, given.repeats, device)
     counted = flops(our_step(this, 0, device))  # the peer computes the same; the surplus of either is not counted
     row: dict[str, Any] = {"size": size, "batch": this.training_batch, "threads": threads}
     for name, measured in times.items():
         median = statistics.median(measured)
         row[f"{name}, images/s"] = round(this.training_batch / median, 2)
         row[f"{name}, share of GEMM rate"] = f"{counted / median / rate:.0%}"
-        checkout = options.peer if name == "peer" else None
+        checkout = given.peer if name == "peer" else None
         with multiprocessing.get_context("spawn").Pool(1) as pool:
-            memory = pool.apply(peak_memory, (size, options.dropout, device, checkout))
+            memory = pool.apply(peak_memory, (size, given.dropout, device, checkout))
         row[f"{name}, MiB"] = round(memory / 2**20)
     row["GFLOP a step"] = round(counted / 1e9)
-    if options.peer:
+    if given.peer:
         row["speed ratio"] = ratio(times["peer"], times["ours"])
         row["memory ratio"] = round(row["ours, MiB"] / row["peer, MiB"], 2)
     return row
 
 
-def key_rows(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def key_rows(size: str, given: argparse.Namespace) -> list[dict[str, Any]]:
     """What bf16, channels_last and compile gain, alone and together."""
-    device, this = options.device, SIZES[size]
+    device, this = given.device, SIZES[size]
     keys = ("", "channels_last", "bf16", "compile", "bf16 channels_last", "bf16 compile", "bf16 compile channels_last")
-    functions = {key or "fp32": our_step(this, options.dropout, device, key) for key in keys}
-    times = interleaved(functions, options.repeats, device)
+    functions = {key or "fp32": our_step(this, given.dropout, device, key) for key in keys}
+    times = interleaved(functions, given.repeats, device)
     return [
         {
             "size": size,
@@ -109,20 +109,15 @@ def key_rows(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=["mnist", "cifar"])
-    arguments.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    arguments.add_argument("--dropout", type=float, default=0.5)
-    arguments.add_argument("--peer", type=Path, help="a checkout of pclucas14/pixel-cnn-pp to run beside ours")
-    arguments.add_argument("--keys", action="store_true", help="compare bf16, channels_last and compile instead")
-    options = arguments.parse_args()
-    warnings.filterwarnings("ignore", category=FutureWarning)  # the peer's
-    torch.manual_seed(0)
-    if options.keys:
-        table = [row for size in options.sizes for row in key_rows(size, options)]
+    given = options(
+        __doc__, threads=[1, 2], sizes=OF_SIZES, peer=OF_PEER, dropout={"type": float, "default": 0.5},
+        keys={"action": "store_true", "help": "compare bf16, channels_last and compile instead"},
+    )  # fmt: skip
+    if given.keys:
+        table = [row for size in given.sizes for row in key_rows(size, given)]
     else:
-        table = [peer_row(size, threads, options) for size in options.sizes for threads in options.threads]
-    report(f"training, unconditional, dropout {options.dropout}", table, options)
+        table = [peer_row(size, threads, given) for size in given.sizes for threads in given.threads]
+    report(f"training, unconditional, dropout {given.dropout}", table, given)
 
 
 if __name__ == "__main__":
