@@ -59,7 +59,13 @@ def kernel_density_bounds(h: Tensor, noise_variance: float) -> tuple[float, floa
     Kullback-Leibler divergence, |h_i - h_j|^2 / 2 variance: the kernel density estimate of Nash et al. 2019, eq. 2.
     Both are between 0 and ln N, whatever is true of images beyond these. The noise is Gaussian, on every unit.
     """
-    return _bounds([_log_densities(squares, noise_variance) for _, squares in _over_distances(as_rows(h))])
+    log_densities = [  # ln sum_j exp(-D(i, j)) for both divergences, [N, 2]; at least 0, as D(i, i) is 0
+        np.log(np.column_stack([np.exp(squares / (-factor * noise_variance)).sum(axis=1) for factor in (8, 2)]))
+        for _, squares in _over_distances(as_rows(h))
+    ]
+    found = np.concatenate(log_densities)
+    lower, upper = (math.log(len(found)) - found.mean(axis=0)).clip(min=0)  # rounding
+    return float(lower), float(upper)
 
 
 def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
@@ -79,8 +85,17 @@ def nearest_neighbour_entropy(h: Tensor, k: int = NUM_NEIGHBOURS) -> float:
         ValueError: k is not less than N.
     """
     flat = as_rows(h)
-    distances = [_neighbour_distances(rows, squares, flat, k) for rows, squares in _over_distances(flat)]
-    return _entropy(distances, _num_varying(flat), k)
+    if k >= len(flat):
+        raise ValueError(f"no neighbour number {k} among {len(flat)} images; give at least {k + 1} images")
+    d = _num_varying(flat)
+    if d == 0:
+        return 0.0
+    distances = []
+    for rows, squares in _over_distances(flat):
+        neighbours = squares.argpartition(k, axis=1)[:, k]  # a row itself comes first
+        distances.append(np.linalg.norm(rows - flat[neighbours], axis=1))  # exactly, so that equals are at 0
+    unit_ball = d / 2 * math.log(math.pi) - gammaln(d / 2 + 1)
+    return float(d * np.log(np.concatenate(distances) + SMALLEST).mean() + unit_ball + digamma(len(flat)) - digamma(k))
 
 
 def all_estimates(h: Tensor, network_digest: str) -> list[EstimatorResult]:
@@ -93,21 +108,14 @@ def all_estimates(h: Tensor, network_digest: str) -> list[EstimatorResult]:
     """
     flat = as_rows(h)
     variance = RELATIVE_NOISE**2 * float(flat.var(axis=0).mean())
-    log_densities, distances = [], []
-    for rows, squares in _over_distances(flat):  # these cost most by far, so once for both
-        # A layer that gives the same h for all images is one point, under any noise.
-        log_densities.append(_log_densities(squares, variance or 1.0))
-        distances.append(_neighbour_distances(rows, squares, flat, NUM_NEIGHBOURS))
-    lower, upper = _bounds(log_densities)
-    num_units = _num_varying(flat)
+    lower, upper = kernel_density_bounds(h, variance or 1.0)  # the same h for all is one point, under any noise
     noise, ceiling = {"noise_variance": variance}, math.log(len(flat))
-    neighbour = {"k": NUM_NEIGHBOURS, "smallest": SMALLEST, "num_units": num_units}
-    entropy_of_h = _entropy(distances, num_units, NUM_NEIGHBOURS)
+    neighbour = {"k": NUM_NEIGHBOURS, "smallest": SMALLEST, "num_units": _num_varying(flat)}
     estimates: list[tuple[str, float, float | None, dict[str, float]]] = [
         ("binning, I(x; binned h)", binned_information(h), ceiling, {"num_bins": NUM_BINS}),
         ("kernel density, lower bound on I(x; h + noise)", lower, ceiling, noise),
         ("kernel density, upper bound on I(x; h + noise)", upper, ceiling, noise),
-        ("nearest neighbours, differential entropy of h", entropy_of_h, None, neighbour),
+        ("nearest neighbours, differential entropy of h", nearest_neighbour_entropy(h), None, neighbour),
     ]
     return [
         EstimatorResult(
@@ -163,34 +171,6 @@ def _over_distances(flat: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]
         start += len(squares)
 
 
-def _log_densities(squares: np.ndarray, noise_variance: float) -> np.ndarray:
-    """ln sum_j exp(-D(i, j)) for both divergences, [n, 2]; at least 0, as D(i, i) is 0."""
-    return np.log(np.column_stack([np.exp(squares / (-factor * noise_variance)).sum(axis=1) for factor in (8, 2)]))
-
-
-def _neighbour_distances(rows: np.ndarray, squares: np.ndarray, flat: np.ndarray, k: int) -> np.ndarray:
-    """To the k-th neighbour, [n]: chosen by the squares, then taken exactly, so that equals are at 0."""
-    if k >= len(flat):
-        raise ValueError(f"no neighbour number {k} among {len(flat)} images; give at least {k + 1} images")
-    neighbours = squares.argpartition(k, axis=1)[:, k]  # a row itself comes first
-    return np.linalg.norm(rows - flat[neighbours], axis=1)
-
-
-def _bounds(log_densities: Sequence[np.ndarray]) -> tuple[float, float]:
-    found = np.concatenate(log_densities)
-    lower, upper = (math.log(len(found)) - found.mean(axis=0)).clip(min=0)  # rounding
-    return float(lower), float(upper)
-
-
 def _num_varying(flat: np.ndarray) -> int:
     """How many units are not the same for all images."""
     return int((flat != flat[0]).any(axis=0).sum())
-
-
-def _entropy(neighbour_distances: Sequence[np.ndarray], num_units: int, k: int) -> float:
-    """Eq. 13-14 of distances to the k-th neighbour among N rows."""
-    if num_units == 0:
-        return 0.0
-    distances = np.concatenate(neighbour_distances)
-    unit_ball = num_units / 2 * math.log(math.pi) - gammaln(num_units / 2 + 1)
-    return float(num_units * np.log(distances + SMALLEST).mean() + unit_ball + digamma(len(distances)) - digamma(k))
