@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 
 CLI = f"{sys.executable} {Path(workflow.basedir) / 'cli.py'}"
-FIT = f"{CLI} fit --ckpt_path auto"  # an interrupted run goes on
+RUN = "study"  # the name of every run here, so that its files lie where the rules say
+FIT = f"{CLI} fit --name {RUN} --ckpt_path auto"  # an interrupted run goes on
 # More arguments for every run: snakemake ... --config 'arguments=--data.data_dir /data'
 ARGUMENTS = config.get("arguments", "")
 # Of a run without a GPU; more threads than one are slower for each run than as many runs beside each other.
@@ -30,25 +31,31 @@ WORLDS = sorted(path.stem for path in (Path(workflow.basedir) / "configs").glob(
 def updates(data, layers, numbers):
     """The runs of fig 5b: inverters of a classifier after so many updates, regular and overfitted."""
     return [
-        f"runs/updates/{kind}_{number:06d}/inverter_{data}_{layer}/results.json"
+        f"runs/updates/{kind}_{number:06d}/inverter_{data}_{layer}/{RUN}/results.json"
         for kind in ("updates", "overfitted") for number in numbers for layer in layers
     ]
 
 
 def results(names):
-    return [f"runs/{name}/results.json" for name in names]
+    return [f"runs/{name}/{RUN}/results.json" for name in names]
 
 
 def answers(inverters):
     """What is asked of every inverter once it is trained."""
-    return [f"runs/inverter_{name}/{file}" for name in inverters for file in ("distances.json", "estimators.json")]
+    files = ("distances.json", "estimators.json")
+    return [f"runs/inverter_{name}/{RUN}/{file}" for name in inverters for file in files]
 
 
 def classifier_of(wildcards):
     """The result of the classifier that a run inverts; none for an unconditional model."""
     data, *rest = wildcards.data_layer.split("_")
     which = f"{data}_{rest[0]}" if data == "affnist" else data
-    return f"runs/classifier_{which}/results.json"
+    return f"runs/classifier_{which}/{RUN}/results.json"
+
+
+def best(result):
+    """The checkpoint that a result is of, the one in the same run."""
+    return str(Path(result).with_name("checkpoints") / "best.ckpt")
 
 
 def grid(name):
@@ -57,7 +64,7 @@ def grid(name):
     values = itertools.product(*(values["values"] for values in parameters.values()))
     return [
         f"runs/{name}/{','.join(f'{key}={value}' for key, value in zip(parameters, combination))}"
-        "/inverter_mnist5k_fc3/results.json"
+        f"/inverter_mnist5k_fc3/{RUN}/results.json"
         for combination in values
     ]
 
@@ -84,7 +91,7 @@ rule worlds:
 rule report_worlds:
     input: results(WORLDS)
     output: "runs/worlds.html"
-    params: folders=[f"runs/{name}" for name in WORLDS]
+    params: folders=[f"runs/{name}/{RUN}" for name in WORLDS]
     shell: "{CLI} report {params.folders} --output {output}"
 
 
@@ -109,35 +116,37 @@ rule report_paper:
 
 
 rule classifier:
-    output: "runs/classifier_{data}/results.json"
+    output: f"runs/classifier_{{data}}/{RUN}/results.json"
+    wildcard_constraints: data="[a-z0-9_]+"
     resources: gpu=1, runtime="1d"
     shell: ENVIRONMENT + "{FIT} --config classifier_{wildcards.data}.yaml {ARGUMENTS}"
 
 
 rule conditional:
     input: classifier_of
-    output: "runs/{kind}_{data_layer}/results.json"
-    wildcard_constraints: kind="inverter|mse"
+    output: f"runs/{{kind}}_{{data_layer}}/{RUN}/results.json"
+    wildcard_constraints: kind="inverter|mse", data_layer="[a-z0-9_]+"
+    params: classifier=lambda wildcards, input: best(input[0])
     resources: gpu=1, runtime="5d"
-    shell: ENVIRONMENT + "{FIT} --config {wildcards.kind}_{wildcards.data_layer}.yaml {ARGUMENTS}"
+    shell: ENVIRONMENT + "{FIT} --config {wildcards.kind}_{wildcards.data_layer}.yaml --classifier {params.classifier} {ARGUMENTS}"
 
 
 rule without_classifier:
-    output: "runs/{name}/results.json"
+    output: f"runs/{{name}}/{RUN}/results.json"
     wildcard_constraints: name="(unconditional|world)_[a-z0-9_]+"
     resources: gpu=1, runtime="5d"
     shell: ENVIRONMENT + "{FIT} --config {wildcards.name}.yaml {ARGUMENTS}"
 
 
 rule of_updates:
-    input: lambda wildcards: f"runs/classifier_{wildcards.data}_{wildcards.kind}/results.json"
-    output: "runs/updates/{kind}_{number}/inverter_{data}_{layer}/results.json"
+    input: lambda wildcards: f"runs/classifier_{wildcards.data}_{wildcards.kind}/{RUN}/results.json"
+    output: f"runs/updates/{{kind}}_{{number}}/inverter_{{data}}_{{layer}}/{RUN}/results.json"
     wildcard_constraints: kind="updates|overfitted", data="[a-z0-9]+", layer="[a-z0-9]+"
     params: short=lambda wildcards: "--trainer.max_steps 200" if wildcards.data == "mnist5k" else ""
     resources: gpu=1, runtime="5d"
     shell:
         ENVIRONMENT + "{FIT} --config inverter_{wildcards.data}_{wildcards.layer}.yaml "
-        "--classifier $(ls -d runs/classifier_{wildcards.data}_{wildcards.kind}/*/checkpoints | tail -n 1)"
+        "--classifier runs/classifier_{wildcards.data}_{wildcards.kind}/{RUN}/checkpoints"
         "/update_{wildcards.number}.ckpt --trainer.default_root_dir runs/updates/{wildcards.kind}_{wildcards.number} "
         "{params.short} {ARGUMENTS}"
 
@@ -155,7 +164,7 @@ rule optimizer:
 
 
 rule of_classifiers_grid:
-    output: "runs/{name}/{combination}/classifier_mnist5k/results.json"
+    output: f"runs/{{name}}/{{combination}}/classifier_mnist5k/{RUN}/results.json"
     wildcard_constraints: name="network|optimizer"
     params: arguments=arguments_of, root=lambda wildcards: f"runs/{wildcards.name}/{wildcards.combination}"
     resources: gpu=1, runtime="1d"
@@ -166,25 +175,24 @@ rule of_classifiers_grid:
 
 rule of_grid:
     input:
-        lambda wildcards: f"runs/{wildcards.name}/{wildcards.combination}/classifier_mnist5k/results.json"
-        if wildcards.name in ("network", "optimizer") else "runs/classifier_mnist5k/results.json"
-    output: "runs/{name}/{combination}/inverter_mnist5k_fc3/results.json"
+        lambda wildcards: f"runs/{wildcards.name}/{wildcards.combination}/classifier_mnist5k/{RUN}/results.json"
+        if wildcards.name in ("network", "optimizer") else f"runs/classifier_mnist5k/{RUN}/results.json"
+    output: f"runs/{{name}}/{{combination}}/inverter_mnist5k_fc3/{RUN}/results.json"
     wildcard_constraints: name="network|optimizer|learning_rate_and_dropout"
     params:
         # The optimiser is the classifier's alone; the classifier of the first grid is the one of the study.
         arguments=lambda wildcards: "" if wildcards.name == "optimizer" else arguments_of(wildcards),
-        classifier=lambda wildcards: "--classifier $(ls -d runs/classifier_mnist5k/*/checkpoints | tail -n 1)/best.ckpt"
-        if wildcards.name == "learning_rate_and_dropout" else "",
+        classifier=lambda wildcards, input: best(input[0]),
         root=lambda wildcards: f"runs/{wildcards.name}/{wildcards.combination}",
     resources: gpu=1, runtime="5d"
     shell:
         ENVIRONMENT + "{FIT} --config inverter_mnist5k_fc3.yaml --trainer.default_root_dir {params.root} "
-        "{params.arguments} {params.classifier} {ARGUMENTS}"
+        "--classifier {params.classifier} {params.arguments} {ARGUMENTS}"
 
 
 rule asked:
-    input: "runs/inverter_{name}/results.json"
-    output: "runs/inverter_{name}/{verb}.json"
+    input: f"runs/inverter_{{name}}/{RUN}/results.json"
+    output: f"runs/inverter_{{name}}/{RUN}/{{verb}}.json"
     wildcard_constraints: verb="distances|estimators"
     resources: gpu=1, runtime="1d"
-    shell: ENVIRONMENT + "{CLI} {wildcards.verb} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"
+    shell: ENVIRONMENT + "{CLI} {wildcards.verb} --name {RUN} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"

@@ -1,13 +1,14 @@
 """The numbers of a test: results.json and the per-image values beside it."""
 
 import math
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from callbacks.sample_grid import SampleGrid
 from datamodules.images import ImageDataModule
 from datamodules.worlds import WorldDataModule
 from evaluations.information import mean_and_standard_error
@@ -17,7 +18,7 @@ from inverters.generators import bits_per_dim
 from inverters.networks import network_name
 from inverters.representation import digest
 from runtime.datamodule import datamodule_of
-from runtime.files import json_bytes, npy_bytes, write_all
+from runtime.files import json_bytes, npy_bytes
 from runtime.processes import gathered, shared_draws
 from runtime.run import Run
 from runtime.wandb_run import WandbRun
@@ -32,13 +33,16 @@ class _Results(Callback):
 
     Attributes:
         result: Of the latest test, in the first process.
+        files: Of the same test, by their names.
     """
 
     result: TestResult
+    files: Mapping[str, bytes | memoryview]
 
     def __init__(self, commit: str | None, published: Published) -> None:
         self.commit, self.published = commit, published
         self.collected: dict[str, list[Tensor]] = {}
+        self.files = {}
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.collected = {}
@@ -72,16 +76,20 @@ class _Results(Callback):
             "published": self.published,
         }  # fmt: skip
 
-    def _write(self, trainer: Trainer, result: TestResult, arrays: dict[str, Tensor]) -> None:
+    def _keep(self, trainer: Trainer, result: TestResult, files: Mapping[str, bytes | memoryview]) -> None:
+        """Take a result and the files of the same test, which are written when all callbacks have had its end."""
+        if trainer.is_global_zero:
+            self.result, self.files = result, files
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        self.result = result
-        folder, row = Run.of_trainer(trainer).results, result.to_json()
-        files: dict[Path, Any] = {folder / f"{name}.npy": npy_bytes(array.numpy()) for name, array in arrays.items()}
-        write_all({folder / "results.json": json_bytes(row), **files})
+        self.result = self.result.with_files(self.files)
+        row = self.result.to_json()
+        Run.of_trainer(trainer).write({"results.json": json_bytes(row), **self.files})
         for logger in trainer.loggers:
             if isinstance(logger, WandbRun):
-                logger.summarise({key: value for key, value in row.items() if value is not None})
+                logger.summarise({key: value for key, value in row.items() if value is not None and key != "files"})
 
 
 class ClassifierResults(_Results):
@@ -101,7 +109,7 @@ class ClassifierResults(_Results):
             **self._about(trainer), network=network_name(network), network_digest=digest(network),
             num_images=len(values["correct"]), accuracy=accuracy, accuracy_se=error,
         )  # fmt: skip
-        self._write(trainer, result, {})
+        self._keep(trainer, result, {})
 
 
 class InverterResults(_Results):
@@ -109,13 +117,14 @@ class InverterResults(_Results):
 
     Args:
         num_agreement: Test images for which one sample each is drawn and classified.
+        sample_grid: Which makes the pictures of the same test.
         commit: As for _Results.
         published: As for _Results.
     """
 
-    def __init__(self, commit: str | None, published: Published, num_agreement: int) -> None:
+    def __init__(self, commit: str | None, published: Published, num_agreement: int, sample_grid: SampleGrid) -> None:
         super().__init__(commit, published)
-        self.num_agreement = num_agreement
+        self.num_agreement, self.sample_grid = num_agreement, sample_grid
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Raises ValueError, ahead of the training, where a world does not know the truth of this representation."""
@@ -158,9 +167,13 @@ class InverterResults(_Results):
             num_samples=num_samples,
             world=known_world(datamodule_of(trainer), pl_module, values),
         )
-        names: tuple[str, ...] = ("index", "log_prob", "log_prob_per_pixel")
-        arrays = {name: values[name] for name in names if name in values}
-        self._write(trainer, result, arrays)
+        names = ("index", "log_prob", "log_prob_per_pixel")
+        files = {f"{name}.npy": npy_bytes(values[name].numpy()) for name in names if name in values}
+        self._keep(trainer, result, files)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.files = {**self.files, **self.sample_grid.of_test}
+        super().on_test_end(trainer, pl_module)
 
     def _agreement(self, trainer: Trainer, pl_module: Any) -> tuple[float | None, float | None, int]:
         """The share of samples given the class that the classifier gives their input."""

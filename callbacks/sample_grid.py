@@ -9,13 +9,13 @@ from pytorch_lightning.loggers import WandbLogger
 
 from evaluations.figures import sample_grid
 from runtime.datamodule import datamodule_of
-from runtime.files import npz_bytes, write_all, write_figure
+from runtime.files import npz_bytes, png_bytes, write_figure
 from runtime.processes import shared_draws
 from runtime.run import Run
 
 
 class SampleGrid(Callback):
-    """Draws for the first images of the split, as PNG in the run's folder and in W&B; the test's as arrays too.
+    """Draws for the first images of the split, as PNG and in W&B; the test's as arrays too.
 
     A grid is made at the first validation after every `every_n_steps` steps, with the averaged weights, and at the
     end of the test. The noise is a function of (image, draw), so grids of one run or of several layers differ only in
@@ -25,6 +25,9 @@ class SampleGrid(Callback):
         every_n_steps: Steps between grids.
         num_images: Rows.
         num_draws: Draws a row.
+
+    Attributes:
+        of_test: The files of the latest test, in the first process, for whoever writes its numbers.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class SampleGrid(Callback):
     ) -> None:
         self.every_n_steps, self.num_images, self.num_draws = int(every_n_steps), num_images, num_draws
         self.next_step = self.every_n_steps
+        self.of_test: dict[str, memoryview] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"next_step": self.next_step}
@@ -56,13 +60,13 @@ class SampleGrid(Callback):
         draws = shared_draws(trainer, pl_module.shown, batch["image"], batch["index"].tolist(), num_draws)
         if not trainer.is_global_zero:
             return
-        run = Run.of_trainer(trainer)
         figure = sample_grid(batch["image"], draws, pl_module.representation.layer, pl_module.density.point_estimate)
         if split == "test":
             arrays = {"draws": draws, "inputs": batch["image"], "index": batch["index"]}
             numpy = {key: value.cpu().numpy() for key, value in arrays.items()}
-            write_all({run.results / "samples.npz": npz_bytes(numpy)})
-        write_figure(run.folder / f"{name}.png", figure)
+            self.of_test = {"samples.npz": npz_bytes(numpy), f"{name}.png": png_bytes(figure)}
+        else:
+            write_figure(Run.of_trainer(trainer).folder / f"{name}.png", figure)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"{split}/samples", [figure])

@@ -16,7 +16,7 @@ from evaluations.results import DistancesResult
 from inverters import Inverter
 from inverters.representation import digest
 from runtime.activations import cached_activations
-from runtime.files import json_bytes, npz_bytes, write_all
+from runtime.files import json_bytes, npz_bytes
 from runtime.processes import shared_draws
 from runtime.run import Run
 
@@ -87,11 +87,8 @@ def distances(
         name=run.name, layer=representation.layer, seed=seed, network_digest=digest(representation.network),
         density_digest=digest(inverter.density), **numbers,
     )  # fmt: skip
-    write_all({
-        run.results / "distances.json": json_bytes(result.to_json()),
-        run.results / "distances.npz": npz_bytes({"index": np.array(index), **arrays}),
-        run.results / "nearest.npz": npz_bytes(near),
-    })  # fmt: skip
+    files = {"distances.npz": npz_bytes({"index": np.array(index), **arrays}), "nearest.npz": npz_bytes(near)}
+    run.write({"distances.json": json_bytes(result.with_files(files).to_json()), **files})
     print(f"{result.name}, {result.num_images} test images, {result.num_samples} samples each, {result.unit}")
     print(f"  1NN   nearest training image   {result.one_nn:.4g} (standard error {result.one_nn_se:.2g})")
     for name, value, error, ratio in (
@@ -99,7 +96,7 @@ def distances(
         ("IM-NN nearest sample", result.im_nn, result.im_nn_se, result.im_nn_ratio),
     ):
         print(f"  {name:30} {value:.4g} (standard error {error:.2g}); {ratio:.3f} of 1NN")
-    print(f"  numbers and images             {run.results}/distances.json, distances.npz, nearest.npz")
+    print(f"  numbers and images             {run.folder}/distances.json, distances.npz, nearest.npz")
 
 
 def in_parts(function: Callable[[Tensor], Tensor], inverter: Inverter, images: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from commands.trained_inverter import trained_inverter
 from datamodules import ImageDataModule
 from evaluations.estimators import all_estimates
 from inverters.representation import digest
-from runtime.files import json_bytes, write_all
+from runtime.files import json_bytes
 from runtime.run import Run
 
 
@@ -31,8 +31,8 @@ def estimators(
     images = datamodule.datasets["test"].first(num_images)["image"]
     h = in_parts(inverter.representation, inverter, images)
     results = all_estimates(h, digest(inverter.representation.network))
-    path = Run.of_trainer(trainer).results / "estimators.json"
-    write_all({path: json_bytes([result.to_json() for result in results])})
-    print(f"{inverter.representation.layer} of {len(images)} test images, nats; in {path}")
+    run = Run.of_trainer(trainer)
+    run.write({"estimators.json": json_bytes([result.to_json() for result in results])})
+    print(f"{inverter.representation.layer} of {len(images)} test images, nats; in {run.folder / 'estimators.json'}")
     for result in results:
         print(f"  {result.estimator:40} {result.estimate_nats:.2f}")

@@ -52,9 +52,10 @@ class Fit:
         self.trainer, self.model, self.data = command.trainer, command.model, command.datamodule
         self.is_inverter = isinstance(self.model, Inverter)
         self.interruption = Interruption()
+        self.sample_grid = command.config_init[command.verb].sample_grid
         published, commit = command.config_init[command.verb].published, current_commit()
         self.results = (
-            InverterResults(commit, published, command.settings.num_agreement)
+            InverterResults(commit, published, command.settings.num_agreement, self.sample_grid)
             if self.is_inverter else ClassifierResults(commit, published)
         )  # fmt: skip
 
@@ -76,16 +77,18 @@ class Fit:
             **{f"data.{key}": value for key, value in settings.data.init_args.items() if key not in self.data.LOADING},
         }
         with self._until_interrupted():
-            return trained_classifier(command.root, Path(settings.classifier).stem, shared, settings.train_classifier)
+            name, train = Path(settings.classifier).stem, settings.train_classifier
+            return trained_classifier(command.root, name, self.data, shared, train)
 
-    def run(self, run: Run, classifier: Path | None) -> None:
-        """Do it, in every process.
+    def run(self, run: Run, checkpoint: Path | None, classifier: Path | None) -> None:
+        """Do it, in every process, with what all have agreed on.
 
         Args:
-            run: That all have agreed on.
+            run: Held by the first process, where it is trained.
+            checkpoint: To go on from, or to test; None for a new training.
             classifier: Whose weights go into a new inverter, if any.
         """
-        command, verb = self.command, self.command.verb
+        command, verb, self.checkpoint = self.command, self.command.verb, checkpoint
         first_step, wandb_id = 0, None
         if self.checkpoint:
             saved = load_checkpoint(self.checkpoint)
@@ -124,7 +127,7 @@ class Fit:
                 InitialiseFromData(),
                 BitsPerDim(),
                 self.results,
-                self.command.config_init[verb].sample_grid,
+                self.sample_grid,
                 WarmWeightAveraging(settings.averaging_decay),
                 Calibrate(),  # after the averaged weights are swapped in
             ]
@@ -173,7 +176,7 @@ class Fit:
     @rank_zero_only
     def _save_config(self, run: Run) -> None:
         path = run.folder / "config.yaml"
-        if path.exists():  # a resumed run
+        if self.checkpoint and path.exists():  # a resumed run
             path = new_folder(run.folder / "resumed") / path.name
         write_all({path: self.command.config_text().encode()})
 
@@ -210,7 +213,7 @@ class Fit:
     @rank_zero_only
     def _say_results(self, run: Run) -> None:
         print(f"\n{self.results.result.summary()}")
-        print(f"  numbers         {run.results / 'results.json'}")
+        print(f"  numbers         {run.folder / 'results.json'}")
         pictures = run.folder / "samples.png"
         if pictures.is_file():
             print(f"  pictures        {pictures}")

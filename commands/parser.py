@@ -1,6 +1,7 @@
 """The command line's words become a model, its data, a trainer and the arguments of a verb."""
 
 import inspect
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal, NoReturn
@@ -85,6 +86,7 @@ class ParsedCommand(ParsedCLI):
             )  # fmt: skip
         keys: list[tuple[str, Any, Any, str]] = [
             ("classifier", str | None, None, "The classifier to invert: its config's name, or its checkpoint's path."),
+            ("name", str | None, None, "The run's name, in place of its start time; other verbs ask that run."),
             ("train_classifier", bool, True, "Train the classifier first where it is missing."),
             ("test_after_fit", bool, True, "End fit by testing the best checkpoint."),
             ("patience", PositiveInt, 20, "Validations without improvement before training stops."),
@@ -112,8 +114,9 @@ class ParsedCommand(ParsedCLI):
         self.verb = str(self.subcommand)
         self.settings = self.config[self.verb]
         check_trainer(self.verb, self.settings.trainer)
-        self.root = Path(self.settings.trainer.default_root_dir or "runs")
         trainer = self.settings.trainer
+        self.root = Path(os.path.expanduser(trainer.default_root_dir or "runs"))
+        trainer.default_root_dir = str(self.root)
         if trainer.max_steps > 0 and isinstance(trainer.val_check_interval, int):
             # A shorter run still validates once, and so has a best checkpoint.
             trainer.val_check_interval = min(trainer.val_check_interval, trainer.max_steps)

@@ -11,6 +11,7 @@ from evaluations.estimators import breakdown
 from evaluations.report import sections
 from evaluations.report.page import Picture, Section, Table, page
 from evaluations.report.tested_runs import runs_under
+from evaluations.results import EstimatorResult
 from runtime.files import replacing
 from runtime.wandb_run import wandb_run
 
@@ -37,7 +38,7 @@ def write_report(folders: Sequence[Path], output: Path) -> None:
         raise FileNotFoundError(
             f"no results.json in {places}; make one with: python cli.py fit --config inverter_mnist5k_fc3.yaml"
         )
-    asked = any((run.folder / "estimators.json").is_file() for run in runs)
+    asked = any(run.rows(EstimatorResult) for run in runs)
     made = sections(runs, breakdown() if asked else [])
     with replacing(output) as file:
         file.write(page("What do the layers keep?", made).encode())

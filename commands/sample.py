@@ -10,7 +10,7 @@ from torch import Tensor
 from commands.trained_inverter import trained_inverter
 from datamodules import ImageDataModule
 from evaluations.figures import sample_grid
-from runtime.files import npy_bytes, write_all, write_figure
+from runtime.files import npy_bytes, png_bytes, write_all
 from runtime.processes import in_order, part_of_process
 from runtime.run import Run
 
@@ -36,7 +36,7 @@ def sample(
     datamodule.prepare_data()
     datamodule.setup("test")
     batch = datamodule.datasets["test"].first(num_images)
-    folder = Run.of_trainer(trainer).folder
+    run = Run.of_trainer(trainer)
     images = part_of_process(trainer, batch["image"]).to(inverter.device)
     index = part_of_process(trainer, batch["index"].tolist())
     finished: list[Tensor] = [images.new_empty(0, *images.shape[1:]).cpu()]
@@ -49,7 +49,7 @@ def sample(
         if len(finished) > 1:
             # Image i of a process is image (rank + world_size i) of the test set.
             process = f"_of_process_{trainer.global_rank}" if trainer.world_size > 1 else ""
-            path = folder / f"draws_finished{process}.npy"
+            path = run.folder / f"draws_finished{process}.npy"
             write_all({path: npy_bytes(torch.cat(finished).numpy())})
             kept = f"; they are kept in {path}, draw j of image i at {num_draws} i + j"
         print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept}")
@@ -60,6 +60,6 @@ def sample(
     if not trainer.is_global_zero:
         return
     inputs = batch["image"].cpu().numpy()
-    write_all({folder / "draws.npy": npy_bytes(draws.numpy()), folder / "inputs.npy": npy_bytes(inputs)})
-    write_figure(folder / "draws.png", sample_grid(batch["image"], draws, inverter.representation.layer))
-    print(f"{len(draws)} images, {num_draws} draws each: {folder / 'draws.png'}; as arrays draws.npy, inputs.npy")
+    grid = png_bytes(sample_grid(batch["image"], draws, inverter.representation.layer))
+    run.write({"draws.png": grid, "draws.npy": npy_bytes(draws.numpy()), "inputs.npy": npy_bytes(inputs)})
+    print(f"{len(draws)} images, {num_draws} draws each: {run.folder / 'draws.png'}; as arrays draws.npy, inputs.npy")

@@ -2,9 +2,10 @@
 
 import json
 import math
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -28,6 +29,22 @@ class Row:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RowWithFiles(Row):
+    """A row that has files beside it.
+
+    Attributes:
+        files: Their checksums by their names, by which one sees that they are of this row and not of another. Version
+            0.4 gave none.
+    """
+
+    files: dict[str, int] = field(default_factory=dict)
+
+    def with_files(self, files: Mapping[str, bytes | memoryview]) -> Self:
+        """This row with the checksums of its files."""
+        return replace(self, files={name: zlib.crc32(content) for name, content in files.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Published(Row):
     """The paper's numbers for an experiment, as its config gives them, to stand beside what is measured.
 
@@ -45,7 +62,7 @@ class Published(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestResult(Row, ABC):
+class TestResult(RowWithFiles, ABC):
     """What is common to tests. A standard error is nan, or None, where there is one image.
 
     Attributes:
@@ -169,7 +186,7 @@ class Measurement(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DistancesResult(Measurement):
+class DistancesResult(Measurement, RowWithFiles):
     """A column of table 1 (Nash et al. 2019), from `evaluations.distances.table_1`: means over test images.
 
     The ratios to 1NN do not depend on the arbitrary scale of h. The seed is that of the samples' noise. Class

@@ -10,11 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 
 from inverters.representation import Representation, digest
-from runtime.files import size_for_people, write_npy
+from runtime.files import locked, size_for_people, write_npy
 
 Precision = Literal["float32", "float16"]
 CHUNK = 2**24  # bytes read at a time
@@ -50,7 +49,7 @@ def cached_activations(
     path = folder / f"{representation.layer}_{split}_{made_of[:16]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     first = _rows(representation, images[:batch_size], dtype)
-    with FileLock(path.with_suffix(".lock")):
+    with locked(path.with_suffix(".lock")):
         fault = _fault(path, made_of, first) if path.exists() else None
         if fault or not path.exists():
             # The room is needed. A map of the file stays valid, and whoever was killed while writing holds no lock.

@@ -1,6 +1,7 @@
 """A file that is replaced whole or not at all."""
 
 import errno
+import fcntl
 import io
 import json
 import math
@@ -9,7 +10,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +19,106 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, or the largest file allowed
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True, announcement: str = "") -> Iterator[int]:
+    """A block in which no other process is at the same time; the lock file's descriptor, which a child can hold too.
+
+    The kernel frees the lock when the last process that has the descriptor ends, however it ends. Whoever is in the
+    block may delete the file.
+
+    Args:
+        path: The lock file's.
+        wait: For the end of the other one's block.
+        announcement: What is said where that takes time.
+
+    Raises:
+        BlockingIOError: Another process is in it, and this one is not to wait.
+    """
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:
+            if path.is_symlink():
+                raise
+            continue  # whoever was in the block has removed the folder
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    raise
+                if announcement:
+                    print(announcement, flush=True)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
+                print(f"the file system of {path} has no locks; start no two commands of one run at a time", flush=True)
+            if os.fstat(handle).st_nlink:  # else whoever held it has deleted it
+                yield handle
+                return
+        finally:
+            os.close(handle)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """A new file in the folder of a path, and its name; gone at the end of the block, unless it has been renamed.
+
+    It is locked in the block: what nobody holds was left by a process that was killed (`remove_temporaries`).
+
+    Raises:
+        OSError: As `replacing`.
+    """
+    temporary = None
+    if path.exists() and not path.is_file():
+        raise FileExistsError(f"{path} is there and is no file; give another place to write to")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_SH)
+            if os.fstat(handle).st_nlink:
+                break
+            os.close(handle)  # it was taken for left over before it was locked
+        with os.fdopen(handle, "wb") as file:
+            os.chmod(temporary, 0o644)
+            yield file, temporary
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in FULL:
+            kept = "; the file that was there is kept" if path.exists() else ""
+            raise OSError(f"no room to write {path} ({os.strerror(error.errno)}){kept}; make room there") from error
+        if isinstance(error, FileExistsError | NotADirectoryError | PermissionError) and not temporary:
+            raise OSError(f"cannot write {path} ({error.strerror}); give another place to write to") from error
+        raise
+    finally:
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def _put_in_place(temporaries: Mapping[Path, str]) -> None:
+    """Rename files that are on the disk, the first one last, and have their folders say so on the disk too."""
+    for path in reversed(list(temporaries)):
+        os.replace(temporaries[path], path)
+    for folder in {path.parent for path in temporaries}:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # of a file system that syncs no folders
+                raise
+        finally:
+            os.close(handle)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 @contextmanager
@@ -27,44 +128,30 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: There is no room, or no file can be there, with the path and the remedy; or any other, as it is.
     """
-    temporary = None
-    if path.exists() and not path.is_file():
-        raise FileExistsError(f"{path} is there and is no file; give another place to write to")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in FULL:
-            kept = "; the file that was there is kept" if path.exists() else ""
-            raise OSError(f"no room to write {path} ({os.strerror(error.errno)}){kept}; make room there") from error
-        if isinstance(error, FileExistsError | NotADirectoryError | PermissionError) and not temporary:
-            raise OSError(f"cannot write {path} ({error.strerror}); give another place to write to") from error
-        raise
-
-
-def remove_temporaries(folder: Path) -> None:
-    """What a process that was killed while it wrote has left in a folder, where no other process writes now."""
-    for path in folder.glob(".*.????????"):
-        if path.is_file():
-            path.unlink()
+    with _beside(path) as (file, temporary):
+        yield file
+        _sync(file)
+        _put_in_place({path: temporary})
 
 
 def write_all(contents: Mapping[Path, bytes | memoryview]) -> None:
     """Several files, which are replaced when all are on the disk, the first one last: a full disk changes none."""
     with ExitStack() as stack:
+        temporaries = {}
         for path, content in contents.items():
-            file = stack.enter_context(replacing(path))
+            file, temporaries[path] = stack.enter_context(_beside(path))
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            _sync(file)
+        _put_in_place(temporaries)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """What processes that were killed while they wrote have left in a folder; what one writes now is locked."""
+    for path in folder.glob(".*.????????"):
+        if path.is_file():
+            with suppress(OSError), path.open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
 
 
 def json_bytes(value: Any) -> bytes:
@@ -86,10 +173,16 @@ def npz_bytes(arrays: Mapping[str, Any]) -> memoryview:
     return content.getbuffer()
 
 
+def png_bytes(figure: Figure) -> memoryview:
+    """A figure as PNG."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format="png")
+    return content.getbuffer()
+
+
 def write_figure(path: Path, figure: Figure) -> None:
     """A figure as PNG, whole or not at all."""
-    with replacing(path) as file:
-        figure.savefig(file, dpi=150, format="png")
+    write_all({path: png_bytes(figure)})
 
 
 def write_npy(

@@ -45,6 +45,13 @@ def fit_progress(trainer: pl.Trainer) -> dict[str, Any]:
     return trainer.fit_loop.state_dict()
 
 
+def count_as_ended(trainer: pl.Trainer) -> None:
+    """Count the last step of a fit, and its epoch, as ended, as Lightning does only where it has made a step itself."""
+    loop = trainer.fit_loop
+    loop.epoch_loop._batches_that_stepped = trainer.global_step
+    loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = loop.epoch_progress.current.ready
+
+
 def saved_fit_progress(checkpoint: dict[str, Any]) -> tuple[Any, int | None]:
     """How far the fit of a checkpoint was, and its optimiser's steps; None where it does not say."""
     progress = checkpoint["loops"].get("fit_loop")

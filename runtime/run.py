@@ -1,16 +1,16 @@
-"""A run and its folder: runs/<config name>/<start time>/, with the results of the config's latest test beside it."""
+"""A run and its folder, runs/<config name>/<start time, or the name it was given>/, with all that is measured of it."""
 
-import contextlib
+import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
-from filelock import FileLock, Timeout
 
-from runtime.files import remove_temporaries
+from evaluations.run_order import RECORD, RunRecord, in_order, record_of
+from runtime.files import json_bytes, locked, remove_temporaries, write_all
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,39 @@ class Run:
     folder: Path
 
     @classmethod
-    def new(cls, root: Path, name: str) -> "Run":
-        """A run that starts now, with a folder that did not exist."""
-        return cls(root, name, new_folder(root / name))
+    @contextmanager
+    def new(cls, root: Path, name: str, called: str | None = None, training: bool = False) -> Iterator["Run"]:
+        """A block with a run that begins now; it leaves no folder where nothing was written into it.
+
+        What was left by runs of the config that were killed before their first checkpoint is removed.
+
+        Args:
+            root: The folder of all runs.
+            name: The config's.
+            called: The run's, in place of the time. A run of this name that has no checkpoint begins again.
+            training: No other process can train it in the block.
+
+        Raises:
+            OSError: No folder can be made.
+            ValueError: There is a run of this name, or another process trains it.
+        """
+        config = root / name
+        with ExitStack() as stack:
+            with _config_locked(config):
+                _remove_remains(root, name)
+                records = [record for run in cls.all(root, name) if (record := record_of(run.folder))]
+                run = cls(root, name, _made(config / called) if called else new_folder(config))
+                if training:
+                    stack.enter_context(run.held())
+                if called:
+                    run._check_free()
+                stack.callback(run._remove_if_empty)
+                if training:
+                    run._unfinished.touch()
+                number = 1 + max((record.number for record in records), default=0)
+                record = RunRecord(number=number, folder=run.folder.name, named=called is not None)
+                write_all({run.folder / RECORD: json_bytes(record.to_json())})
+            yield run
 
     @classmethod
     def of(cls, checkpoint: Path) -> "Run | None":
@@ -47,39 +77,52 @@ class Run:
         return cls(folder.parent.parent, folder.parent.name, folder)
 
     @classmethod
-    def newest(cls, root: Path, name: str, kind: str, finished: bool = False) -> "Run | None":
-        """The newest run of a config that has a checkpoint "best" or "last", and whose training has ended, if asked."""
-        folders = sorted(path.parent.parent for path in (root / name).glob(f"*/checkpoints/{kind}.ckpt"))
-        runs = [cls(root, name, folder) for folder in folders]
-        return next((run for run in reversed(runs) if not (finished and run._unfinished.exists())), None)
+    def all(cls, root: Path, name: str) -> list["Run"]:
+        """Every run of a config, from the oldest to the newest."""
+        folders = (path for path in (root / name).glob("*/") if not path.name.startswith("."))
+        return [cls(root, name, folder) for folder in in_order(folders)]
+
+    @classmethod
+    def called(cls, root: Path, name: str, called: str) -> "Run":
+        """The run that has, or would have, a name of its own."""
+        return cls(root, name, root / name / called)
+
+    @classmethod
+    def newest(cls, root: Path, name: str, kind: str) -> "Run | None":
+        """The newest run of a config that has a checkpoint "best" or "last"."""
+        return next((run for run in reversed(cls.all(root, name)) if run.checkpoint(kind).is_file()), None)
 
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    def checkpoint(self, kind: str) -> Path:
+        """The one called "best" or "last"."""
+        return self.checkpoints / f"{kind}.ckpt"
+
     @property
     def best(self) -> Path:
         """The checkpoint with the best validation."""
-        return self.checkpoints / "best.ckpt"
+        return self.checkpoint("best")
 
     @property
     def last(self) -> Path:
         """The checkpoint from which the run goes on."""
-        return self.checkpoints / "last.ckpt"
+        return self.checkpoint("last")
 
     def update(self, step: int) -> Path:
         """The checkpoint that is kept after so many updates."""
         return self.checkpoints / f"update_{step:06d}.ckpt"
 
     @property
-    def results(self) -> Path:
-        """The folder of what was measured, the latest of all runs of the config."""
-        return self.root / self.name
-
-    @property
     def activations(self) -> Path:
         """The folder of representations that are kept on disk for all runs."""
         return self.root / "activations"
+
+    @property
+    def finished(self) -> bool:
+        """Whether the training has ended by itself."""
+        return not self._unfinished.exists()
 
     @property
     def _unfinished(self) -> Path:
@@ -92,30 +135,99 @@ class Run:
         return self.folder / "training.lock"
 
     @contextmanager
-    def in_training(self) -> Iterator[None]:
-        """A block that trains this run: others can wait for it, and see afterwards whether it ended by itself.
+    def held(self) -> Iterator[None]:
+        """A block in which no other process trains this run, nor adds to its metrics.
 
         Raises:
-            ValueError: Another process trains it.
+            ValueError: Another process does.
         """
-        try:
-            with FileLock(self._lock, timeout=0):
-                self._unfinished.touch()
-                for folder in (self.folder, self.checkpoints):
-                    remove_temporaries(folder)
-                yield
-                self._unfinished.unlink()
-        except Timeout as error:
-            raise ValueError(
-                f"another process is training {self.folder}; wait for its end, or leave out --ckpt_path to train anew; "
-                f"if no process does, delete {self._lock}"
-            ) from error
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(locked(self._lock, wait=False))
+            except BlockingIOError as error:
+                raise ValueError(
+                    f"another process is training {self.folder}; wait for its end, which frees the run even where it "
+                    f"is killed, or train anew: without --ckpt_path, or with another --name"
+                ) from error
+            yield
 
-    def remove_if_empty(self) -> None:
-        """A run that was refused leaves no folder; one that holds files stays."""
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-            self.folder.parent.rmdir()
+    @contextmanager
+    def in_training(self) -> Iterator[None]:
+        """A block that trains this run, which is held: one can see afterwards whether it ended by itself."""
+        self._unfinished.touch()
+        for folder in (self.folder, self.checkpoints):
+            remove_temporaries(folder)
+        yield
+        self._unfinished.unlink(missing_ok=True)
+
+    def write(self, files: Mapping[str, bytes | memoryview]) -> None:
+        """Files of one answer, by their names, in place of those of an earlier one: all of them, the first one last."""
+        with locked(self.folder / "results.lock"):
+            write_all({self.folder / name: content for name, content in files.items()})
+
+    def _check_free(self) -> None:
+        """Raises ValueError where the folder of a name holds more than a run that was killed before its checkpoint."""
+        if any(self._content()) and (self.finished or self._has_come_to_something):
+            raise ValueError(
+                f"there is a run {self.folder} already; give another --name, or --ckpt_path last to go on with that one"
+            )
+
+    def _content(self) -> Iterator[Path]:
+        """What lies in the folder beside the marks that a run begins with."""
+        marks = {RECORD, self._lock.name, self._unfinished.name}
+        return (path for path in self.folder.iterdir() if path.name not in marks)
+
+    @property
+    def _has_come_to_something(self) -> bool:
+        return any(self.checkpoints.glob("*.ckpt")) or (self.folder / "results.json").exists()
+
+    def _remove_if_empty(self) -> None:
+        config = self.folder.parent
+        with _config_locked(config), suppress(OSError):
+            if not any(self._content()):
+                shutil.rmtree(self.folder)
+            if [path.name for path in config.iterdir()] == [_config_lock(config).name]:
+                _config_lock(config).unlink()
+                config.rmdir()
+
+    def _remove_if_killed(self) -> None:
+        """Of a run that ended before its first checkpoint, and that the user did not name, nothing stays."""
+        record = record_of(self.folder)
+        began = record or any(self._content())  # or was killed before the lock of its config was free again
+        if began and (self.finished or self._has_come_to_something or (record and record.named)):
+            return
+        with suppress(BlockingIOError), locked(self._lock, wait=False):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _config_lock(config: Path) -> Path:
+    return config / ".lock"
+
+
+@contextmanager
+def _config_locked(config: Path) -> Iterator[None]:
+    """A block in which no other process begins or removes a run of a config. Raises OSError as `_made`."""
+    _made(config)
+    with locked(_config_lock(config)):
+        yield
+
+
+def _remove_remains(root: Path, name: str) -> None:
+    """What killed processes have left of a config whose lock is held."""
+    remove_temporaries(root / name)
+    for run in Run.all(root, name):
+        run._remove_if_killed()
+
+
+def _made(folder: Path, exist_ok: bool = True) -> Path:
+    """A folder, which is made. Raises OSError with the remedy where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except (NotADirectoryError, PermissionError, FileExistsError) as error:
+        if isinstance(error, FileExistsError) and not exist_ok:
+            raise
+        raise OSError(f"cannot make the folder {folder} ({error.strerror}); give another one") from error
+    return folder
 
 
 def new_folder(parent: Path) -> Path:
@@ -123,41 +235,43 @@ def new_folder(parent: Path) -> Path:
     start = time.strftime("%Y-%m-%d_%H-%M-%S")
     attempt = 1
     while True:
-        folder = parent / (start if attempt == 1 else f"{start}_{attempt}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            attempt += 1
-        except (NotADirectoryError, PermissionError) as error:
-            raise OSError(f"cannot make the folder {folder} ({error.strerror}); give another one") from error
+        with suppress(FileExistsError):
+            return _made(parent / (start if attempt == 1 else f"{start}_{attempt}"), exist_ok=False)
+        attempt += 1
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError where a run cannot be called so."""
+    if Path(name).name != name or name[:1] in ("", ".") or not name.isprintable() or len(name.encode()) > 100:
+        raise ValueError(
+            f"--name {name!r} is no name for a folder; give at most 100 letters, digits and other signs without a "
+            f"slash, and not a dot first"
+        )
 
 
 def wait_for_trainings(root: Path, name: str) -> None:
     """Until no process trains a run of this config."""
-    for folder in sorted(path.parent for path in (root / name).glob("*/unfinished")):
-        lock = FileLock(Run(root, name, folder)._lock)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"another process is training {folder} and holds {lock.lock_file}; waiting for its end", flush=True)
-            lock.acquire()
-        lock.release()
+    for run in Run.all(root, name):
+        if not run.finished:
+            words = f"another process is training {run.folder} and holds {run._lock}; waiting for its end"
+            with locked(run._lock, announcement=words):
+                pass
 
 
-def find_checkpoint(root: Path, name: str, wanted: str) -> Path:
-    """A checkpoint by path, or by "best" or "last" of a config's newest run.
+def find_checkpoint(root: Path, name: str, wanted: str, called: str | None = None) -> Path:
+    """A checkpoint by path, or by "best" or "last" of a config's newest run, or of the one that is called so.
 
     Raises:
         FileNotFoundError: There is none; the message gives the command that makes one.
     """
     if wanted in ("best", "last"):
-        run = Run.newest(root, name, wanted)
-        if run is None:
+        run = Run.called(root, name, called) if called else Run.newest(root, name, wanted)
+        if run is None or not run.checkpoint(wanted).is_file():
+            where, more = (run.folder, f" --name {called}") if run else (root / name, "")
             raise FileNotFoundError(
-                f"no {wanted} checkpoint in {root / name}; make one with: python cli.py fit --config {name}.yaml"
+                f"no {wanted} checkpoint in {where}; make one with: python cli.py fit --config {name}.yaml{more}"
             )
-        return run.best if wanted == "best" else run.last
+        return run.checkpoint(wanted)
     if not Path(wanted).is_file():
         raise FileNotFoundError(f"no checkpoint at {wanted}; give a file, or best or last for the newest run of {name}")
     return Path(wanted)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import netrc
 import os
+import secrets
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -71,14 +72,14 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
 
     Args:
         name: Of the config.
-        folder: Of the run; its name makes the id of a new run.
+        folder: Of the run.
         config: To group runs by.
         run_id: Of a run that is resumed, from its checkpoint.
     """
     return WandbRun(
         project=os.environ.get("WANDB_PROJECT", "inverters"),
         name=name,
-        id=run_id or f"{name}-{folder.name}",
+        id=run_id or f"{name}-{folder.name}-{secrets.token_hex(3)}",  # runs in other root folders may be called so too
         resume="allow",
         save_dir=folder.resolve(),  # its service may have been started in another working folder
         offline="WANDB_MODE" not in os.environ and not has_wandb_account(),

@@ -19,7 +19,7 @@ def tensors(value, name=""):
 
 
 def checkpoint_digest(path):
-    """Of everything in a checkpoint but where the run lies and when it began."""
+    """Of everything in a checkpoint but where the run lies, when it began, and W&B's name of it."""
     folder = path.absolute().parent.parent
     digest = hashlib.sha256()
     for name, value in tensors(torch.load(path, weights_only=True)):
@@ -27,6 +27,8 @@ def checkpoint_digest(path):
             text.replace(str(folder), "").replace(folder.name, "") if isinstance(text, str) else text
             for text in (name, value)
         )
+        if name == "/wandb_id":
+            continue
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
             digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -36,12 +38,12 @@ def checkpoint_digest(path):
 
 
 def run_digests(folder):
-    """Of a run's folder and of the results beside it, by name."""
+    """Of what lies in a run's folder, by name."""
     found = {name: checkpoint_digest(folder / "checkpoints" / name) for name in ("last.ckpt", "best.ckpt")}
     found["metrics.csv"] = hashlib.sha256((folder / "metrics.csv").read_bytes()).hexdigest()
     found["pictures"] = sorted(path.name for path in folder.glob("*.png"))
     for name in ("log_prob.npy", "log_prob_per_pixel.npy", "samples.npz"):
-        loaded = np.load(folder.parent / name)
+        loaded = np.load(folder / name)
         arrays = [loaded[key] for key in sorted(loaded)] if name.endswith("z") else [loaded]
         found[name] = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
     return found

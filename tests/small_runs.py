@@ -1,5 +1,6 @@
 """Small runs of the embedded digits, which tests of resume, faults, mutations and several processes begin with."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -48,6 +49,17 @@ def the_run(folder, name=INVERTER):
     """The only run of a config that has a checkpoint."""
     (last,) = (folder / "runs" / name).glob("*/checkpoints/last.ckpt")
     return last.parent.parent
+
+
+def run_with_results(name=INVERTER, root="runs"):
+    """The folder of the only run of a config that has results."""
+    (results,) = Path(root, name).glob("*/results.json")
+    return results.parent
+
+
+def result(name=INVERTER, root="runs"):
+    """What is in them."""
+    return json.loads((run_with_results(name, root) / "results.json").read_text())
 
 
 def write_short_config(folder, name, max_steps):

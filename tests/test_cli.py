@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from small_runs import OWN_NETWORK, failure, write_short_config
+from small_runs import OWN_NETWORK, failure, result, run_with_results, write_short_config
 
 from cli import main
 from datamodules.mnist import MNIST5kDataModule
@@ -71,9 +72,9 @@ def test_fit_leaves_everything_in_its_run_folder(here):
 
 
 def test_results_of_an_inverter(here):
-    row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
-    log_prob = np.load("runs/inverter_mnist5k_fc3/log_prob.npy")
-    index = np.load("runs/inverter_mnist5k_fc3/index.npy")
+    row = result()
+    log_prob = np.load(run_with_results() / "log_prob.npy")
+    index = np.load(run_with_results() / "index.npy")
     assert InverterResult.from_json(row).to_json() == row
     about = {
         "name": "inverter_mnist5k_fc3", "dataset": "mnist5k", "kind": "inverter", "network": "ConvNet", "layer": "fc3",
@@ -85,7 +86,7 @@ def test_results_of_an_inverter(here):
     assert row["nce_nats"] == pytest.approx(log_prob.mean(), rel=1e-6)
     assert row["nce_nats_se"] == pytest.approx(log_prob.std(ddof=1) / 20**0.5, rel=1e-5)
     assert row["bits_per_dim"] == pytest.approx(-row["nce_nats"] / 784 / np.log(2))
-    per_pixel = np.load("runs/inverter_mnist5k_fc3/log_prob_per_pixel.npy")
+    per_pixel = np.load(run_with_results() / "log_prob_per_pixel.npy")
     assert per_pixel.shape == (20, 28, 28)
     assert np.array_equal(per_pixel.sum(axis=(1, 2), dtype=np.float64).round(9), log_prob.round(9))
     assert row["shuffled_nce_nats"] != row["nce_nats"]
@@ -95,7 +96,7 @@ def test_results_of_an_inverter(here):
 
 
 def test_results_of_a_classifier(here):
-    row = json.loads(Path("runs/classifier_mnist5k/results.json").read_text())
+    row = result("classifier_mnist5k")
     assert ClassifierResult.from_json(row).to_json() == row
     assert row["published"] == dict.fromkeys(("accuracy", "nce_nats", "im_s_ratio", "im_nn_ratio", "note"))
     assert row["num_images"] == 500
@@ -115,12 +116,12 @@ def test_the_inverters_classifier_is_the_trained_one_and_did_not_drift(here):
 
 
 def test_checkpoint_scores_the_same_in_a_new_process_without_the_classifier(here, tmp_path):
-    row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
+    row = result()
     moved = tmp_path / "elsewhere.ckpt"
     moved.write_bytes(Path(row["checkpoint"]).read_bytes())
     arguments = ["test", *INVERTER, *SMALL, "--ckpt_path", str(moved), "--trainer.logger=false"]
     subprocess.run([sys.executable, str(ROOT / "cli.py"), *arguments], check=True, cwd=tmp_path)
-    again = json.loads((tmp_path / "runs/inverter_mnist5k_fc3/results.json").read_text())
+    again = result(root=tmp_path / "runs")
     assert again["checkpoint"] == str(moved)
     assert {k: v for k, v in again.items() if k != "checkpoint"} == {k: v for k, v in row.items() if k != "checkpoint"}
 
@@ -136,7 +137,7 @@ def test_test_takes_the_best_checkpoint_of_the_newest_run(here, capsys):
 @pytest.mark.parametrize("one", ["1", "1.0"])
 def test_a_limit_of_one_batch_is_one_batch(here, one):
     main(["test", *INVERTER, *SMALL, f"--trainer.limit_test_batches={one}"])
-    assert json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["num_images"] == 10
+    assert result()["num_images"] == 10
 
 
 def test_validate_reports_the_validation_nce(here, capsys):
@@ -171,7 +172,7 @@ def test_sample_draws_a_grid_that_the_seed_decides(here):
 
 
 def test_a_test_keeps_its_pictures_as_arrays(here):
-    arrays = np.load("runs/inverter_mnist5k_fc3/samples.npz")
+    arrays = np.load(run_with_results() / "samples.npz")
     assert arrays["draws"].shape == (2, 1, 1, 28, 28)
     main(["sample", *INVERTER, *SMALL, "--num_images=2", "--num_draws=1"])
     assert np.array_equal(np.load(run_folders("inverter_mnist5k_fc3")[-1] / "draws.npy"), arrays["draws"])
@@ -179,7 +180,7 @@ def test_a_test_keeps_its_pictures_as_arrays(here):
 
 def loaded(folder):
     """The inverter as a library gives it, and its data."""
-    with next(iter(folder.glob("*/checkpoints/best.ckpt"))).open("rb") as file:
+    with (folder / "checkpoints/best.ckpt").open("rb") as file:
         weights = torch.load(file, weights_only=True)["state_dict"]
     inverter = Inverter("fc3", (1, 28, 28), 10, density=partial(PixelCNN, num_filters=4, num_layers=1, dropout=0))
     inverter.load_state_dict(weights)
@@ -195,7 +196,7 @@ DISTANCES = [*INVERTER, *SMALL, "--num_images=8", "--num_samples=3", "--num_quer
 def test_distances_agree_with_numpy_s(here, capsys, space):
     main(["distances", *DISTANCES, f"--space={space}"])
     assert "IM-NN nearest sample" in capsys.readouterr().out
-    folder = Path("runs/inverter_mnist5k_fc3")
+    folder = run_with_results()
     row, shown = json.loads((folder / "distances.json").read_text()), np.load(folder / "nearest.npz")
     tested = json.loads((folder / "results.json").read_text())
     assert {key: row[key] for key in ("network_digest", "density_digest")}.items() <= tested.items()
@@ -232,12 +233,12 @@ def test_distances_need_a_layer(here, capsys):
 
 def test_estimators_are_asked_of_the_same_layer(here, capsys):
     main(["estimators", *INVERTER, *SMALL, "--num_images=100"])
-    rows = json.loads(Path("runs/inverter_mnist5k_fc3/estimators.json").read_text())
+    rows = json.loads((run_with_results() / "estimators.json").read_text())
     printed = capsys.readouterr().out
     assert all(row["estimator"] in printed for row in rows)
-    inverter, data = loaded(Path("runs/inverter_mnist5k_fc3"))
+    inverter, data = loaded(run_with_results())
     h = inverter.representation(data.datasets["test"].images[:100])
-    digest = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())["network_digest"]
+    digest = result()["network_digest"]
     assert rows == [result.to_json() for result in all_estimates(h, digest)]
 
 
@@ -294,9 +295,9 @@ def test_bfloat16_and_channels_last_are_keys(here, capsys):
     (classifier,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/best.ckpt")
     main(["fit", *INVERTER, *SMALL, "--trainer.max_steps=2", "--trainer.precision=bf16-mixed",
           "--model.channels_last=true", f"--classifier={classifier}", "--trainer.default_root_dir=other"])  # fmt: skip
-    rounded = json.loads(Path("other/inverter_mnist5k_fc3/results.json").read_text())
+    rounded = result(root="other")
     main(["test", *INVERTER, *SMALL, "--trainer.default_root_dir=other"])
-    exact = json.loads(Path("other/inverter_mnist5k_fc3/results.json").read_text())
+    exact = result(root="other")
     assert rounded["nce_nats"] != exact["nce_nats"]
     assert rounded["nce_nats"] == pytest.approx(exact["nce_nats"], rel=1e-3)
 
@@ -372,7 +373,10 @@ def test_show_makes_a_contact_sheet(tmp_path, monkeypatch, capsys):
 
 
 def test_two_runs_never_share_a_folder(tmp_path):
-    assert len({Run.new(tmp_path, "name").folder for _ in range(4)}) == 4
+    with ExitStack() as stack:
+        runs = [stack.enter_context(Run.new(tmp_path, "name")) for _ in range(4)]
+        assert len({run.folder for run in runs}) == 4
+    assert not (tmp_path / "name").exists()  # as nothing was written
 
 
 def test_early_stopping_fires_on_steps(tmp_path, monkeypatch):
@@ -381,7 +385,7 @@ def test_early_stopping_fires_on_steps(tmp_path, monkeypatch):
           "--trainer.val_check_interval=3", "--trainer.logger=false", "--test_after_fit=false"])  # fmt: skip
     (last,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/last.ckpt")
     assert torch.load(last, weights_only=True)["global_step"] == 9  # one best validation, then two without better
-    assert not Path("runs/classifier_mnist5k/results.json").exists()
+    assert not list(Path("runs").rglob("results.json"))
 
 
 def test_missing_classifier_is_trained_first_once(tmp_path, monkeypatch, capfd):
@@ -503,7 +507,7 @@ def test_wandb_holds_metrics_pictures_config_and_summary(here):
     reader = Path(sys.executable).parent / "wandb"
     done = subprocess.run([reader, "leet", "inspect", "--json", log], capture_output=True, text=True, check=True)
     shown = done.stdout
-    row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
+    row = result()
     for text in ("train/nce_nats", "val/nce_nats", "test/samples", "inverter_mnist5k_fc3", "mnist5k", "ConvNet", "fc3"):
         assert text in shown, text
     assert str(row["num_samples"]) in shown
@@ -527,7 +531,7 @@ def test_the_report_is_one_file_and_a_wandb_run(here, capsys):
     assert "inverter_mnist5k_fc3" in Path("runs/report.html").read_text()
     media = sorted(Path("runs/wandb").glob("offline-run-*"))[-1] / "files" / "media"
     (accuracy,) = [path for path in media.rglob("*.table.json") if "Accuracy" in path.name]
-    row = json.loads(Path("runs/classifier_mnist5k/results.json").read_text())
+    row = result("classifier_mnist5k")
     assert f"{100 * row['accuracy']:.2f} ± " in json.loads(accuracy.read_text())["data"][0][4]
     assert list(media.rglob("*.png"))
 
@@ -549,7 +553,7 @@ def test_a_network_of_ones_own_is_named_by_its_import_path(tmp_path, monkeypatch
     own = ["--model.network=own_network.TwoStages", "--model.network.num_units=3"]
     main(["fit", "--config", "classifier_mnist5k.yaml", *own, "--trainer.max_steps=2"])
     main(["fit", *INVERTER, *SMALL, *own, "--model.layer=first", "--trainer.max_steps=1"])
-    row = json.loads(Path("runs/inverter_mnist5k_fc3/results.json").read_text())
+    row = result()
     assert (row["network"], row["layer"], row["depth"], row["num_samples"]) == ("TwoStages", "first", 1, 6)
     assert row["class_agreement"] is not None
 

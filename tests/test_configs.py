@@ -1,10 +1,10 @@
 """Every config runs through the command line."""
 
-import json
 from pathlib import Path
 
 import pytest
 from dataset_files import write_data_sets
+from small_runs import result
 
 from cli import main
 
@@ -49,7 +49,7 @@ def test_config_fits_and_tests(workspace, monkeypatch, name):
     monkeypatch.chdir(workspace)
     if not name.startswith("classifier"):
         main(["fit", *shortened(name)])
-    row = json.loads(Path("runs", name.removesuffix(".yaml"), "results.json").read_text())
+    row = result(name.removesuffix(".yaml"))
     assert row["num_images"] == 6
     if name.startswith("unconditional"):
         assert row["shuffled_nce_nats"] is None

@@ -1,7 +1,6 @@
 """Two processes give the numbers of one, do once what is to be done once, and end together."""
 
 import csv
-import json
 import shutil
 import signal
 import subprocess
@@ -12,7 +11,16 @@ import numpy as np
 import pytest
 import torch
 from digests import run_digests
-from small_runs import CLI, SMALL, environment_of_its_own, signal_at, the_run, write_short_config
+from small_runs import (
+    CLI,
+    SMALL,
+    environment_of_its_own,
+    result,
+    run_with_results,
+    signal_at,
+    the_run,
+    write_short_config,
+)
 
 from runtime.checkpoints import load_checkpoint
 
@@ -41,11 +49,9 @@ def command(folder, *arguments, launcher=(sys.executable,), status=0):
 
 
 def results(folder, name):
-    row = json.loads((folder / "runs" / name / "results.json").read_text())
-    arrays = {
-        key: np.load(folder / "runs" / name / f"{key}.npy") for key in ("index", "log_prob", "log_prob_per_pixel")
-    }
-    return row, arrays
+    place = run_with_results(name, folder / "runs")
+    names = ("index", "log_prob", "log_prob_per_pixel")
+    return result(name, folder / "runs"), {name: np.load(place / f"{name}.npy") for name in names}
 
 
 def metrics(folder, name):
@@ -66,7 +72,9 @@ def test_two_processes_give_the_numbers_of_one(tmp_path):
     for key in ("nce_nats", "nce_nats_se", "shuffled_nce_nats"):
         assert one[key] == pytest.approx(two[key], rel=1e-12)
     assert one["world"] == pytest.approx(two["world"], rel=1e-12)
-    pictures = [np.load(tmp_path / name / "runs/world_bit_drop/samples.npz") for name in ("one", "two")]
+    pictures = [
+        np.load(run_with_results("world_bit_drop", tmp_path / name / "runs") / "samples.npz") for name in ("one", "two")
+    ]
     assert np.array_equal(pictures[0]["draws"], pictures[1]["draws"])
     rows = [metrics(tmp_path / name, "world_bit_drop") for name in ("one", "two")]
     assert len(rows[0]) == len(rows[1])
@@ -161,7 +169,11 @@ def test_two_processes_draw_what_one_draws(tmp_path, two_processes):
     shutil.copytree(two_processes / "runs", tmp_path / "runs", symlinks=True)
     for verb, more, pattern in (
         ("sample", ["--num_images=5", "--num_draws=2"], "*/draws.npy"),
-        ("distances", ["--num_images=5", "--num_samples=2", "--num_queries=1", "--num_candidates=8"], "distances.npz"),
+        (
+            "distances",
+            ["--num_images=5", "--num_samples=2", "--num_queries=1", "--num_candidates=8"],
+            "*/distances.npz",
+        ),
     ):
         found = []
         for devices in ([], DDP):

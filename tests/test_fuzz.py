@@ -196,7 +196,7 @@ def test_mutated_data_is_answered(tmp_path, monkeypatch, name):
 
 
 def test_mutated_results_are_answered(with_inverter):
-    files = [path for path in Path("runs").glob("*/*") if path.suffix in (".json", ".npy", ".npz")]
+    files = [path for path in Path("runs").glob("*/*/*") if path.suffix in (".json", ".npy", ".npz")]
     refused = refusals(files, 4, 60 * TIMES, lambda: runs_under([Path("runs")]))
     assert refused
     assert all(refused)

@@ -457,7 +457,7 @@ def test_an_unknown_error_is_null_in_json_and_no_part_of_a_cell(runs):
 
 def test_a_result_of_another_shape_is_one_sentence_that_names_the_file(all_runs, tmp_path):
     file, given = tmp_path / "results.json", json.loads((all_runs / "my_control" / "results.json").read_text())
-    without = [{k: v for k, v in given.items() if k != key} for key in given.keys() - {"split", "published"}]
+    without = [{k: v for k, v in given.items() if k != key} for key in given.keys() - {"split", "published", "files"}]
     text = [{**given, key: "1"} for key, value in given.items() if isinstance(value, int | float)]
     broken = [{**given, "world": {**given["world"], "entropy_nats": "text"}}, {**given, "course": "x"}, [given, 1], []]
     assert len(text) > 10

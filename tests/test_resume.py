@@ -16,7 +16,17 @@ from pathlib import Path
 import pytest
 from digests import checkpoint_digest, run_digests
 from kill_trial import trial
-from small_runs import CLI, INVERTER, SHORT, SMALL, environment_of_its_own, signal_at, the_run, write_short_config
+from small_runs import (
+    CLI,
+    INVERTER,
+    SHORT,
+    SMALL,
+    environment_of_its_own,
+    run_with_results,
+    signal_at,
+    the_run,
+    write_short_config,
+)
 
 from cli import main
 from runtime.checkpoints import load_checkpoint
@@ -87,7 +97,7 @@ def test_a_second_signal_does_not_disturb_the_end(with_classifier, monkeypatch, 
 def test_stopped_at_the_last_step(with_classifier, uninterrupted):
     """Only the test is left to do; last.ckpt is one step ahead of the one that the last validation has left."""
     stopped([*FIT, signal_at(9, "SIGINT")], "SIGINT")
-    assert not Path(f"runs/{INVERTER}/results.json").exists()
+    assert not list(Path("runs", INVERTER).rglob("results.json"))
     main([*FIT, "--ckpt_path=last"])
     found = run_digests(the_run(Path()))
     assert found.pop("last.ckpt") != uninterrupted["last.ckpt"]
@@ -102,7 +112,7 @@ def test_stopped_in_a_validation(with_classifier, uninterrupted):
 
 def test_stopped_between_training_and_test(with_classifier, uninterrupted):
     stopped([*FIT, signal_at(0)])
-    assert not Path(f"runs/{INVERTER}/results.json").exists()
+    assert not list(Path("runs", INVERTER).rglob("results.json"))
     main([*FIT, "--ckpt_path=last"])
     assert run_digests(the_run(Path())) == uninterrupted
 
@@ -115,7 +125,7 @@ def test_a_run_that_had_stopped_early_does_not_begin_again(with_classifier):
     assert before == 4  # two validations
     main([*fit, "--ckpt_path=last"])
     assert load_checkpoint(the_run(Path()) / "checkpoints" / "last.ckpt")["global_step"] == before
-    assert Path(f"runs/{INVERTER}/results.json").exists()
+    assert run_with_results()
 
 
 VARIANTS = {
@@ -193,7 +203,7 @@ def test_one_process_trains_a_run_and_others_wait(tmp_path, capsys):
     entered, leave = threading.Event(), threading.Event()
 
     def train():
-        with run.in_training():
+        with run.held(), run.in_training():
             (folder / ".metrics.csv.abcdefgh").touch()
             entered.set()
             leave.wait(30)
@@ -201,14 +211,14 @@ def test_one_process_trains_a_run_and_others_wait(tmp_path, capsys):
     thread = threading.Thread(target=train)
     thread.start()
     entered.wait(30)
-    with pytest.raises(ValueError, match=r"another process is training .*2026-01-01"), run.in_training():
+    with pytest.raises(ValueError, match=r"another process is training .*2026-01-01"), run.held():
         pass
     threading.Timer(0.5, leave.set).start()
     wait_for_trainings(tmp_path, "a_config")
     assert leave.is_set()
     assert "waiting for its end" in capsys.readouterr().out
     thread.join()
-    with suppress(KeyError), run.in_training():
+    with suppress(KeyError), run.held(), run.in_training():
         assert not list(folder.glob(".metrics.csv.*"))  # as a killed process leaves
         raise KeyError
     assert [path.name for path in folder.iterdir() if path.name != "training.lock"] == ["unfinished"]

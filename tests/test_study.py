@@ -24,7 +24,7 @@ def plan(tmp_path):
 
 
 def configs(plan, verb="fit"):
-    return re.findall(rf"cli\.py {verb}(?: --ckpt_path auto)? --config (\w+)\.yaml", plan)
+    return re.findall(rf"cli\.py {verb} --name study(?: --ckpt_path auto)? --config (\w+)\.yaml", plan)
 
 
 def test_the_paper_is_so_many_runs(plan):
@@ -42,9 +42,9 @@ def test_the_small_study_asks_every_layer(plan):
     assert len([name for name in configs(text) if name.startswith("inverter")]) == 4 + 12
     assert "report --output runs/study_mnist5k.html" in text
     for kind, number in itertools.product(("updates", "overfitted"), (0, 100, 1000)):
-        classifier = rf"runs/classifier_mnist5k_{kind}/\*/checkpoints \| tail -n 1\)/update_{number:06d}\.ckpt"
+        classifier = rf"runs/classifier_mnist5k_{kind}/study/checkpoints/update_{number:06d}\.ckpt"
         root = f"runs/updates/{kind}_{number:06d}"
-        assert len(re.findall(rf"--classifier \S+ -d {classifier} --trainer.default_root_dir {root} ", text)) == 2
+        assert len(re.findall(rf"--classifier {classifier} --trainer.default_root_dir {root} ", text)) == 2
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_sweep_is_so_many_runs_without_wandb_too(plan, target, classifiers, in
 
 def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, tmp_path):
     """A decoder and its classifier are trained for real, and the decoder again after its result is lost."""
-    result = "runs/mse_mnist5k_logits/results.json"
+    result = "runs/mse_mnist5k_logits/study/results.json"
     short = (
         "arguments=--trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1 --num_agreement 1"
     )
@@ -79,4 +79,4 @@ def test_every_world_has_its_run(plan):
     text = plan("worlds")
     assert set(configs(text)) == worlds
     (folders,) = re.findall(r"cli\.py report (.*) --output runs/worlds\.html", text)
-    assert set(folders.split()) == {f"runs/{world}" for world in worlds}
+    assert set(folders.split()) == {f"runs/{world}/study" for world in worlds}

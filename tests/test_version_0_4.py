@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_runs import result, run_with_results
 
 from cli import main
 from runtime.checkpoints import load_checkpoint
@@ -32,12 +33,14 @@ def test_a_test_gives_the_same_numbers(old_runs):
     folder = old_runs / "inverter_mnist5k_fc3"
     before, arrays = (folder / "results.json").read_text(), {p.name: np.load(p) for p in folder.glob("*.npy")}
     main(["test", *INVERTER, *SMALL, "--trainer.limit_test_batches=2"])
-    row = json.loads((folder / "results.json").read_text())
+    run = run_with_results()
+    row = json.loads((run / "results.json").read_text())
     for key, value in json.loads(before).items():
         if key not in ("commit", "checkpoint"):
             assert row[key] == value, key
     for name, array in arrays.items():
-        assert np.array_equal(np.load(folder / name), array), name
+        assert np.array_equal(np.load(run / name), array), name
+    assert (folder / "results.json").read_text() == before
 
 
 def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
@@ -46,9 +49,11 @@ def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
     arrays = dict(np.load(folder / "nearest.npz"))
     main(["distances", *INVERTER, "--num_images=4", "--num_samples=2", "--num_queries=1", "--num_candidates=8"])
     main(["estimators", *INVERTER, "--num_images=50"])
-    assert json.loads((folder / "distances.json").read_text()) == before["distances.json"]
-    assert json.loads((folder / "estimators.json").read_text()) == before["estimators.json"]
-    for name, array in np.load(folder / "nearest.npz").items():
+    (run,) = (path.parent for path in folder.glob("*/distances.json"))
+    after = {name: json.loads((run / name).read_text()) for name in before}
+    assert after["distances.json"].pop("files").keys() == {"distances.npz", "nearest.npz"}
+    assert after == before
+    for name, array in np.load(run / "nearest.npz").items():
         np.testing.assert_array_equal(array, arrays[name])  # nan where it was
 
     main(["sample", *INVERTER, "--num_images=2", "--num_draws=1"])
@@ -65,7 +70,7 @@ def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
 def test_its_classifier_is_inverted(old_runs):
     short = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1"]
     main(["fit", *INVERTER, *SMALL, *short, "--data.batch_size=4", "--trainer.logger=false"])
-    row = json.loads((old_runs / "inverter_mnist5k_fc3/results.json").read_text())
+    row = result()
     assert (row["classifier"], row["classifier_updates"], row["course"]) == ("classifier_mnist5k", 3, None)
 
 

@@ -1,16 +1,15 @@
 """Where the information is known exactly: the worlds state the truth, and the measured NCE comes out."""
 
 import itertools
-import json
 import math
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from dataset_files import loaded
+from small_runs import result, run_with_results
 
 from cli import main
 from datamodules import (
@@ -275,6 +274,6 @@ def test_measured_information_is_the_known_one(bits, num_steps):
 def test_config_of_a_world_passes_and_that_of_the_negative_control_fails(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     main(["fit", "--config", f"world_{name}.yaml"])
-    row = json.loads(Path("runs", f"world_{name}", "results.json").read_text())
+    row = result(f"world_{name}")
     assert row["world"]["passes"] == (name != "shuffled")
-    assert np.load(Path("runs", f"world_{name}", "log_prob.npy")).shape == (1000,)
+    assert np.load(run_with_results(f"world_{name}") / "log_prob.npy").shape == (1000,)

@@ -86,7 +86,7 @@ def grouped(runs: Iterable[AnyRun]) -> list[Group]:
 def by_depth(run: InverterRun) -> tuple[Any, ...]:
     """What runs are sorted by: from the input to the output, the outermost folder first."""
     result = run.result
-    return result.depth or 0, str(result.classifier), len(run.folder.parts), result.name, str(run.folder)
+    return result.depth or 0, str(result.classifier), len(run.config_folder.parts), result.name, str(run.folder)
 
 
 def _group(name: str, runs: list[InverterRun]) -> Group:

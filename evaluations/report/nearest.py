@@ -9,8 +9,8 @@ from evaluations.results import DistancesResult
 def section(group: Group) -> Section | None:
     parts = []
     for label, run in group.inverters.items():
-        arrays = run.arrays("nearest")
-        if arrays is not None and run.measured(DistancesResult):
+        arrays = next(map(run.nearest, run.measured(DistancesResult)), None)
+        if arrays is not None:
             words = (
                 f"{group.name}, {label}: the nearest of {int(arrays['num_samples'])} samples and the nearest training "
                 f"images (the paper's fig 2); and of the samples that are as near, to the layer, as the nearest "

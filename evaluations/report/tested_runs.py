@@ -1,7 +1,9 @@
 """Tested runs as they lie on disk: a result each, and the arrays and measurements beside it."""
 
+import io
 import json
-from collections.abc import Callable, Iterable
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Generic, TypeVar
@@ -10,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluations.results import ClassifierResult, InverterResult, Measurement, Row, result_from_json
+from evaluations.results import ClassifierResult, DistancesResult, InverterResult, Measurement, Row, result_from_json
+from evaluations.run_order import RECORD, in_order
 
 R = TypeVar("R", InverterResult, ClassifierResult | InverterResult)
 M = TypeVar("M", bound=Measurement)
@@ -19,21 +22,43 @@ T = TypeVar("T", bound=Row)
 
 @dataclass(frozen=True)
 class TestedRun(Generic[R]):
-    """The newest test of one config: the result in this folder's results.json, and the files beside it.
+    """The latest test of a run: the result in this folder's results.json, and the files beside it.
 
-    What reads one of these raises ValueError where it cannot be read.
+    What reads one of these raises ValueError where it cannot be read, or is not of this test.
     """
 
     folder: Path
     result: R
 
+    @property
+    def in_folder_of_config(self) -> bool:
+        """Whether the results lie beside the runs of their config, where versions up to 0.4 put those of the newest."""
+        return self.folder.name == self.result.name and not (self.folder / RECORD).is_file()
+
+    @property
+    def config_folder(self) -> Path:
+        """The folder of its config's runs."""
+        return self.folder if self.in_folder_of_config else self.folder.parent
+
+    @property
+    def run_folder(self) -> Path:
+        """The folder of the run whose checkpoint was tested: .../<start time or name>/checkpoints/best.ckpt."""
+        checkpoint = Path(self.result.checkpoint or "")
+        return self.folder / checkpoint.parent.parent.name if self.in_folder_of_config else self.folder
+
+    @property
+    def experiment(self) -> tuple[Any, ...]:
+        """What it is a test of: of the runs of one config that have the same, the newest counts."""
+        its = ("kind", "name", "network", "dataset", "layer", "density", "classifier", "classifier_updates", "course")
+        return tuple(getattr(self.result, name, None) for name in its)
+
     def array(self, name: str) -> np.ndarray | None:
         """`name`.npy, None where there is none."""
-        return _read(self.folder / f"{name}.npy", np.load)
+        return _read_file(self.folder / f"{name}.npy", self.result.files, np.load)
 
     def arrays(self, name: str) -> dict[str, np.ndarray] | None:
         """Those of `name`.npz, None where there is none."""
-        return _read(self.folder / f"{name}.npz", lambda file: dict(np.load(file)))
+        return _arrays(self.folder / f"{name}.npz", self.result.files)
 
     @property
     def index(self) -> np.ndarray:
@@ -61,16 +86,23 @@ class TestedRun(Generic[R]):
 
     def rows(self, kind: type[M]) -> list[M]:
         """What a verb measured, nothing where it was not asked."""
-        return _rows(self.folder / f"{kind.verb}.json", kind.from_json, f"ask for the {kind.verb} of")
+        return _rows(self._measured(kind.verb) / f"{kind.verb}.json", kind.from_json, f"ask for the {kind.verb} of")
+
+    def nearest(self, found: DistancesResult) -> dict[str, np.ndarray] | None:
+        """The nearest images of one of `rows`, None where there are none."""
+        return _arrays(self._measured(found.verb) / "nearest.npz", found.files, f"ask for the {found.verb} of")
+
+    def _measured(self, verb: str) -> Path:
+        """The folder of what a verb measured: of a run that version 0.4 tested, it may have been asked since."""
+        return self.run_folder if (self.run_folder / f"{verb}.json").is_file() else self.folder
 
     def measured(self: "TestedRun[InverterResult]", kind: type[M]) -> list[M]:
         """What of `rows` is of the weights that were tested, and not of earlier ones."""
         return [row for row in self.rows(kind) if row.is_of(self.result)]
 
     def config(self) -> str:
-        """The text of the config of the run whose checkpoint was tested; empty where it is not in this folder."""
-        run = Path(self.result.checkpoint or "").parent.parent.name  # .../<start time>/checkpoints/best.ckpt
-        path = self.folder / run / "config.yaml"
+        """The text of the config of the run whose checkpoint was tested; empty where it is not there."""
+        path = self.run_folder / "config.yaml"
         return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
@@ -79,7 +111,7 @@ AnyRun = TestedRun[ClassifierResult | InverterResult]
 
 
 def runs_under(paths: Iterable[Path]) -> list[AnyRun]:
-    """Every run with results in these folders or below them, each once, in the order of their folders.
+    """The newest run of every experiment with results in these folders or below them, in the order of their folders.
 
     Raises FileNotFoundError where there is no such folder, and ValueError where a file of results cannot be read.
     """
@@ -88,7 +120,12 @@ def runs_under(paths: Iterable[Path]) -> list[AnyRun]:
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {path}; give runs/ or folders in it")
         files |= {file.parent.resolve(): file for file in path.rglob("results.json")}
-    return [TestedRun(file.parent, _rows(file, result_from_json)[0]) for _, file in sorted(files.items())]
+    found = {folder: TestedRun(file.parent, _rows(file, result_from_json)[0]) for folder, file in sorted(files.items())}
+    newest = {}
+    for folder in sorted(in_order(found), key=lambda folder: not found[folder].in_folder_of_config):
+        run = found[folder]
+        newest[run.config_folder.resolve(), *run.experiment] = folder
+    return [found[folder] for folder in sorted(newest.values())]
 
 
 def inverters(runs: Iterable[AnyRun]) -> list[InverterRun]:
@@ -104,6 +141,22 @@ def _rows(path: Path, from_json: Callable[[dict[str, Any]], T], again: str = "te
         return [from_json(row) for row in rows]
 
     return _read(path, read, again) or []
+
+
+def _arrays(path: Path, files: Mapping[str, int], again: str = "test") -> dict[str, np.ndarray] | None:
+    return _read_file(path, files, lambda file: dict(np.load(file)), again)
+
+
+def _read_file(path: Path, files: Mapping[str, int], read: Callable[[BinaryIO], Any], again: str = "test") -> Any:
+    """A file of a row that gives its files' checksums, if it gives any; None where it has no such file."""
+
+    def checked(file: BinaryIO) -> Any:
+        content = file.read()
+        if files and zlib.crc32(content) != files[path.name]:
+            raise ValueError("its checksum is not the one that is given beside it: it was replaced since, or damaged")
+        return read(io.BytesIO(content))
+
+    return None if files and path.name not in files else _read(path, checked, again)
 
 
 def _read(path: Path, read: Callable[[BinaryIO], Any], again: str = "test") -> Any:
