@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from commands import BY_FIRST_PROCESS, VERBS
+from commands import BY_FIRST_PROCESS, OF_DATA, VERBS
 from commands.fit import Fit
 from commands.parser import ParsedCommand
 from runtime.lightning import set_folder
@@ -15,7 +15,7 @@ class Command(ParsedCommand):
 
     def run(self) -> None:
         """Do it, in all processes that take part; a run that is refused leaves no folder."""
-        alone = self.verb in {verb.__name__ for verb in BY_FIRST_PROCESS}
+        alone = self.verb in BY_FIRST_PROCESS
         if alone and not self.trainer.is_global_zero:
             return
         if self.verb == "fit":
@@ -25,7 +25,7 @@ class Command(ParsedCommand):
         try:
             if alone:
                 self._ask(run, checkpoint)
-            elif self.verb in {verb.__name__ for verb in VERBS}:
+            elif self.verb in VERBS:
                 in_all_processes(self.trainer, lambda: self._ask(self._agreed(run), checkpoint))
             else:
                 fit = Fit(self, checkpoint)
@@ -37,7 +37,7 @@ class Command(ParsedCommand):
 
     def _checkpoint(self) -> Path | None:
         """The checkpoint to go on from or to ask, if any."""
-        wanted = self.settings.get("ckpt_path") or (None if self.verb in ("fit", "show") else "best")
+        wanted = self.settings.get("ckpt_path") or (None if self.verb in ("fit", *OF_DATA) else "best")
         if wanted == "auto":
             begins = self.verb == "fit" and not Run.newest(self.root, self.name, "last")
             wanted = None if begins else "last"
@@ -45,7 +45,7 @@ class Command(ParsedCommand):
 
     def _run(self, checkpoint: Path | None) -> Run:
         """The run of the checkpoint, or a new one."""
-        if self.verb == "show":
+        if self.verb in OF_DATA:
             return Run(self.root, self.name, self.root / self.name)
         return (checkpoint and Run.of(checkpoint)) or Run.new(self.root, self.name)
 

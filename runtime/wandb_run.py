@@ -2,13 +2,11 @@
 
 import contextlib
 import logging
-import netrc
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
@@ -16,6 +14,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from runtime.lightning import is_offline, make_offline
+from runtime.wandb_account import is_offline_by_default, wandb_settings
 
 log = logging.getLogger("inverters.wandb")
 
@@ -81,11 +80,9 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         id=run_id or f"{name}-{folder.name}",
         resume="allow",
         save_dir=folder.resolve(),  # its service may have been started in another working folder
-        offline="WANDB_MODE" not in os.environ and not has_wandb_account(),
+        offline=is_offline_by_default(),
         config=config,
-        settings=wandb.Settings(
-            console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30))
-        ),
+        settings=wandb_settings(),
     )
 
 
@@ -97,14 +94,3 @@ def finish_wandb() -> None:
         print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
         with contextlib.suppress(wandb.Error, OSError):
             wandb.teardown()  # fails too, but is not tried again when Python ends
-
-
-def has_wandb_account() -> bool:
-    """Whether a W&B key is in the environment or in .netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        return host is not None and netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
