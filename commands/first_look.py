@@ -57,9 +57,7 @@ def check_first_words(words: Sequence[str], verbs: Sequence[str]) -> None:
         raise ValueError(f"no verb {verb!r}; {hint}")
     if verb not in WITHOUT_CONFIG and not any(word.startswith("-") for word in rest):
         name = next(iter(rest), "NAME")
-        raise ValueError(
-            f"{verb} needs a config: python cli.py {verb} --config {name}; python cli.py configs lists them"
-        )
+        raise ValueError(f"{verb} needs a config: python cli.py {verb} --config {name}; for all: python cli.py configs")
 
 
 def _check_files(verb: str, is_inverter: bool, values: Mapping[str, Any]) -> None:

@@ -14,7 +14,10 @@ from commands.config_files import read_config, read_yaml, with_config_paths
 from commands.signatures import TRAINER, Argument, Place, arguments, class_names, method_arguments, place_of
 
 CLASSES = ("model", "data")  # whose value is always a class
-GROUPS: dict[str, Place] = {"trainer": TRAINER, "sample_grid": ("callbacks.sample_grid", "SampleGrid")}
+GROUPS: dict[str, Place] = {  # whose value is always keys
+    "trainer": TRAINER, "sample_grid": ("callbacks.sample_grid", "SampleGrid"),
+    "published": ("evaluations.results", "Published"),
+}  # fmt: skip
 OF_RUNS: Place = ("commands.parser", "keys_of_runs")
 PARSERS_OWN = ("config", "print_config", "seed_everything", "help")
 
@@ -111,11 +114,10 @@ class KnownKeys:
             takes_null = argument.takes_null or (below in self.names and self.names[below].takes_null)
             self.names[below] = Argument(argument.default, takes_null)
             places = [place_of(name) for name in self.classes[below]] if below not in GROUPS else []
-            if argument.default:
-                places.append(argument.default)
-            if places and None not in places:  # one of them is what it will be
-                for place in places:
-                    self._add(below, arguments(place)) if place else None
+            ours = [place for place in (*places, argument.default) if place]
+            if None not in places:  # one of them is what it will be
+                for place in ours:
+                    self._add(below, arguments(place))
 
     def as_given(self, key: str) -> Given | None:
         """A key as the command gives it, by the end of its path, which is what a parser knows of it."""
@@ -135,10 +137,8 @@ class KnownKeys:
             raise ValueError(f"{given} is null; give a value, or leave the key out")
         is_class = given.key in CLASSES or (argument.default is not None and given.key not in GROUPS)
         if (is_class or given.key in self._complete) and not isinstance(value, dict | str):
-            remedy = (
-                "the name of a class, or class_path and init_args" if is_class else f"keys, as --{given.key}.KEY VALUE"
-            )
-            raise ValueError(f"{given} is {value}; give {remedy}")
+            what = "a class, by its name or with class_path and init_args" if is_class else "the keys below it"
+            raise ValueError(f"{given} is {value}; give {what}")
         if is_class and isinstance(value, str) and value.isidentifier() and value not in class_names():
             near = difflib.get_close_matches(value, class_names(), n=1)
             if near:

@@ -74,8 +74,8 @@ def import_problem(class_path: str) -> str | None:
         if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             return f"no module {error.name} in this folder, on PYTHONPATH or installed, for {class_path}"
         last = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"line {last.lineno} of {last.filename}"
-        return f"the module {module_name} cannot be imported: {type(error).__name__} ({' '.join(str(error).split())}), {where}"
+        what = f"{type(error).__name__} ({' '.join(str(error).split())})"
+        return f"the module {module_name} cannot be imported: {what} in line {last.lineno} of {last.filename}"
     if hasattr(module, name):
         return None
     near = difflib.get_close_matches(name, dir(module), n=1)

@@ -154,7 +154,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, co
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["fit"], "fit needs a config: python cli.py fit --config NAME.yaml"),
+        (["fit"], "fit needs a config: python cli.py fit --config NAME;"),
         (["fit", "inverter_mnist5k_fc3.yaml"], "python cli.py fit --config inverter_mnist5k_fc3.yaml"),
         (["fti", *SHORT], "no verb 'fti'; did you mean 'fit'?"),
         (["repotr"], "no verb 'repotr'; did you mean 'report'?"),
