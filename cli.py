@@ -1,39 +1,59 @@
-"""The command line: python cli.py {fit,test,sample,distances,...} --config NAME.yaml ..."""
+"""The command line: python cli.py {fit,test,sample,distances,...} --config NAME ..."""
 
 import signal
 import sys
 
-# Ctrl-C while the libraries are imported, which takes seconds. A job in the background may have been told to ignore it.
+# Ctrl-C before `main` answers it. A job in the background may have been told to ignore it.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
-from pytorch_lightning.utilities.exceptions import SIGTERMException
-
-from commands import sentences
-from commands.command import Command
-from commands.parser import SKIPPED
-from commands.report import report
-from runtime.silence import silence_lightning
-from runtime.wandb_run import finish_wandb
+from commands import WITHOUT_CONFIG, function_of
+from commands.first_look import first_look, overview
 
 
 def main(args: list[str] | None = None) -> None:
     """Run one command; an error that a user can mend ends it with one sentence and exit status 1."""
-    silence_lightning()
+    words = sys.argv[1:] if args is None else args
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    words = sys.argv[1:] if args is None else args
     try:
-        if words[:1] == ["report"]:
-            report(words[1:])
-        else:
-            sentences.check_first_words(words, [*SKIPPED, "report"])
-            Command(args).run()
-    except SIGTERMException:  # between two of Lightning's verbs
-        sys.exit(128 + signal.SIGTERM)
+        if not _answered(words):
+            _run(words)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _answered(words: list[str]) -> bool:
+    """Whether a command came to its end, or was refused, without torch and Lightning."""
+    try:
+        if words[:1] in (["-h"], ["--help"]):
+            print(overview())
+            return True
+        first_look(words)
+        if words[0] in WITHOUT_CONFIG:
+            function_of(words[0])(words[1:])
+        return words[0] in WITHOUT_CONFIG
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(words: list[str]) -> None:
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    from commands import sentences
+    from commands.command import Command
+    from runtime.silence import silence_lightning
+    from runtime.wandb_run import finish_wandb
+
+    silence_lightning()
+    if "" not in sys.path:
+        sys.path.append("")  # a class of one's own may lie in the working folder
+    try:
+        Command(words).run()
+    except SIGTERMException:  # between two of Lightning's verbs
+        sys.exit(128 + signal.SIGTERM)
     except Exception as error:
         sentences.print_error(error)
         sys.exit(1)

@@ -1,15 +1,30 @@
-"""The verbs beside Lightning's: a question is a file in this folder, and a name here.
+"""The verbs: a question is a file in this folder, and a name here. Nothing is imported before its verb is asked.
 
 Each is a function of the trainer, whose run's folders get the answer, the model, its data, and arguments of its own,
-which are the command line's, with their types, bounds and help.
+which are the command line's, with their types, bounds and help; those without a config are functions of words.
 """
 
-from commands.distances import distances
-from commands.estimators import estimators
-from commands.sample import sample
-from commands.score import score
-from commands.show import show
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
-SHARED = (sample, distances)  # every process does a part
-BY_FIRST_PROCESS = (score, estimators, show)
+SHARED = ("sample", "distances")  # every process does a part
+BY_FIRST_PROCESS = ("score", "estimators", "show", "download")
 VERBS = (*SHARED, *BY_FIRST_PROCESS)
+OF_DATA = ("show", "download")  # no run is asked
+WITHOUT_CONFIG = ("report", "configs", "completion")
+
+OURS = frozenset({"model", "datamodule"})
+SKIPPED = {  # what no verb is given on the command line
+    "fit": {*OURS, "train_dataloaders", "val_dataloaders", "weights_only"},
+    "validate": {*OURS, "dataloaders", "weights_only"},
+    "test": {*OURS, "dataloaders", "weights_only"},
+    "predict": {*OURS, "dataloaders", "weights_only", "return_predictions"},
+    **{verb: set(OURS) for verb in VERBS},
+}
+
+
+def function_of(verb: str) -> Callable[..., Any]:
+    """The function that is a verb of ours."""
+    function: Callable[..., Any] = getattr(import_module(f"commands.{verb}"), verb)
+    return function

@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from commands import BY_FIRST_PROCESS, VERBS
+from commands import BY_FIRST_PROCESS, OF_DATA, VERBS
 from commands.fit import Fit
 from commands.parser import ParsedCommand
 from runtime.lightning import set_folder
@@ -18,7 +18,7 @@ class Command(ParsedCommand):
 
     def run(self) -> None:
         """Do it, in all processes that take part."""
-        alone = self.verb in {verb.__name__ for verb in BY_FIRST_PROCESS}
+        alone = self.verb in BY_FIRST_PROCESS
         if alone and not self.trainer.is_global_zero:
             return
         if self.verb == "fit":
@@ -30,7 +30,7 @@ class Command(ParsedCommand):
         with self._run(checkpoint) if self.trainer.is_global_zero else nullcontext() as run:
             if alone:
                 self._ask(run, checkpoint)
-            elif self.verb in {verb.__name__ for verb in VERBS}:
+            elif self.verb in VERBS:
                 in_all_processes(self.trainer, lambda: self._ask(*self._agreed(run, checkpoint)))
             else:
                 fit = Fit(self, checkpoint)
@@ -39,7 +39,7 @@ class Command(ParsedCommand):
 
     def _checkpoint(self) -> Path | None:
         """The checkpoint to go on from or to ask, if any."""
-        wanted = self.settings.get("ckpt_path") or (None if self.verb in ("fit", "show") else "best")
+        wanted = self.settings.get("ckpt_path") or (None if self.verb in ("fit", *OF_DATA) else "best")
         called = self.settings.name
         if wanted == "auto":
             newest = Run.called(self.root, self.name, called) if called else Run.newest(self.root, self.name, "last")
@@ -55,7 +55,7 @@ class Command(ParsedCommand):
             ValueError: Another process does, or the checkpoint is of another run than the one that is named.
         """
         called, run = self.settings.name, checkpoint and Run.of(checkpoint)
-        if self.verb == "show":
+        if self.verb in OF_DATA:
             yield Run(self.root, self.name, self.root / self.name)
         elif not run:
             with Run.new(self.root, self.name, called, training=self.verb == "fit") as run:

@@ -1,18 +1,45 @@
 """Config files on the command line: where they lie, and whether they can be read."""
 
 import difflib
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+# Far more than a config needs, and read in a moment.
+MOST_BYTES, MOST_VALUES, DEEPEST = 100_000, 10_000, 50
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's own would take the last of several values of one key."""
+    """YAML's own would take the last of several values of one key, and copy what aliases name without an end."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def get_single_node(self) -> yaml.Node | None:
+        node: yaml.Node | None = super().get_single_node()
+        self._count(node, 0, 0)
+        return node
+
+    def _count(self, node: yaml.Node | None, depth: int, before: int) -> int:
+        """How many values there are up to the end of a node, with all that its aliases name."""
+        problem = None
+        if depth > DEEPEST:
+            problem = f"more than {DEEPEST} values inside of each other, or an alias that contains itself; write fewer"
+        if before > MOST_VALUES:
+            problem = f"more than {MOST_VALUES} values, with those that aliases name; write fewer"
+        if problem:
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark if node else None)
+        before += 1
+        inner: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            inner = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            inner = node.value
+        for part in inner:
+            before = self._count(part, depth + 1, before)
+        return before
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
@@ -22,38 +49,66 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def read_yaml(text: str) -> Any:
+    """What a text says in YAML.
+
+    Raises:
+        yaml.YAMLError, ValueError, RecursionError: It is none, gives a key twice, or has too many values.
+    """
+    return yaml.load(text, _Loader)
+
+
+def config_names() -> list[str]:
+    """Of all configs in configs/."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
+
+
 def find_config(name: str) -> Path:
-    """A config by its path, or by its name in configs/.
+    """A config by its path, or by its name in configs/, with or without its ending.
 
     Raises:
         FileNotFoundError: There is no such file; the message has the nearest name.
-        ValueError: It is no YAML file of keys, or gives a key twice.
     """
-    path = next((path for path in (Path(name), CONFIGS / name) if path.is_file()), None)
+    names = (name, f"{name}.yaml")
+    path = next((path for name in names for path in (Path(name), CONFIGS / name) if path.is_file()), None)
     if path is None:
         if Path(name).is_dir():
             raise FileNotFoundError(f"the config {name} is a folder; give a file in it")
-        near = difflib.get_close_matches(Path(name).stem, [path.stem for path in CONFIGS.glob("*.yaml")], n=1)
-        hint = f"; did you mean {near[0]}.yaml?" if near else ""
+        near = difflib.get_close_matches(Path(name).stem, config_names(), n=1)
+        hint = f"; did you mean {near[0]}.yaml?" if near else "; python cli.py configs lists them"
         raise FileNotFoundError(f"no config {name} here or in {CONFIGS}{hint}")
-    try:
-        keys = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or no date
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"the config {path} cannot be read{where}: {getattr(error, 'problem', error)}") from error
-    if not isinstance(keys, dict):
-        raise ValueError(f"the config {path} holds no keys; see {CONFIGS} for examples")
     return path
 
 
-def with_config_paths(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Arguments with the path of every config, and the configs' names. Raises as `find_config`."""
+def read_config(path: Path) -> dict[str, Any]:
+    """The keys of a config and their values.
+
+    Raises:
+        ValueError: It is no YAML file of keys, gives a key twice, or is endless.
+    """
+    if path.stat().st_size > MOST_BYTES:
+        raise ValueError(f"the config {path} has {path.stat().st_size} bytes; give one of at most {MOST_BYTES}")
+    try:
+        keys = read_yaml(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"the config {path} has more than {DEEPEST} values inside of each other") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or no date
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        remedy = "; indent with spaces" if "'\\t'" in str(problem) else ""
+        raise ValueError(f"the config {path} cannot be read{where}: {problem}{remedy}") from error
+    if not isinstance(keys, dict):
+        raise ValueError(f"the config {path} holds no keys; see {CONFIGS} for examples")
+    return keys
+
+
+def with_config_paths(arguments: list[str]) -> tuple[list[str], list[Path]]:
+    """Arguments with the path of every config, and these paths. Raises as `find_config`."""
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
-    names = []
+    paths = []
     for i, argument in enumerate(arguments[:-1]):
         if argument in ("--config", "-c"):
-            path = find_config(arguments[i + 1])
-            arguments[i + 1] = str(path)
-            names.append(path.stem)
-    return arguments, names
+            paths.append(find_config(arguments[i + 1]))
+            arguments[i + 1] = str(paths[-1])
+    return arguments, paths

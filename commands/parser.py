@@ -1,6 +1,5 @@
 """The command line's words become a model, its data, a trainer and the arguments of a verb."""
 
-import inspect
 import os
 import sys
 from pathlib import Path
@@ -11,43 +10,57 @@ from jsonargparse.typing import PositiveInt
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-import datamodules
-import inverters
+import inverters  # noqa: F401 - its classes can be named in a config without their module, as those of datamodules
 from callbacks.sample_grid import SampleGrid
-from commands import VERBS
+from commands import SKIPPED, VERBS, function_of
 from commands.config_files import with_config_paths
+from commands.known_keys import KnownKeys, given_keys
 from commands.sentences import of_parser
 from datamodules import ImageDataModule
 from evaluations.results import Published
 from runtime.checkpoints import CheckpointFiles
 from runtime.lightning import ParsedCLI
 
-# These can be named in a config without their module, for they have been imported here.
-NAMED: list[Any] = [getattr(package, name) for package in (inverters, datamodules) for name in package.__all__]
-Trainer = type("Trainer", (pl.Trainer,), {verb.__name__: verb for verb in VERBS})  # where LightningCLI looks for verbs
-
-
-OURS = {"model", "datamodule"}
-SKIPPED = {  # what no verb is given on the command line
-    "fit": {*OURS, "train_dataloaders", "val_dataloaders", "weights_only"},
-    "validate": {*OURS, "dataloaders", "weights_only"},
-    "test": {*OURS, "dataloaders", "weights_only"},
-    "predict": {*OURS, "dataloaders", "weights_only", "return_predictions"},
-    **{verb.__name__: OURS for verb in VERBS},
-}
-
 
 class Parser(LightningArgumentParser):
-    """Says what is wrong in one sentence, and takes no abbreviation for a key."""
+    """Says what is wrong in one sentence, and takes no abbreviation for a key; a subclass for each command."""
+
+    known: KnownKeys  # of the command
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        keys = {action.dest.split(".")[-1] for action in self._actions}
-        keys |= {name for named in (*NAMED, *VERBS) for name in inspect.signature(named).parameters}
-        print(f"error: {of_parser(message, sorted(keys), [named.__name__ for named in NAMED])}", file=sys.stderr)
+        print(f"error: {of_parser(message, self.known)}", file=sys.stderr)
         self.exit(2)
+
+
+def keys_of_runs(
+    classifier: str | None = None,
+    name: str | None = None,
+    train_classifier: bool = True,
+    test_after_fit: bool = True,
+    patience: PositiveInt = 20,
+    averaging_decay: float = 0.9995,
+    num_agreement: PositiveInt = 500,
+    keep_updates: list[int] = [],  # noqa: B006 - never changed
+    published: Published = Published(),  # noqa: B008 - frozen
+    cache_activations: Literal["none", "float32", "float16"] = "none",
+) -> None:
+    """What a run is, beside its model, data and trainer.
+
+    Args:
+        classifier: The classifier to invert: its config's name, or its checkpoint's path.
+        name: The run's name, in place of its start time; other verbs ask that run.
+        train_classifier: Train the classifier first where it is missing.
+        test_after_fit: End fit by testing the best checkpoint.
+        patience: Validations without improvement before training stops.
+        averaging_decay: The decay of the moving average of an inverter's weights.
+        num_agreement: Test images whose samples are shown to the classifier.
+        keep_updates: Keep checkpoints after these numbers of updates.
+        published: The paper's numbers of this experiment, for the report.
+        cache_activations: Keep h of the training images on disk, for all runs, so that no step computes it.
+    """
 
 
 class ParsedCommand(ParsedCLI):
@@ -65,18 +78,27 @@ class ParsedCommand(ParsedCLI):
 
     def __init__(self, args: list[str] | None = None) -> None:
         self.words = list(sys.argv[1:] if args is None else args)
+        verb, *rest = self.words
+        ours = {verb: function_of(verb)} if verb in VERBS else {}
+        trainer_class = type("Trainer", (pl.Trainer,), ours)  # where LightningCLI looks for verbs
+        parser_class = type("Parser", (Parser,), {"known": KnownKeys(verb, given_keys(rest))})
         super().__init__(
             model_class=pl.LightningModule, subclass_mode_model=True, datamodule_class=ImageDataModule,
-            subclass_mode_data=True, trainer_class=Trainer, trainer_defaults=TRAINER_DEFAULTS, parser_class=Parser,
+            subclass_mode_data=True, trainer_class=trainer_class, trainer_defaults=TRAINER_DEFAULTS,
+            parser_class=parser_class,
             parser_kwargs={"description": DESCRIPTION}, save_config_callback=None, seed_everything_default=0,
             auto_configure_optimizers=False, load_from_checkpoint_support=False, args=args,
         )  # fmt: skip
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # which asks for those of no command
-        """The verb of this command, as the parser of each takes a tenth of a second to make; all, for help."""
-        return {
-            verb: skipped for verb, skipped in SKIPPED.items() if self.words[:1] in ([verb], [], ["-h"], ["--help"])
-        }
+        """The verb of this command, as the parser of each takes a tenth of a second to make."""
+        return {verb: skipped for verb, skipped in SKIPPED.items() if verb == self.words[0]}
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Ours first, then Lightning's many."""
+        parser.add_function_arguments(keys_of_runs)
+        parser.add_lightning_class_args(SampleGrid, "sample_grid")
+        super().add_core_arguments_to_parser(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key in ("image_shape", "num_classes"):
@@ -84,29 +106,11 @@ class ParsedCommand(ParsedCLI):
                 "data", f"model.init_args.{key}", compute_fn=lambda data, key=key: getattr(data, key),
                 apply_on="instantiate",
             )  # fmt: skip
-        keys: list[tuple[str, Any, Any, str]] = [
-            ("classifier", str | None, None, "The classifier to invert: its config's name, or its checkpoint's path."),
-            ("name", str | None, None, "The run's name, in place of its start time; other verbs ask that run."),
-            ("train_classifier", bool, True, "Train the classifier first where it is missing."),
-            ("test_after_fit", bool, True, "End fit by testing the best checkpoint."),
-            ("patience", PositiveInt, 20, "Validations without improvement before training stops."),
-            ("averaging_decay", float, 0.9995, "The decay of the moving average of an inverter's weights."),
-            ("num_agreement", PositiveInt, 500, "Test images whose samples are shown to the classifier."),
-            ("keep_updates", list[int], [], "Keep checkpoints after these numbers of updates."),
-            ("published", Published, Published(), "The paper's numbers of this experiment, for the report."),
-            (
-                "cache_activations", Literal["none", "float32", "float16"], "none",
-                "Keep h of the training images on disk, for all runs, so that no step computes it.",
-            ),
-        ]  # fmt: skip
-        for name, kind, default, text in keys:
-            parser.add_argument(f"--{name}", type=kind, default=default, help=text)
-        parser.add_lightning_class_args(SampleGrid, "sample_grid")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        arguments, names = with_config_paths(list(self.words))
-        if names:
-            self.name = names[0]
+        arguments, paths = with_config_paths(list(self.words))
+        if paths:
+            self.name = paths[0].stem
         self.config = parser.parse_args(arguments)
 
     def before_instantiate_classes(self) -> None:
@@ -148,7 +152,7 @@ class ParsedCommand(ParsedCLI):
         return text
 
 
-DESCRIPTION = "Every verb takes --config NAME.yaml; one more needs none: report [FOLDER ...]"
+DESCRIPTION = "Every verb takes --config NAME."
 TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
     "max_steps": 250_000,

@@ -1,8 +1,11 @@
 """All runs in one HTML file, and as a run on Weights & Biases."""
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import wandb
@@ -13,11 +16,11 @@ from evaluations.report.page import Picture, Section, Table, page
 from evaluations.report.tested_runs import runs_under
 from evaluations.results import EstimatorResult
 from runtime.files import replacing
-from runtime.wandb_run import wandb_run
+from runtime.wandb_account import is_offline_by_default, wandb_settings
 
 
 def report(words: Sequence[str]) -> None:
-    """The verb that needs no config: python cli.py report [FOLDER ...] [--output FILE]."""
+    """Write all runs into one HTML file: report [FOLDER ...] [--output FILE]; needs no config."""
     parser = argparse.ArgumentParser("cli.py report", description="One HTML file of all runs.", allow_abbrev=False)
     parser.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], help="folders of runs; runs by default")
     parser.add_argument("--output", type=Path, default=Path("runs/report.html"), help="default: %(default)s")
@@ -48,15 +51,22 @@ def write_report(folders: Sequence[Path], output: Path) -> None:
 
 
 def _log(made: Sequence[Section], folder: Path) -> None:
-    """Every table and figure, under its section's title."""
-    run = wandb_run("report", folder, {}).experiment
-    for section in made:
-        parts = {
-            f"{section.title}/{part.caption[:60]}": (
-                wandb.Table(columns=list(part.header), data=[list(row) for row in part.rows])
-                if isinstance(part, Table) else wandb.Image(part.figure, caption=part.caption)
-            )
-            for part in section.parts if isinstance(part, Table | Picture)
-        }  # fmt: skip
-        if parts:
-            run.log(parts)
+    """Every table and figure, under its section's title; no failure of W&B matters, as the file is written."""
+    about: dict[str, Any] = {
+        "project": os.environ.get("WANDB_PROJECT", "inverters"), "name": "report", "id": f"report-{folder.name}",
+        "resume": "allow", "dir": folder.resolve(), "settings": wandb_settings(),
+    }  # fmt: skip
+    try:
+        with wandb.init(**about, mode="offline" if is_offline_by_default() else None) as run:
+            for section in made:
+                parts = {
+                    f"{section.title}/{part.caption[:60]}": (
+                        wandb.Table(columns=list(part.header), data=[list(row) for row in part.rows])
+                        if isinstance(part, Table) else wandb.Image(part.figure, caption=part.caption)
+                    )
+                    for part in section.parts if isinstance(part, Table | Picture)
+                }  # fmt: skip
+                if parts:
+                    run.log(parts)
+    except Exception as error:  # W&B promises no list
+        print(f"Weights & Biases: {error}; the report is written without it", file=sys.stderr)

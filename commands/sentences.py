@@ -1,59 +1,85 @@
 """What went wrong, in one sentence for the user."""
 
 import difflib
+import json
 import re
 import sys
 import traceback
-from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from commands.known_keys import KnownKeys
+from commands.signatures import class_names
 
-def check_first_words(arguments: Sequence[str], verbs: Sequence[str]) -> None:
-    """Raises ValueError, with the remedy, where a command does not begin with a verb and name a config."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        return
-    verb, *rest = arguments
-    if verb not in verbs:
-        near = difflib.get_close_matches(verb, verbs, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"the first word is one of {', '.join(verbs)}"
-        raise ValueError(f"no verb {verb!r}; {hint}")
-    if not any(word.startswith("-") for word in rest):
-        name = next(iter(rest), "NAME.yaml")
-        raise ValueError(f"{verb} needs a config: python cli.py {verb} --config {name}; there are many in configs/")
+KINDS = {
+    "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "null",
+    "list": "a list such as [1, 2]", "tuple": "a list such as [1, 2]", "dict": "keys with values",
+}  # fmt: skip
 
 
-def of_parser(message: str, keys: Sequence[str], classes: Sequence[str]) -> str:
+def of_parser(message: str, known: KnownKeys) -> str:
     """The point of a parser's message, which can run to dozens of lines; for a misspelt name with the nearest one.
 
     Args:
         message: Of jsonargparse.
-        keys: All that may be given.
-        classes: All that may be named.
+        known: What is given, and what may be.
     """
     unknown = re.search(r"Option '(.+?)' is not accepted|Key '(.+?)' is not expected|arguments: --([\w.]+)", message)
     if unknown:
         key = next(group for group in unknown.groups() if group)
-        last = key.split(".")[-1]
-        near = difflib.get_close_matches(last, keys, n=1)
-        if near == [last]:
-            return f"no key {key!r} for this verb and these classes; see --help for the keys"
-        return f"no key {key!r}" + (f"; did you mean {near[0]!r}?" if near else "; see --help for the keys")
+        each = known.as_given(key)
+        return known.unknown(str(each or key), each.key if each else key)
+    keys = re.findall(r'Parser key "([^"]+)"', message) or re.findall(r"^([\w.]+): Expected", message)
+    given = known.as_given(keys[-1]) if keys else None
+    named = [each for each in known.given if isinstance(each.value, str) and each.value in message]
+    for each in named:
+        if "." in each.value and (problem := import_problem(each.value)):
+            return f"{each}: {problem}"
     class_name = re.search(r"Expected a dot import path string: (\S+)", message)
     if class_name:
-        near = difflib.get_close_matches(class_name[1], classes, n=1)
-        return f"no class {class_name[1]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
+        near = difflib.get_close_matches(class_name[1], class_names(), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "a class that is not ours is given as module.Class"
+        return f"{f'{given}: ' if given else ''}no class {class_name[1]!r}; {hint}"
     bound = re.search(r"(\S+)?:? does not conform to restriction v(>=?)(\d+)", message)
-    if bound:
-        key = re.findall(r'Parser key "([^"]+)"', message[: bound.start()])[-1]
-        given = bound[1] if bound[1] and bound[1][-1] != ":" else re.findall(r"Given value: (\S+)", message)[0]
-        return f"{key} is {given}; give at least {int(bound[3]) + (bound[2] == '>')}"
-    value = re.search(r'Parser key "([^"]+)":\s*(Expected a [^\n]+)', message)
-    if value:
-        return f"{value[1]}: {value[2]}"
-    return " ".join(message.split())
+    if bound and keys:
+        value = bound[1] if bound[1] and bound[1][-1] != ":" else re.findall(r"Given value: (\S+)", message)[0]
+        return f"{given or keys[-1]} is {value}; give at least {int(bound[3]) + (bound[2] == '>')}"
+    if given is None:
+        return " ".join(message.split())
+    wanted = re.search(r"subclass of (?:<class ')?(\w+)|function that returns <class '(\w+)", message)
+    named = [each for each in named if each.keys[: len(given.keys)] == given.keys]
+    if wanted and named:
+        name = wanted[1] or wanted[2]
+        remedy = f"a subclass of {name}" + (", or a function annotated to return one" if "function" in message else "")
+        return f"{named[-1]} is {named[-1].value}, which is no {name}; give {remedy}"
+    kinds = [KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '(\w+)'>", message)]
+    kinds += re.findall(r"Expected a (typing\.Literal\[.+?\])", message)
+    kinds += ["a whole number"] if "Not of type " in message else []
+    kinds += ["a class"] if "subclass" in message or "callable class" in message else []
+    kinds = [kind.replace("typing.Literal", "one of ") for kind in dict.fromkeys(kinds)]
+    if kinds:
+        return f"{given} is {json.dumps(given.value, default=str)}; give {' or '.join(kinds)}"
+    return f"{given}: {' '.join(message.split())}"
+
+
+def import_problem(class_path: str) -> str | None:
+    """Why a class cannot be had, in one sentence; None where it can."""
+    module_name, _, name = class_path.rpartition(".")
+    try:
+        module = import_module(module_name)
+    except Exception as error:  # the module is the user's own
+        if isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            return f"no module {error.name} in this folder, on PYTHONPATH or installed, for {class_path}"
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__} ({' '.join(str(error).split())})"
+        return f"the module {module_name} cannot be imported: {what} in line {last.lineno} of {last.filename}"
+    if hasattr(module, name):
+        return None
+    near = difflib.get_close_matches(name, dir(module), n=1)
+    return f"the module {module_name} has no {name}" + (f"; did you mean {module_name}.{near[0]}?" if near else "")
 
 
 def of_a_peer(error: BaseException) -> bool:

@@ -60,6 +60,10 @@ class AffNISTDataModule(ImageDataModule):
         self.num_transformations, self.val_split = num_transformations, val_split
         self.all_test_transformations = all_test_transformations
 
+    @property
+    def place(self) -> str:
+        return f"in {self.folder.expanduser().resolve()}"
+
     def prepare_data(self) -> None:
         """Write the files that are mapped. Raises OSError where there is nothing to make them from, or no room."""
         self.load()

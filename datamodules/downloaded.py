@@ -30,6 +30,10 @@ class DownloadedDataModule(ImageDataModule):
         self.data_dir = data_dir
 
     @property
+    def place(self) -> str:
+        return f"verified by checksum in {Path(self.data_dir).expanduser().resolve()}"
+
+    @property
     @abstractmethod
     def checksums(self) -> dict[str, str]:
         """The md5 of every file, all in one folder, by its path below `data_dir`."""

@@ -63,6 +63,10 @@ class ImageFolderDataModule(ImageDataModule):
         self.class_names, self.files = _classes_and_files(path, _tree(path))
         self.num_classes = len(self.class_names)
 
+    @property
+    def place(self) -> str:
+        return f"in {Path(self.path).resolve()}"
+
     def load(self) -> dict[str, Split]:
         train = self._read(self.files["train"])
         order = torch.randperm(len(train[0]), generator=self.generator())

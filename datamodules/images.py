@@ -97,6 +97,11 @@ class ImageDataModule(LightningDataModule):
         return [str(label) for label in range(self.num_classes)]
 
     @property
+    def place(self) -> str:
+        """Where the files lie, for people."""
+        return "no files: they come with a package, or are made when they are asked for"
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The arguments that decide which image is where, as JSON has them."""
         constructors = [vars(base)["__init__"] for base in type(self).__mro__ if "__init__" in vars(base)]

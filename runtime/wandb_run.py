@@ -2,14 +2,12 @@
 
 import contextlib
 import logging
-import netrc
 import os
 import secrets
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import wandb
 from pytorch_lightning.loggers import WandbLogger
@@ -17,6 +15,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from runtime.lightning import is_offline, make_offline
+from runtime.wandb_account import is_offline_by_default, wandb_settings
 
 log = logging.getLogger("inverters.wandb")
 
@@ -82,11 +81,9 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         id=run_id or f"{name}-{folder.name}-{secrets.token_hex(3)}",  # runs in other root folders may be called so too
         resume="allow",
         save_dir=folder.resolve(),  # its service may have been started in another working folder
-        offline="WANDB_MODE" not in os.environ and not has_wandb_account(),
+        offline=is_offline_by_default(),
         config=config,
-        settings=wandb.Settings(
-            console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30))
-        ),
+        settings=wandb_settings(),
     )
 
 
@@ -98,14 +95,3 @@ def finish_wandb() -> None:
         print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
         with contextlib.suppress(wandb.Error, OSError):
             wandb.teardown()  # fails too, but is not tried again when Python ends
-
-
-def has_wandb_account() -> bool:
-    """Whether a W&B key is in the environment or in .netrc."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
-    try:
-        return host is not None and netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False

@@ -153,12 +153,12 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, co
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["fit"], "fit needs a config: python cli.py fit --config NAME.yaml"),
+        (["fit"], "fit needs a config: python cli.py fit --config NAME;"),
         (["fit", "inverter_mnist5k_fc3.yaml"], "python cli.py fit --config inverter_mnist5k_fc3.yaml"),
         (["fti", *SHORT], "no verb 'fti'; did you mean 'fit'?"),
         (["repotr"], "no verb 'repotr'; did you mean 'report'?"),
         ([*SHORT, "fit"], "the first word is one of fit,"),
-        (["show", *SHORT, "--ckpt_path=best"], "no key 'ckpt_path' for this verb"),
+        (["show", *SHORT, "--ckpt_path=best"], "no key --ckpt_path for show; python cli.py show --help"),
         (["fit", "--config=a_folder"], "the config a_folder is a folder"),
         (["fit", *SHORT, "--classifier=classifier_mnst5k"], "did you mean classifier_mnist5k.yaml?"),
         (["fit", *SHORT, "--trainer.default_root_dir=a_file"], "cannot make the folder a_file/"),

@@ -1,0 +1,28 @@
+"""Whether there is an account on Weights & Biases, and how quiet it is to be; without Lightning."""
+
+import netrc
+import os
+from urllib.parse import urlparse
+
+import wandb
+
+
+def is_offline_by_default() -> bool:
+    """Whether a run is offline: WANDB_MODE does not say, and there is no account."""
+    return "WANDB_MODE" not in os.environ and not has_wandb_account()
+
+
+def wandb_settings() -> wandb.Settings:
+    """Of every run: nothing on the screen, and no long wait for a server."""
+    return wandb.Settings(console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30)))
+
+
+def has_wandb_account() -> bool:
+    """Whether a W&B key is in the environment or in .netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host is not None and netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
