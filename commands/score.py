@@ -2,15 +2,16 @@
 
 import csv
 import io
+from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from commands.trained_inverter import trained_inverter
 from datamodules import ImageDataModule
+from datamodules.pictures import decoded, file_bytes, printable
 from runtime.files import write_all
 from runtime.run import Run
 
@@ -37,12 +38,13 @@ def score(
     h = load_images(contexts, datamodule.image_shape).to(inverter.device) if contexts else x
     with torch.no_grad():
         if contexts:
-            columns = [inverter.log_prob({"image": x, "context_image": row.expand_as(x)}) for row in h]
-            matrix = torch.stack(columns, dim=1)  # [N, M]
+            each = [inverter.log_prob({"image": x, "context_image": row.expand_as(x)}) for row in h]
+            matrix = torch.stack(each, dim=1)  # [N, M]
         else:
             matrix = inverter.log_prob({"image": x})[:, None]
-    header = ["image", *(f"log p(x | h of {name}), nats" for name in contexts or ["itself"])]
-    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(images, matrix.tolist(), strict=True)]
+    names, columns = (list(map(printable, x)) for x in (images, contexts or ["itself"]))
+    header = ["image", *(f"log p(x | h of {name}), nats" for name in columns)]
+    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)]
     path = Run.of_trainer(trainer).folder / "scores.csv"
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])
@@ -59,10 +61,10 @@ def load_images(paths: list[str], image_shape: tuple[int, int, int]) -> Tensor:
     images = []
     for path in paths:
         try:
-            picture = Image.open(path).convert("L" if channels == 1 else "RGB")
-        except OSError as error:
-            raise OSError(f"cannot read {path} as an image: {error}") from error
+            picture = decoded(file_bytes(Path(path)), channels)
+        except Exception as error:  # Pillow promises no list of what a broken file raises
+            raise OSError(f"cannot read {path} as an image ({type(error).__name__}: {error})") from error
         if picture.size != (width, height):
             raise ValueError(f"{path} is {picture.width}x{picture.height} pixels; this inverter takes {width}x{height}")
-        images.append(torch.from_numpy(np.array(picture)).view(height, width, channels).permute(2, 0, 1))
+        images.append(pil_to_tensor(picture))
     return torch.stack(images)

@@ -105,9 +105,11 @@ def print_error(error: Exception) -> None:
     log = Path("runs") / "last_error.txt"
     try:
         log.parent.mkdir(exist_ok=True)
-        log.write_text(traceback.format_exc())
+        log.write_text(traceback.format_exc(), errors="backslashreplace")  # a file's name need not be text
         where = f" (traceback in {log})"
     except OSError:  # such as a full disk, which may be the error
         where = ""
     rank = int(getattr(rank_zero_only, "rank", 0))
-    print(f"error: {f'process {rank}: ' if rank else ''}{of_error(error)}{where}", file=sys.stderr)
+    sentence = f"error: {f'process {rank}: ' if rank else ''}{of_error(error)}{where}"
+    encoding = sys.stderr.encoding or "utf-8"
+    print(sentence.encode(encoding, errors="backslashreplace").decode(encoding), file=sys.stderr)

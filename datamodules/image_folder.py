@@ -1,36 +1,51 @@
 """The user's own pictures, in one folder a class, or in a zip of such folders."""
 
+import heapq
+import json
 import os
+import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from io import BytesIO
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse.typing import PositiveInt
 from PIL import Image, ImageOps
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from datamodules.images import ImageDataModule
+from datamodules.pictures import EXTENSIONS, check_regular, decoded, file_bytes, member_bytes, printable
 from datamodules.split import ImagesAndLabels, Split, splits
+from runtime.files import size_for_people
 
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-FEWEST = 10  # images that divide 80 / 10 / 10, or of which 10 % can be kept for validation
+FEWEST = 10  # images of which 10 % can be kept for validation
+ROLES = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+}  # of folders above classes
 Parts = tuple[str, ...]  # of a file's path, or of a folder's with an empty one behind it
 
 
 class ImageFolderDataModule(ImageDataModule):
     """Pictures of any size, decoded into memory; a picture's class is the folder that it lies in.
 
-    Where the class folders lie in folders `train` and `test`, these are used, and a seeded 10 % of the first are kept
-    for validation; otherwise all images are divided 80 / 10 / 10, seeded. One more folder may wrap everything. Files
-    without an image's extension and hidden ones are ignored. A zip is read where it lies, nothing is unpacked to disk.
-    `index` counts in the sorted list of all files, of `train` for the first two splits and of `test` for the last
-    where there are such folders.
+    Where the class folders lie in folders `train`, `val` (or `valid`, `validation`) and `test`, these are the splits;
+    one of the last two that is not there is a seeded 10 % of `train`. Without such folders all images are divided
+    80 / 10 / 10, seeded. Whatever is held out, of every class at least one image is trained on. One more folder may
+    wrap everything. Files without an image's extension and hidden ones are skipped, and so is a link to what is there
+    already. A zip is read where it lies, nothing is unpacked to disk. `index` counts in the sorted list of the files of
+    a split's own folder; what is held out of `train` counts there, and without such folders all count in one list.
+
+    What a person sees is what is read: upright as the camera says, and on white where it is transparent.
 
     Args:
         path: The folder or the .zip.
@@ -41,7 +56,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     Raises:
         OSError: Where there is nothing to read at `path`.
-        ValueError: Where the folders are not such as described.
+        ValueError: Where the folders are not such as described, or the images do not fit into memory.
     """
 
     class_names: Sequence[str] = ()  # of the folders, sorted; a label counts in them
@@ -59,9 +74,35 @@ class ImageFolderDataModule(ImageDataModule):
         self.path, self.side, self.fit, self.channels = path, side, fit, channels
         self.is_zip = not Path(path).is_dir()
         self.image_shape = (channels, height, width)
-        self.name = f"images:{Path(path).resolve().name.removesuffix('.zip')}"
-        self.class_names, self.files = _classes_and_files(path, _tree(path))
+        self.name = f"images:{printable(Path(path).resolve().name.removesuffix('.zip'))}"
+        found = _zip(path) if self.is_zip else _folder(path)
+        others = ["/".join(parts) for parts in found.sizes if parts[-1] and not _is_image(parts)]
+        self.skipped = sorted(found.skipped + others)
+        self.class_names, self.files, self.digest = _classes_and_files(path, found.sizes)
         self.num_classes = len(self.class_names)
+        num_images = sum(map(len, self.files.values()))
+        num_bytes, free = 2 * num_images * channels * height * width, _free_memory()  # once more while they are divided
+        if num_bytes > free:
+            raise ValueError(
+                f"{num_images} images of {height}x{width} take {size_for_people(num_bytes)} of memory, and "
+                f"{size_for_people(free)} are free; give a smaller --data.side"
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """With what the files are, as another folder may have the same name."""
+        return super().identity | {"class_names": list(self.class_names), "files": self.digest}
+
+    def prepare_data(self) -> None:
+        """Say what is not read, once."""
+        if self.skipped:
+            few = ", ".join(map(printable, self.skipped[:3]))
+            more = f" and {len(self.skipped) - 3} more" if len(self.skipped) > 3 else ""
+            rank_zero_only(print)(
+                f"{self.name}: skipped {len(self.skipped)} that are hidden, links to what is there already, or without "
+                f"an image's extension: {few}{more}", flush=True
+            )  # fmt: skip
+            self.skipped = []
 
     @property
     def place(self) -> str:
@@ -69,13 +110,34 @@ class ImageFolderDataModule(ImageDataModule):
 
     def load(self) -> dict[str, Split]:
         train = self._read(self.files["train"])
+        tenth = len(train[0]) // 10
+        held_out = [name for name in ("val", "test") if not self.files[name]]
         order = torch.randperm(len(train[0]), generator=self.generator())
-        tenth = len(order) // 10
-        if not self.files["test"]:
-            return splits(*train, {"train": order[2 * tenth :], "val": order[:tenth], "test": order[tenth : 2 * tenth]})
-        test = self._read(self.files["test"])
-        shuffled = torch.randperm(len(test[0]), generator=self.generator())
-        return splits(*train, {"train": order[tenth:], "val": order[:tenth]}) | splits(*test, {"test": shuffled})
+        order = self._with_every_class(order, len(held_out) * tenth, train[1])
+        index = {name: order[k * tenth : (k + 1) * tenth] for k, name in enumerate(held_out)}
+        datasets = splits(*train, {"train": order[len(held_out) * tenth :], **index})
+        for name in {"val", "test"} - set(held_out):
+            images = self._read(self.files[name])
+            datasets |= splits(*images, {name: torch.randperm(len(images[0]), generator=self.generator())})
+        return {name: datasets[name] for name in ("train", "val", "test")}
+
+    def _with_every_class(self, order: Tensor, num_held_out: int, labels: Tensor) -> Tensor:
+        """An order [N], whose first images are held out, with the swaps that leave one image a class to train on."""
+        order = order.clone()
+        held_out, trained = order[:num_held_out], order[num_held_out:]  # views
+        counts = labels[trained].bincount(minlength=self.num_classes)
+        for label in (counts == 0).nonzero():
+            spare = (counts[labels[trained]] > 1).nonzero()
+            if not len(spare):
+                raise ValueError(
+                    f"{self.path} holds {len(labels)} images of {self.num_classes} classes, which is too few to train "
+                    f"on one of each and hold out {num_held_out}; add images, or take classes out"
+                )
+            i, j = (labels[held_out] == label).nonzero()[0], spare[0]
+            counts[label] += 1
+            counts[labels[trained[j]]] -= 1
+            held_out[i], trained[j] = trained[j].clone(), held_out[i].clone()
+        return order
 
     def _read(self, files: list[tuple[str, int]]) -> ImagesAndLabels:
         """Raises OSError naming an image that cannot be read."""
@@ -83,8 +145,9 @@ class ImageFolderDataModule(ImageDataModule):
         with zipfile.ZipFile(self.path) if self.is_zip else nullcontext() as archive:
             for i, (file, _) in enumerate(tqdm(files, f"reading images from {self.path}", delay=5, leave=False)):
                 try:
-                    content = archive.read(file) if archive else Path(self.path, file).read_bytes()
-                    images[i] = self._image(content)
+                    images[i] = self._image(
+                        member_bytes(archive, file) if archive else file_bytes(Path(self.path, file))
+                    )
                 except Exception as error:  # Pillow promises no list of what a broken file raises
                     reason = f"{type(error).__name__}: {error}"
                     raise OSError(
@@ -95,64 +158,145 @@ class ImageFolderDataModule(ImageDataModule):
     def _image(self, content: bytes) -> Tensor:
         """One decoded file: uint8 [C, H, W]."""
         channels, height, width = self.image_shape
-        with Image.open(BytesIO(content)) as file:
-            if file.mode[0] in "IF":
-                raise ValueError(f"mode {file.mode} has more than 8 bits a channel")
-            longer = 2 * max(height, width)
-            file.draft(None, (longer, longer))  # large photographs: a JPEG decodes faster at 1/2, 1/4 or 1/8
-            upright = ImageOps.exif_transpose(file).convert("L" if channels == 1 else "RGB")
+        picture = decoded(content, channels, max(height, width))
         if self.fit == "crop":
-            upright = ImageOps.fit(upright, (width, height), Image.Resampling.BICUBIC)
+            picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
         else:
-            upright = upright.resize((width, height), Image.Resampling.BICUBIC)
-        return pil_to_tensor(upright)
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        return pil_to_tensor(picture)
 
 
-def _tree(path: str) -> list[Parts]:
-    """Files and folders of a folder, or of a zip, from its directory."""
-    if Path(path).is_dir():
-        walked = os.walk(path, followlinks=True)
-        return [(*Path(folder).relative_to(path).parts, name) for folder, _, names in walked for name in ("", *names)]
+class _Found(NamedTuple):
+    """What is in a folder or a zip: files and folders with their sizes, and what is not looked at."""
+
+    sizes: dict[Parts, int]
+    skipped: list[str]
+
+
+def _free_memory() -> int:
+    """Bytes: what Linux says that it can give, and elsewhere all that there is."""
     try:
+        return 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
+    except (OSError, LookupError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_image(parts: Parts) -> bool:
+    return parts[-1].lower().endswith(EXTENSIONS)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def _folder(path: str) -> _Found:
+    """Links are followed, and what has several names is taken once: by that of fewest links, of those the shortest."""
+    found, seen = _Found({}, []), set()
+    waiting: list[tuple[int, int, Parts, str]] = [
+        (0, 0, (), os.path.realpath(path))
+    ]  # links, depth, name, what is there
+    while waiting:
+        num_links, depth, parts, real = heapq.heappop(waiting)
+        if real in seen:
+            found.skipped.append("/".join(parts))
+            continue
+        seen.add(real)
+        try:
+            status = os.stat(real)
+            if not stat.S_ISDIR(status.st_mode):
+                found.sizes[parts] = status.st_size
+                continue
+        except OSError:  # a link to nowhere, for one, is named where it is an image that is read
+            found.sizes[parts] = -1
+            continue
+        found.sizes[*parts, ""] = 0
+        try:
+            entries = list(os.scandir(real))
+        except OSError as error:
+            raise OSError(f"cannot read the folder {real} ({error.strerror}); allow it or take it out") from error
+        for entry in entries:
+            inner = (*parts, entry.name)
+            if _is_hidden(entry.name):
+                found.skipped.append("/".join(inner))
+            elif entry.is_symlink():
+                heapq.heappush(waiting, (num_links + 1, depth + 1, inner, os.path.realpath(entry.path)))
+            else:
+                heapq.heappush(waiting, (num_links, depth + 1, inner, entry.path))
+    return found
+
+
+def _zip(path: str) -> _Found:
+    """From a zip's directory."""
+    found = _Found({}, [])
+    try:
+        check_regular(path)
         with zipfile.ZipFile(path) as archive:
-            return [tuple(name.split("/")) for name in archive.namelist()]
+            members = archive.infolist()
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no {path}; give a folder or a .zip as --data.path") from None
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile promises no list of what a broken file raises
         raise OSError(
             f"cannot read {path} ({type(error).__name__}: {error}); give a folder or a whole .zip as --data.path"
         ) from error
+    for member in members:
+        parts = tuple(member.filename.split("/"))
+        if not any(map(_is_hidden, parts)):
+            found.sizes[parts] = member.file_size
+        elif parts[-1]:
+            found.skipped.append(member.filename)
+    return found
 
 
-def _classes_and_files(path: str, tree: list[Parts]) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
-    """The sorted class names, and sorted (file, label) of "train" and "test", which has none without such a folder."""
-    seen = {parts for parts in tree if not any(part.startswith(".") or part == "__MACOSX" for part in parts)}
-    files = sorted(parts for parts in seen if parts[-1].lower().endswith(EXTENSIONS))
+def _classes_and_files(
+    path: str, sizes: Mapping[Parts, int]
+) -> tuple[list[str], dict[str, list[tuple[str, int]]], str]:
+    """The sorted class names; sorted (file, label) of "train", and of "val" and "test" where they have a folder; and a
+    digest of all files' names and sizes, which is the same where one more folder wraps them.
+    """
+    files = sorted(parts for parts in sizes if _is_image(parts))
     if not files:
         raise ValueError(f"{path} holds no image; those with the extensions {', '.join(EXTENSIONS)} are read")
     start = int(len({parts[0] for parts in files}) == 1 and min(map(len, files)) > 2)  # one folder wraps all
-    tops = {parts[start] for parts in files}
-    is_split = {"train", "test"} <= tops
-    if is_split and tops != {"train", "test"}:
-        raise ValueError(
-            f"{path} holds {', '.join(sorted(tops - {'train', 'test'}))} beside train and test, which would not be "
-            f"read; take it out, or put its images into one of the two"
-        )
-    level = start + is_split  # of the class folders
+    tops = sorted({parts[start] for parts in files})
+    level = start + _are_splits(path, tops)  # of the class folders
     for parts in files:
         if len(parts) < level + 2:
             raise ValueError(f"{'/'.join(parts)} in {path} lies in no class folder; put it in one or take it out")
-    inside = {parts[: level + 1] for parts in seen if len(parts) > level + 1 and parts[:start] == files[0][:start]}
+    inside = {parts[: level + 1] for parts in sizes if len(parts) > level + 1 and parts[:start] == files[0][:start]}
     for parts in sorted(inside - {parts[: level + 1] for parts in files}):
         raise ValueError(f"the class folder {'/'.join(parts)} in {path} holds no image; fill it or take it out")
-    train = [parts for parts in files if not is_split or parts[start] == "train"]
-    if len(train) < FEWEST:
-        raise ValueError(f"{path} holds {len(train)} images to train with; at least {FEWEST} are needed")
-    classes = sorted({parts[level] for parts in train})
-    test = [parts for parts in files if is_split and parts[start] == "test"]
-    for parts in test:
+    found: dict[str, list[Parts]] = {"train": [], "val": [], "test": []}
+    for parts in files:
+        found[ROLES[parts[start].lower()] if level > start else "train"].append(parts)
+    if len(found["train"]) < FEWEST:
+        raise ValueError(f"{path} holds {len(found['train'])} images to train with; at least {FEWEST} are needed")
+    classes = sorted({parts[level] for parts in found["train"]})
+    for parts in (*found["val"], *found["test"]):
         if parts[level] not in classes:
             raise ValueError(f"the class folder {'/'.join(parts[: level + 1])} in {path} has none of its name in train")
     number = {name: k for k, name in enumerate(classes)}
-    found = {"train": train, "test": test}
-    return classes, {name: [("/".join(parts), number[parts[level]]) for parts in x] for name, x in found.items()}
+    labelled = {name: [("/".join(parts), number[parts[level]]) for parts in x] for name, x in found.items()}
+    digest = sha256(json.dumps([(parts[start:], sizes[parts]) for parts in files]).encode()).hexdigest()[:16]
+    return list(map(printable, classes)), labelled, digest
+
+
+def _are_splits(path: str, tops: Sequence[str]) -> bool:
+    """Whether these are folders of splits, of which one is for training; a class may have one of their names.
+
+    Raises:
+        ValueError: There are others beside them, or two for the same.
+    """
+    splits = [top for name in ROLES for top in tops if top.lower() == name]
+    if len(splits) < 2:
+        return False
+    roles, listed = {ROLES[top.lower()] for top in splits}, ", ".join(splits)
+    if len(roles) < len(splits):
+        raise ValueError(f"{path} holds {listed}, of which two say the same; take one out")
+    if "train" not in roles:
+        raise ValueError(f"{path} holds {listed}, and no folder train; put one beside them")
+    if others := [top for top in tops if top not in splits]:
+        raise ValueError(
+            f"{path} holds {', '.join(others)} beside {listed}, which would not be read; take it out, or put its "
+            f"images into one of those"
+        )
+    return True

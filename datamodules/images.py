@@ -103,12 +103,14 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The arguments that decide which image is where, as JSON has them."""
+        """What decides which image is where, as JSON has it: the arguments, and what a subclass adds."""
+        return json.loads(json.dumps({name: getattr(self, name) for name in self._identifying_arguments()}))
+
+    def _identifying_arguments(self) -> list[str]:
         constructors = [vars(base)["__init__"] for base in type(self).__mro__ if "__init__" in vars(base)]
         parameters = [p for made in constructors for p in inspect.signature(made).parameters.values()]
         named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        values = {name: getattr(self, name) for name in sorted(named - {"self", *self.NOT_IDENTIFYING})}
-        return json.loads(json.dumps(values))
+        return sorted(named - {"self", *self.NOT_IDENTIFYING})
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
@@ -211,12 +213,18 @@ class ImageDataModule(LightningDataModule):
             # Up to version 0.4 the seed was all that was saved.
             theirs = state.get("identity") or {"seed": state.get("seed", self.seed)}
             for key, value in ours.items():
-                if theirs.get(key, value) != value:
-                    was, now = json.dumps(theirs[key]), json.dumps(value)
+                if theirs.get(key, value) == value:
+                    continue
+                was, now = json.dumps(theirs[key]), json.dumps(value)
+                if key in self._identifying_arguments():
                     raise ValueError(
                         f"{source} was trained with --data.{key} {was}, not {now}, which gives other images or divides "
                         f"them differently into training and test; give --data.{key} {was}"
                     )
+                raise ValueError(
+                    f"{source} was trained on other data of the name {self.name}, with the {key.replace('_', ' ')} "
+                    f"{was}, not {now}; give the data that it was trained on"
+                )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of other data; where a training goes on, of another number of images."""

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from evaluations.estimators import Breakdown
+from evaluations.figures import plain
 from evaluations.information import Estimate
 
 # Okabe and Ito's colours and different markers, so that lines can be told apart in grey and by everyone.
@@ -21,11 +22,11 @@ def nce_over_layers(relative: Mapping[str, Mapping[str, Estimate]], order: Seque
     The order is that of all layers, from the input to the output.
     """
     figure, (axis,) = _panels()
-    axis.set_xticks(range(len(order)), order)
+    axis.set_xticks(range(len(order)), list(map(plain, order)))
     for k, (name, layers) in enumerate(relative.items()):
         places, values = [order.index(layer) for layer in layers], list(layers.values())
         _line(axis, k, name, places, [value.mean for value in values], _bars(values))
-    axis.set(xlabel="layer", ylabel=f"NCE / |NCE of {reference}|")
+    axis.set(xlabel="layer", ylabel=f"NCE / |NCE of {plain(reference)}|")
     return _with_legend(figure)
 
 
@@ -43,7 +44,7 @@ def training_dynamics(points: Mapping[str, Mapping[str, Mapping[int, tuple[float
             _line(axis, names.index(layer), layer, sorted(line), values, errors)
         axis.set_xscale("symlog", linthresh=100)
         _ticks(axis, numbers)
-        axis.set(title=f"{kind} classifier", xlabel="updates of the classifier")
+        axis.set(title=f"{plain(kind)} classifier", xlabel="updates of the classifier")
     axes[0].set_ylabel("NCE, nats per image")
     return _with_legend(figure)
 
@@ -63,8 +64,8 @@ def table1_ratios(measured: Mapping[str, Mapping[str, Mapping[str, tuple[float, 
                 if value is not None:
                     _paper(axis, place, value, k, f"{ratio}, the paper's")
         axis.axhline(1, color="grey", linewidth=0.8, linestyle=":")
-        axis.set_xticks(range(len(layers)), list(layers))
-        axis.set(xlim=(-0.5, len(layers) - 0.5), title=name, xlabel="layer")
+        axis.set_xticks(range(len(layers)), list(map(plain, layers)))
+        axis.set(xlim=(-0.5, len(layers) - 0.5), title=plain(name), xlabel="layer")
     axes[0].set_ylim(bottom=0)
     axes[0].set_ylabel("distance / that of the nearest training image")
     return _with_legend(figure)
@@ -82,8 +83,8 @@ def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float]
         if name in paper:
             _paper(axis, paper[name], place, 1, "the paper's")
     axis.axvline(0, color="grey", linewidth=0.8, linestyle=":")
-    axis.set_yticks(range(len(measured)), list(measured))
-    axis.set(ylim=(-0.5, len(measured) - 0.5), xlabel=f"NCE less that of {reference}, nats per image")
+    axis.set_yticks(range(len(measured)), list(map(plain, measured)))
+    axis.set(ylim=(-0.5, len(measured) - 0.5), xlabel=f"NCE less that of {plain(reference)}, nats per image")
     return _with_legend(figure)
 
 
@@ -139,5 +140,5 @@ def _line(axis: Axes, k: int, label: str, x: Any, y: Any, errors: Any = None, ho
     """One measured line; hollow markers shrink from line to line, so that lines on top of one another are seen."""
     style: dict[str, Any] = {"fillstyle": "none", "markersize": 13 - 2.5 * k} if hollow else {}
     style |= {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "capsize": 3}
-    axis.errorbar(x, y, errors, label=label, **style)
+    axis.errorbar(x, y, errors, label=plain(label), **style)
     axis.spines[["top", "right"]].set_visible(False)

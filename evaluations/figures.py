@@ -9,6 +9,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 
+def plain(text: str) -> str:
+    """A name that comes from data, which Matplotlib must not take for a formula."""
+    return text.replace("$", r"\$")
+
+
 def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate: bool = False) -> Figure:
     """Inputs in the first column, draws from p(x | h) of each in the others (Nash et al. 2019, fig 1).
 
@@ -26,7 +31,7 @@ def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate
         for axis, shown in zip(row, (image, *its), strict=True):
             _show(axis, shown.cpu().numpy())
     axes[0, 0].set_title("input")
-    title = "draws from p(x)" if layer is None else f"draws from p(x | {layer})"
+    title = "draws from p(x)" if layer is None else f"draws from p(x | {plain(layer)})"
     axes[0, 1].set_title("mean of the\nMSE decoder" if point_estimate else title, loc="left")
     return figure
 
@@ -40,7 +45,7 @@ def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:
         axis.set_axis_off()
     for axis, image, label in zip(axes.flat, images, labels, strict=False):
         _show(axis, image.cpu().numpy())
-        axis.set_title(label, fontsize=8)
+        axis.set_title(plain(label), fontsize=8)
     return figure
 
 
@@ -52,7 +57,7 @@ def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure
     figure = Figure(figsize=(0.9 * (sum(widths) + 0.5 * len(columns)), 0.9 * len(inputs) + room), layout="constrained")
     axes = figure.subplots(len(inputs), 1 + len(columns), width_ratios=widths, squeeze=False)
     for column, (title, images) in enumerate(zip(titles, [inputs[:, None], *columns.values()], strict=True)):
-        axes[0, column].set_title("\n".join(title), fontsize=9)
+        axes[0, column].set_title(plain("\n".join(title)), fontsize=9)
         for axis, row in zip(axes[:, column], images, strict=True):
             # Side by side, with a white line of two pixels between.
             padded = np.pad(row, [(0, 0), (0, 0), (0, 0), (0, 2)], constant_values=255)
@@ -69,6 +74,7 @@ def nearest_grid(arrays: Mapping[str, np.ndarray], layer: str) -> Figure:
             training_distances and blind_distances [Q, K], nan where there is no image; space, "layer" or "pixels".
         layer: Whose representation it is.
     """
+    layer = plain(layer)
     space = layer if str(arrays.get("space", "layer")) == "layer" else "pixels"
     kinds = (
         ("samples", "sample_distances", f"nearest samples by {space}"),
@@ -107,7 +113,7 @@ def information_maps(mean: np.ndarray, images: np.ndarray, maps: np.ndarray, lay
     axes = figure.subplots(2, 1 + len(images))
     limit = abs(mean).max() or 1.0
     shown = axes[0, 0].imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    name = "\n".join(wrap(layer, 24))
+    name = plain("\n".join(wrap(layer, 24)))
     axes[0, 0].set_title(f"{name}: mean,\n{mean.sum():.2f} nats in all", fontsize=9)
     figure.colorbar(shown, ax=axes[0, 0], label="nats per pixel, mean", shrink=0.8)
     limit = np.quantile(abs(maps), 0.999) or 1.0

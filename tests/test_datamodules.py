@@ -201,7 +201,7 @@ def test_a_checkpoint_of_version_0_4_is_compared_by_what_it_has():
 def test_pictures_of_another_shape_are_other_images(tmp_path):
     path = str(write_images(tmp_path, {"cats": 10}))
     data = ImageFolderDataModule(path, side=(8, 12))
-    assert data.identity == {"seed": 0, "side": [8, 12], "fit": "crop", "channels": 3}
+    assert data.identity.items() >= {"seed": 0, "side": [8, 12], "fit": "crop", "channels": 3}.items()
     with pytest.raises(ValueError, match=r"--data.side \[8, 12\], not 8"):
         ImageFolderDataModule(path, side=8).check({"data": data.state_dict()}, "x.ckpt")
 

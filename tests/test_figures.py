@@ -1,15 +1,18 @@
 """The figures show what was measured, with units, and no more."""
 
+import io
 import math
 from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
+from matplotlib.text import Text
 
 from evaluations.charts import breakdown_chart, nce_differences, nce_over_layers, table1_ratios, training_dynamics
 from evaluations.estimators import Breakdown
-from evaluations.figures import information_maps, layers_grid, nearest_grid
+from evaluations.figures import contact_sheet, information_maps, layers_grid, nearest_grid, sample_grid
 from evaluations.information import Estimate
 
 
@@ -142,3 +145,24 @@ def test_columns_of_the_nearest_are_evenly_spaced():
     figure.draw_without_rendering()
     steps = np.diff([axis.get_window_extent().x0 for axis in figure.axes[:4]])
     np.testing.assert_allclose(steps, steps[0])
+
+
+def test_names_are_no_formulas():
+    """A class, a layer or a data set may be called like one that Matplotlib cannot parse."""
+    name, one = "$x^$", Estimate(-1, 0.1, -1.2, -0.8)
+    shown = images(2, 3, 1, 4, 4)
+    far = np.full((2, 3), np.nan)
+    charts = [
+        nce_over_layers({name: {name: one}}, [name], name),
+        training_dynamics({name: {name: {0: (-1, 1)}}}),
+        table1_ratios({name: {name: {"IM-S / 1NN": (0.5, 0.1, None)}}}),
+        nce_differences({name: one}, {}, name),
+        contact_sheet(torch.from_numpy(shown[:, 0]), [name, name]),
+        sample_grid(*map(torch.from_numpy, (shown[:, 0], shown)), name),
+        layers_grid(shown[:, 0], {name: shown}),
+        nearest_grid(nearest_arrays(shown, far), name),
+        information_maps(np.zeros((4, 4)), shown[:, 0], np.zeros((2, 4, 4)), name),
+    ]
+    for figure in charts:
+        figure.savefig(io.BytesIO(), dpi=20)
+        assert any(name in text.get_text().replace(r"\$", "$") for text in figure.findobj(Text))

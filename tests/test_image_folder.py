@@ -1,3 +1,4 @@
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -7,7 +8,9 @@ import pytest
 import torch
 from dataset_files import loaded, write_images, zipped
 from PIL import Image
+from small_runs import failure
 
+from cli import main
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.split import Split
 
@@ -148,9 +151,128 @@ def test_a_truncated_zip_and_a_missing_path_are_named(pets, tmp_path):
     ({"cat": 5, "dog": 4}, "holds 9 images to train with; at least 10 are needed"),
     ({"train/cat": 12, "test/dog": 2}, "the class folder test/dog in .* has none of its name in train"),
     ({"train/cat": 12, "train/dog": 0, "test/cat": 2}, "the class folder train/dog in .* holds no image"),
-    ({"train/cat": 12, "test/cat": 2, "val/cat": 2}, "holds val beside train and test"),
+    ({"train/cat": 12, "test/cat": 2, "extra/cat": 2}, "holds extra beside train, test, which would not be read"),
+    ({"train/cat": 12, "val/cat": 2, "valid/cat": 2}, "holds train, val, valid, of which two say the same"),
+    ({"test/cat": 12, "val/cat": 2}, "holds val, test, and no folder train"),
+    ({"train/cat": 12, "val/cat": 2, "test/dog": 2}, "the class folder test/dog in .* has none of its name in train"),
+    ({"train": 12, "val": 2}, "train/00.png in .* lies in no class folder"),
     ({"cat": 12, ".": 1}, "00.png in .* lies in no class folder"),
 ])  # fmt: skip
 def test_wrong_folders_are_told_apart(tmp_path, folders, message):
     with pytest.raises(ValueError, match=message):
         splits(write_images(tmp_path / "x", folders))
+
+
+@pytest.mark.parametrize(("folders", "sizes"), [
+    ({"train/b": 20, "train/a": 10, "test/b": 4}, (27, 3, 4)),
+    ({"train/b": 20, "train/a": 10, "valid/a": 5}, (27, 5, 3)),
+    ({"Train/b": 20, "Train/a": 10, "validation/a": 5, "Test/a": 4}, (30, 5, 4)),
+    ({"train": 10, "bus": 20}, (24, 3, 3)),  # classes
+])  # fmt: skip
+def test_folders_of_splits_are_the_splits_and_what_is_missing_is_a_tenth_of_training(tmp_path, folders, sizes):
+    data = loaded(ImageFolderDataModule(str(write_images(tmp_path / "x", folders)), side=8))
+    assert data.num_classes == 2
+    assert tuple(map(len, data.datasets.values())) == sizes
+    pictures = torch.cat([dataset.images for dataset in data.datasets.values()]).flatten(1)
+    assert len(pictures.unique(dim=0)) == sum(sizes)
+    own = {top.lower() for top in (path.split("/")[0] for path in folders)}
+    one_list = ["train", *(name for name in ("val", "test") if not own & {name, f"{name}id", f"{name}idation"})]
+    index = torch.cat([data.datasets[name].index for name in one_list])
+    assert torch.equal(index.sort().values, torch.arange(len(index)))
+
+
+def test_every_class_is_trained_on_and_no_other_split_changes(tmp_path):
+    path = write_images(tmp_path / "x", {"many": 40, **{f"one{k}": 1 for k in range(5)}})
+    order = torch.randperm(45, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0] * 40 + [1, 2, 3, 4, 5])
+    assert (labels[order[:8]] > 0).any()  # which a plain division would hold out
+    train, val, test = (split.index for split in splits(path).values())
+    assert set(labels[train].tolist()) == set(range(6))
+    assert torch.equal(torch.cat((train, val, test)).sort().values, torch.arange(45))
+    moved = (torch.cat((val, test, train)) != order).sum()
+    assert moved == 2 * (labels[order[:8]] > 0).sum()
+    with pytest.raises(
+        ValueError, match="10 images of 10 classes, which is too few to train on one of each and hold out 2"
+    ):
+        splits(write_images(tmp_path / "few", {f"one{k}": 1 for k in range(10)}))
+
+
+def test_links_are_followed_and_every_file_is_taken_once(pets, tmp_path):
+    before = splits(pets)
+    (pets / "self").symlink_to(".")
+    (pets / "cat" / "up").symlink_to("../..")
+    (pets / "cat" / "again.png").symlink_to("00.png")
+    (pets / "dog").rename(tmp_path / "elsewhere")
+    (pets / "dog").symlink_to("../elsewhere")
+    data = loaded(ImageFolderDataModule(str(pets), side=8))
+    assert data.class_names == ["cat", "dog"]
+    for name, dataset in before.items():
+        assert torch.equal(data.datasets[name].images, dataset.images)
+
+
+def test_what_is_skipped_is_counted_and_named_once(pets, capsys):
+    for name in ("notes.txt", ".hidden.png", "cat/clip.mp4", "dog/x.txt"):
+        (pets / name).write_text("")
+    for path in (str(pets), zipped(pets)):
+        data = ImageFolderDataModule(path, side=8)
+        data.prepare_data()
+        data.prepare_data()
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1
+        assert said.startswith("images:pets: skipped 4 that are hidden")
+        assert said.endswith(".hidden.png, cat/clip.mp4, dog/x.txt and 1 more\n")
+
+
+def test_other_pictures_of_the_same_name_are_told_apart(pets, tmp_path):
+    data = ImageFolderDataModule(str(pets), side=8)
+    checkpoint = {"data": data.state_dict()}
+    ImageFolderDataModule(zipped(pets, is_wrapped=True), side=8).check(checkpoint, "x.ckpt", classifier=True)
+    same_classes = write_images(tmp_path / "b" / "pets", {"dog": 12, "cat": 19})
+    with pytest.raises(
+        ValueError, match=r"x.ckpt was trained on other data of the name images:pets, with the files \"\w"
+    ):
+        ImageFolderDataModule(str(same_classes), side=8).check(checkpoint, "x.ckpt", classifier=True)
+    other = write_images(tmp_path / "c" / "pets", {"bird": 12, "cat": 18})
+    message = r'with the class names \["cat", "dog"\], not \["bird", "cat"\]; give the data that it was trained on'
+    with pytest.raises(ValueError, match=message):
+        ImageFolderDataModule(str(other), side=8).check(checkpoint, "x.ckpt")
+    old = {key: value for key, value in data.identity.items() if key not in ("class_names", "files")}
+    ImageFolderDataModule(str(other), side=8).check({"data": {**data.state_dict(), "identity": old}}, "x.ckpt")
+
+
+def test_more_than_the_memory_is_refused_before_anything_is_read(pets, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    message = failure(capsys, "fit", "--config=classifier_images.yaml", f"--data.path={pets}", "--data.side=1000000")
+    assert "30 images of 1000000x1000000 take 180000.00 GB of memory, and " in message
+    assert "give a smaller --data.side" in message
+
+
+def test_a_folder_that_cannot_be_read_is_no_empty_one(pets, monkeypatch):
+    def scandir(path):
+        if str(path).endswith("dog"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    real = os.scandir
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(OSError, match=r"cannot read the folder .*dog \(Permission denied\); allow it or take it out"):
+        splits(pets)
+
+
+def test_a_zip_that_never_ends_or_unpacks_to_gigabytes_is_refused(pets, tmp_path, monkeypatch):
+    monkeypatch.setattr("datamodules.pictures.MOST_BYTES", 10_000)
+    with zipfile.ZipFile(zipped(pets), "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("cat/huge.png", bytes(10_001))
+    with pytest.raises(OSError, match=r"cat/huge.png in .*it has 10001 bytes; a picture has at most 10000"):
+        splits(f"{pets}.zip")
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(OSError, match=r"cannot read .*pipe.zip .*is no regular file"):
+        splits(tmp_path / "pipe.zip")
+
+
+def test_class_names_are_shown_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {"$x^$": 5, "a_$b$": 8, os.fsdecode(b"caf\xe9"): 5}
+    path = write_images(tmp_path / "$_$", folders)
+    main(["show", "--config=classifier_images.yaml", f"--data.path={path}"])
+    assert list(tmp_path.rglob("contact_sheet_train.png"))

@@ -1,0 +1,93 @@
+"""What a person sees in a picture file, from its bytes."""
+
+import re
+import stat
+import warnings
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import IO
+
+from PIL import Image, ImageOps
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+# Pillow's names of those: it would start Ghostscript for an EPS, whatever it is called.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_BYTES = 2**30  # of a file; the most pixels that Pillow decodes (2**29 / 3) take half of it as colours
+
+
+def printable(name: str) -> str:
+    """A file's name, which need not be text."""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises OSError where there is no file, and ValueError for what may never end, such as a pipe or a device."""
+    if not stat.S_ISREG(Path(path).stat().st_mode):
+        raise ValueError(f"{path} is no regular file")
+
+
+def file_bytes(path: Path) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is no regular file, or has more than MOST_BYTES.
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        return _bounded(file, path.stat().st_size)
+
+
+def member_bytes(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Likewise, of a file in a zip, which may have packed a great many into a few."""
+    with archive.open(name) as file:
+        return _bounded(file, archive.getinfo(name).file_size)
+
+
+def _bounded(file: IO[bytes], num_bytes: int) -> bytes:
+    """All of a file that says to have so many bytes, and may have more."""
+    content = file.read(MOST_BYTES + 1) if num_bytes <= MOST_BYTES else b""
+    if max(num_bytes, len(content)) > MOST_BYTES:
+        raise ValueError(f"it has {max(num_bytes, len(content))} bytes; a picture has at most {MOST_BYTES}")
+    return content
+
+
+def decoded(content: bytes, channels: int, side: int | None = None) -> Image.Image:
+    """A picture as it is seen: upright as its camera says, and on white where it is transparent; the first of several.
+
+    Args:
+        content: Of a file of one of FORMATS.
+        channels: 3 for colour, 1 for grey.
+        side: Where it is scaled to no more afterwards, a JPEG may be decoded at a half, a quarter or an eighth.
+
+    Returns:
+        Of mode "RGB" or "L".
+
+    Raises:
+        ValueError: It has more than 8 bits a channel.
+        Exception: Pillow promises no list of what a broken file raises.
+    """
+    with warnings.catch_warnings():
+        # Of a size that is allowed: what is twice as large, Pillow refuses.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(BytesIO(content), formats=FORMATS) as file:
+            if file.mode[0] in "IF" or _has_deep_channels(file):
+                raise ValueError(f"mode {file.mode} has more than 8 bits a channel")
+            if side:
+                file.draft(None, (2 * side, 2 * side))
+            upright = ImageOps.exif_transpose(file)
+    if upright.has_transparency_data:
+        coloured = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
+    return upright.convert("L" if channels == 1 else "RGB")
+
+
+def _has_deep_channels(file: Image.Image) -> bool:
+    """Whether Pillow would drop bits of its colours without a word."""
+    tiles = getattr(file, "tile", [])
+    is_deep = any(re.search(r";16[BLN]", str(tile)) for tile in tiles)
+    if file.format == "PPM":  # its tile ends with the greatest value
+        is_deep |= any(isinstance(tile[3], tuple) and max(tile[3][1:]) > 255 for tile in tiles)
+    bits = getattr(file, "tag_v2", {}).get(258, 8)  # a TIFF's BitsPerSample
+    return is_deep or max(bits if isinstance(bits, tuple) else (bits,)) > 8
