@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from pathlib import Path
 
 # Ctrl-C while the libraries are imported, which takes seconds. A job in the background may have been told to ignore it.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -23,19 +24,21 @@ def main(args: list[str] | None = None) -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     words = sys.argv[1:] if args is None else args
+    command = None
     try:
         if words[:1] == ["report"]:
             report(words[1:])
         else:
             sentences.check_first_words(words, [*SKIPPED, "report"])
-            Command(args).run()
+            command = Command(args)
+            command.run()
     except SIGTERMException:  # between two of Lightning's verbs
         sys.exit(128 + signal.SIGTERM)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        sentences.print_error(error)
+        sentences.print_error(error, command.root if command else Path("runs"))
         sys.exit(1)
     finally:
         finish_wandb()

@@ -71,7 +71,7 @@ class TestedRun(Generic[R]):
         """The text of the config of the run whose checkpoint was tested; empty where it is not in this folder."""
         run = Path(self.result.checkpoint or "").parent.parent.name  # .../<start time>/checkpoints/best.ckpt
         path = self.folder / run / "config.yaml"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 InverterRun = TestedRun[InverterResult]
