@@ -2,6 +2,7 @@
 
 import signal
 import sys
+from pathlib import Path
 
 # Ctrl-C before `main` answers it. A job in the background may have been told to ignore it.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -48,14 +49,16 @@ def _run(words: list[str]) -> None:
     from runtime.wandb_run import finish_wandb
 
     silence_lightning()
+    command = None
     if "" not in sys.path:
         sys.path.append("")  # a class of one's own may lie in the working folder
     try:
-        Command(words).run()
+        command = Command(words)
+        command.run()
     except SIGTERMException:  # between two of Lightning's verbs
         sys.exit(128 + signal.SIGTERM)
     except Exception as error:
-        sentences.print_error(error)
+        sentences.print_error(error, command.root if command else Path("runs"))
         sys.exit(1)
     finally:
         finish_wandb()

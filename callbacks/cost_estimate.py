@@ -1,5 +1,7 @@
 """What will a run cost? An estimate before it starts, measured on the machine that runs it."""
 
+from typing import Any
+
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -9,16 +11,25 @@ from runtime.datamodule import datamodule_of
 
 
 class CostEstimate(Callback):
-    """Prints the estimate in one line when a fit starts."""
+    """Prints the estimate in one line when a fit starts: of the steps that are left, if any."""
+
+    def __init__(self) -> None:
+        self.steps_done = 0
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.steps_done = checkpoint["global_step"]  # the trainer itself learns it after on_fit_start
 
     @rank_zero_only
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, Inverter)
+        steps = int(trainer.estimated_stepping_batches) - self.steps_done
+        patience = trainer.early_stopping_callback
+        if steps <= 0 or (patience and patience.wait_count >= patience.patience):
+            return
         data = datamodule_of(trainer)
         size = data.batch_size // trainer.world_size
         image = data.datasets["train"].first(size)["image"]
         cost = measured_cost(pl_module, image.to(pl_module.device), trainer.precision_plugin.train_step_context)
-        steps = int(trainer.estimated_stepping_batches) - trainer.global_step
         print(
             f"cost: at most {steps} steps of {size} images at {cost.images_per_second:.3g} images/s here, "
             f"{duration(steps * size / cost.images_per_second)}; {steps * size * cost.flops:.2g} FLOP; "

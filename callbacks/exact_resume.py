@@ -10,6 +10,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
 
 from runtime.lightning import count_as_ended, fit_progress, saved_fit_progress
+from runtime.optimizer_state import Configured
 from runtime.processes import gathered
 
 
@@ -18,10 +19,15 @@ class ExactResume(Callback):
 
     In a new run every process gets a seed of its own, so that dropout differs between them. A run that is resumed by
     another number of processes does the same, and is then not the uninterrupted one bit for bit.
+
+    What the command line says of the optimiser, such as its learning rate, holds from the resumed step on, and a line
+    says so where it is not what it was.
     """
 
     def __init__(self) -> None:
         self.states: list[dict[str, Any]] | None = None
+        self.optimizers: list[Configured] = []
+        self.complete = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["random_states"] = gathered(trainer, random_states(pl_module.device))
@@ -30,16 +36,33 @@ class ExactResume(Callback):
                 checkpoint["wandb_id"] = logger.version
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Raises ValueError where the checkpoint does not say how far the run was."""
+        """Raises ValueError where the checkpoint does not say how far the run was, or with which random states."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
         progress, steps = saved_fit_progress(checkpoint)
         if not same_form(progress, fit_progress(trainer)) or steps != checkpoint["global_step"]:
             raise ValueError("the checkpoint does not say how far its run was; give another one")
         self.states = checkpoint["random_states"]
+        for states in self.states:
+            check_random_states(states)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.states is not None:  # Lightning restores optimisers after this hook
+            schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+            self.optimizers = [
+                Configured(optimizer, [s for s in schedulers if s.optimizer is optimizer])
+                for optimizer in trainer.optimizers
+            ]
 
     # Not at the start of the epoch, which is left out in a run that is resumed in the middle of one.
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        names = {parameter: name for name, parameter in pl_module.named_parameters()}
+        for optimizer in self.optimizers:
+            optimizer.check(names)
+            changed = optimizer.apply()
+            if changed and trainer.is_global_zero:
+                print(f"from step {trainer.global_step} on with {'; '.join(changed)} as before", flush=True)
+        self.complete = trainer.global_step == 0
         if self.states and len(self.states) == trainer.world_size:
             set_random_states(self.states[trainer.global_rank], pl_module.device)
             return
@@ -48,6 +71,12 @@ class ExactResume(Callback):
         offset = trainer.global_step * trainer.world_size + trainer.global_rank
         if offset:
             torch.manual_seed(torch.initial_seed() + offset)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if not self.complete:
+            for resumed in self.optimizers:
+                resumed.check_complete({parameter: name for name, parameter in pl_module.named_parameters()})
+            self.complete = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count_as_ended(trainer)  # for the row of the test that follows
@@ -62,6 +91,20 @@ def same_form(value: Any, pattern: Any) -> bool:
             and all(same_form(value[key], pattern[key]) for key in pattern)
         )
     return type(value) is type(pattern) and (not isinstance(value, int) or value >= 0)
+
+
+def check_random_states(states: Any) -> None:
+    """Raises ValueError where `set_random_states` cannot put these back."""
+    try:
+        torch.Generator().set_state(states["torch"])
+        name, keys, position, *rest = states["numpy"]
+        np.random.RandomState().set_state((name, keys, position, *rest))
+        version, internal, gauss = states["python"]
+        random.Random().setstate((version, tuple(internal), gauss))
+        if not 0 <= position <= len(keys):  # NumPy would read there
+            raise ValueError(f"NumPy's position is {position}")
+    except Exception as error:  # each library has its own ways to refuse one
+        raise ValueError(f"the checkpoint's random states are not whole ({error}); give another one") from error
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A signal ends a run in order: the batch is finished, a checkpoint written, and a SLURM job queued again."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,16 +18,15 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from runtime.datamodule import datamodule_of
 from runtime.lightning import begin_validation_anew, end_after_this_step
 from runtime.run import Run
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+from runtime.signals import SIGNALS, answer
 
 
 class Interruption(Callback):
-    """SIGTERM, SIGINT and SIGUSR1 finish the batch, of training or validation, save `last.ckpt` and end the run.
+    """SIGTERM, SIGINT, SIGUSR1 and SIGHUP finish the batch, of training or validation, save `last.ckpt` and end it all.
 
     Lightning's own handler broadcasts from inside the handler, which deadlocks with two processes. Here it only sets a
     flag, on which all processes agree after each batch. SIGUSR1, which SLURM can send ahead of the time limit, puts a
-    SLURM job back into the queue. A second SIGINT ends the run at once.
+    SLURM job back into the queue. A second SIGINT ends the run at once. SIGHUP comes from a terminal that is closed.
 
     A test or a prediction is ended at once, and so is what comes before the first step: there is nothing to save.
     """
@@ -40,13 +40,13 @@ class Interruption(Callback):
     def listen(self) -> None:
         """End the run at once, from now on until the first step."""
         for number in SIGNALS:
-            signal.signal(number, self._end)
+            answer(number, self._end)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
         self.training = True
         # Here, as Lightning's handlers are in place by now; it puts back all that it found when the fit ends.
         for number in SIGNALS:
-            signal.signal(number, self._remember)
+            answer(number, self._remember)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
         if self._asked(trainer):  # since the last step of a fit, which ended by itself
@@ -116,8 +116,8 @@ class Interruption(Callback):
     def end(self) -> None:
         """From now on nothing but SIGINT disturbs what is left to do: W&B's files, and the job's place in the queue."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
 
     def leave(self, trainer: pl.Trainer, command: str) -> NoReturn:
         """Say how to go on, put a SLURM job that got SIGUSR1 back into the queue, and exit as a shell expects.
@@ -129,7 +129,8 @@ class Interruption(Callback):
         name = (self.agreed or self.received or signal.SIGTERM).name
         if trainer.is_global_zero:
             when = f" after step {trainer.global_step}" if self.training else ""
-            print(f"\nended by {name}{when}; go on with: {command}", flush=True)
+            with contextlib.suppress(OSError):  # whoever listened may be gone, after SIGHUP
+                print(f"\nended by {name}{when}; go on with: {command}", flush=True)
             environment = getattr(trainer.strategy, "cluster_environment", None)
             if name == "SIGUSR1" and isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
                 array = os.environ.get("SLURM_ARRAY_JOB_ID")

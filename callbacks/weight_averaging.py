@@ -7,6 +7,8 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from runtime.checkpoints import check_fit
+
 
 class WarmWeightAveraging(WeightAveraging):
     """Averages with decay min(d, (1 + t) / (10 + t)) at update t; validation, test and samples use the average.
@@ -43,6 +45,11 @@ class WarmWeightAveraging(WeightAveraging):
             self.on_validation_epoch_end(trainer, pl_module)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError where a run that goes on would train the average, as its own weights are missing."""
         # Lightning's own would put the raw weights back when a fit is followed by a test of its best checkpoint.
         if trainer.state.fn == TrainerFn.FITTING:
+            current, average = checkpoint.get("current_model_state"), checkpoint.get("averaging_state")
+            if not isinstance(current, dict) or not isinstance(average, dict):
+                raise ValueError(f"{trainer.ckpt_path} cannot be resumed: it has only the averaged weights; test it")
+            check_fit(pl_module, current, trainer.ckpt_path)
             super().on_load_checkpoint(trainer, pl_module, checkpoint)

@@ -13,6 +13,7 @@ from evaluations.figures import sample_grid
 from runtime.files import npy_bytes, png_bytes, write_all
 from runtime.processes import in_order, part_of_process
 from runtime.run import Run
+from runtime.signals import answer
 
 
 def sample(
@@ -40,7 +41,9 @@ def sample(
     images = part_of_process(trainer, batch["image"]).to(inverter.device)
     index = part_of_process(trainer, batch["index"].tolist())
     finished: list[Tensor] = [images.new_empty(0, *images.shape[1:]).cpu()]
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # which raises KeyboardInterrupt
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in before:
+        answer(number, signal.default_int_handler)  # which raises KeyboardInterrupt
     try:
         for drawn in inverter.draw_batches(images, index, num_draws, seed):
             finished.append(drawn.cpu())
@@ -55,7 +58,8 @@ def sample(
         print(f"\ninterrupted with {sum(map(len, finished))} draws finished{kept}")
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     draws = in_order(trainer, torch.cat(finished).unflatten(0, (-1, num_draws)))
     if not trainer.is_global_zero:
         return

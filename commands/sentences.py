@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import traceback
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -96,19 +97,17 @@ def of_error(error: BaseException) -> str:
     if isinstance(error, OSError | ValueError | FloatingPointError | MisconfigurationException):
         return text
     if of_a_peer(error):
-        return f"another process of this run has ended, and says why above; {text}"
+        return f"another process of this run has ended; if it does not say why above, it was killed; {text}"
     return f"{type(error).__name__}: {text}; this should not happen, so please report it"
 
 
-def print_error(error: Exception) -> None:
-    """Print the sentence of an error that is being handled, and keep its traceback in runs/last_error.txt."""
-    log = Path("runs") / "last_error.txt"
-    try:
-        log.parent.mkdir(exist_ok=True)
-        log.write_text(traceback.format_exc(), errors="backslashreplace")  # a file's name need not be text
-        where = f" (traceback in {log})"
-    except OSError:  # such as a full disk, which may be the error
-        where = ""
+def print_error(error: Exception, root: Path = Path("runs")) -> None:
+    """Print the sentence of an error that is being handled, and keep its traceback in the folder of runs, if any."""
+    log, where = root / "last_error.txt", ""
+    if root.is_dir():  # none is made for a misspelt word
+        with suppress(OSError):  # such as a full disk, which may be the error
+            log.write_text(traceback.format_exc(), errors="backslashreplace")
+            where = f" (traceback in {log})"
     rank = int(getattr(rank_zero_only, "rank", 0))
     sentence = f"error: {f'process {rank}: ' if rank else ''}{of_error(error)}{where}"
     encoding = sys.stderr.encoding or "utf-8"

@@ -26,7 +26,7 @@ def _as_is(batch: Any) -> Batch:
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """A signal to the whole job must not end its loader processes before the run has saved its checkpoint."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -50,7 +50,7 @@ def cached_activations(
     folder.mkdir(parents=True, exist_ok=True)
     first = _rows(representation, images[:batch_size], dtype)
     with locked(path.with_suffix(".lock")):
-        fault = _fault(path, made_of, first) if path.exists() else None
+        fault = _fault(path, made_of, first, len(images)) if path.exists() else None
         if fault or not path.exists():
             # The room is needed. A map of the file stays valid, and whoever was killed while writing holds no lock.
             for unusable in (path, *folder.glob(f".{path.name}.*")):
@@ -99,7 +99,7 @@ def _rows(representation: Representation, images: Tensor, dtype: Precision) -> n
     return kept.cpu().numpy()
 
 
-def _fault(path: Path, made_of: str, first: np.ndarray) -> str | None:
+def _fault(path: Path, made_of: str, first: np.ndarray, num_images: int) -> str | None:
     """What is wrong with a file of activations, said of it; None where it is good."""
     checksum = zlib.crc32(made_of.encode())
     size = path.stat().st_size - 4
@@ -110,7 +110,12 @@ def _fault(path: Path, made_of: str, first: np.ndarray) -> str | None:
         if size or file.read() != checksum.to_bytes(4):
             return "holds other bytes than were written for it"
     # The digest sees weights, not code; the tolerance lets roundings differ, of float16 or of another version of torch.
-    h = np.load(path, mmap_mode="r")
+    try:
+        h = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:  # bytes with the right checksum can be made
+        return f"is no array ({error})"
+    if (h.shape, h.dtype) != ((num_images, *first.shape[1:]), first.dtype):
+        return f"is {list(h.shape)} of {h.dtype}"
     if not np.allclose(h[: len(first)], first, rtol=0, atol=1e-3 * float(abs(first).max())):
         return "is not what the network gives now"
     return None

@@ -1,6 +1,8 @@
 """Checkpoint files: written whole or not at all, plain tensors and numbers only, nothing in them is executed."""
 
 import io
+import pickletools
+import re
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
@@ -23,11 +25,9 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load would take a flipped bit for a weight
-        if damaged:
-            raise ValueError(f"its checksum of {damaged} is wrong")
+        length = check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        check_plain(checkpoint, length)
     except UnpicklingError as error:
         raise ValueError(
             f"{path} is no checkpoint, or holds objects other than tensors and numbers, which are not loaded"
@@ -40,6 +40,63 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not all(isinstance(value, Tensor) for value in checkpoint["state_dict"].values()):
         raise ValueError(f"{path} is not a checkpoint of this application: its state_dict holds more than tensors")
     return checkpoint
+
+
+LONGEST_PICKLE = 2**22  # bytes; a tensor takes some 150, a process 8000 of random states. Reading it takes seconds.
+WRITTEN = re.compile(  # what a checkpoint of plain tensors and numbers asks for by name
+    r"collections OrderedDict|torch\._utils _rebuild_tensor_v[23]|torch\.storage UntypedStorage|torch u?int(16|32|64)|"
+    r"torch (Float|Double|Half|BFloat16|Bool|Byte|Char|Short|Int|Long|ComplexFloat|ComplexDouble)Storage"
+)
+
+
+def check_archive(path: str | Path) -> int:
+    """The length of a checkpoint file's pickle, before anything of it is loaded.
+
+    Raises:
+        ValueError: It is damaged, or made to fill the memory: torch.save compresses nothing.
+        UnpicklingError: It asks for more than plain tensors and numbers.
+    """
+    with zipfile.ZipFile(path) as archive:
+        files = archive.infolist()
+        if any(file.compress_type != zipfile.ZIP_STORED for file in files):
+            raise ValueError("it is compressed")
+        if sum(file.file_size for file in files) > Path(path).stat().st_size:
+            raise ValueError("it is said to be larger than its file")
+        pickles = [file for file in files if Path(file.filename).name == "data.pkl"]
+        if len(pickles) != 1 or len({file.filename for file in files}) < len(files):
+            raise ValueError("its files have no names of their own")
+        if pickles[0].file_size > LONGEST_PICKLE:
+            raise ValueError(f"it has {pickles[0].file_size} bytes beside its tensors, more than {LONGEST_PICKLE}")
+        damaged = archive.testzip()  # torch.load would take a flipped bit for a weight
+        if damaged:
+            raise ValueError(f"its checksum of {damaged} is wrong")
+        pickle = archive.read(pickles[0])
+    for opcode, argument, _ in pickletools.genops(pickle):
+        if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not WRITTEN.fullmatch(str(argument)):
+            raise UnpicklingError(f"it asks for {argument}")
+    return len(pickle)
+
+
+def check_plain(checkpoint: Any, length: int) -> None:
+    """Raises ValueError where a checkpoint is no tree of tensors and numbers, as large as its file.
+
+    Args:
+        checkpoint: As it was loaded.
+        length: Of its pickle, in bytes. Each value of a tree takes one; parts that are used again and again take fewer
+            than they hold, and may even hold themselves.
+    """
+    left, found = length, [("", checkpoint, 0)]
+    while found:
+        name, value, depth = found.pop()
+        if isinstance(value, Tensor):
+            if value.nbytes > value.untyped_storage().nbytes():
+                raise ValueError(f"its {name} has more numbers than the file")
+        elif isinstance(value, dict | list | tuple):
+            left -= len(value)
+            if left < 0 or depth > 50:
+                raise ValueError("it holds parts again and again, or in each other without an end")
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            found += [(str(key), inner, depth + 1) for key, inner in items]
 
 
 # What a run needs to go on, beside its weights.

@@ -72,6 +72,11 @@ def begin_validation_anew(checkpoint: dict[str, Any]) -> None:
     progress["current"], progress["is_last_batch"] = nothing, False
 
 
+def without_anonymous(logger: WandbLogger) -> None:
+    """Have a logger leave out a setting that W&B warns of at every run, as it has no effect any more."""
+    logger._wandb_init.pop("anonymous", None)
+
+
 def make_offline(logger: WandbLogger) -> None:
     """Have a logger begin an offline run under another id, as W&B's service holds on to the one that failed."""
     logger._offline = True

@@ -20,6 +20,9 @@ class MetricsCSV(Logger):
     Args:
         folder: The run's.
         first_step: The steps that the checkpoint of a resumed run has done; rows of later ones will be written again.
+
+    Raises:
+        ValueError: The file was damaged.
     """
 
     name, version = "", ""
@@ -29,9 +32,7 @@ class MetricsCSV(Logger):
         self.path = folder / "metrics.csv"
         self.rows: list[dict[str, Any]] = []
         if self.path.is_file():
-            with self.path.open(newline="") as file:
-                rows = [row for row in csv.DictReader(file) if int(row["step"]) < first_step]
-            self.rows = [{key: text for key, text in row.items() if text != ""} for row in rows]
+            self.rows = [row for row in saved_rows(self.path) if int(row["step"]) < first_step]
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """Nothing: the run's config.yaml has them."""
@@ -49,3 +50,18 @@ class MetricsCSV(Logger):
         writer.writerows(self.rows)
         with replacing(self.path) as file:
             file.write(text.getvalue().encode())
+
+
+def saved_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a `metrics.csv`, as texts. Raises ValueError where one is no row of numbers with a step."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, strict=True)
+            rows = [{key: text for key, text in row.items() if text != ""} for row in reader]
+        for row in rows:
+            int(row["step"])
+            for text in row.values():
+                float(text)
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{path} was damaged ({error}); mend it, or move it away to go on without its rows") from error
+    return rows

@@ -1,7 +1,10 @@
 """What the processes of a run share, and what they agree on."""
 
 import os
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
@@ -60,9 +63,46 @@ def in_all_processes(trainer: pl.Trainer, work: Callable[[], None]) -> None:
             strategy.setup_environment()
             work()
 
-        strategy.launcher.launch(joined, trainer=trainer)
+        starter = os.environ.get(STARTER)
+        os.environ[STARTER] = str(os.getpid())  # for those that it starts
+        with ends_with(int(starter)) if starter and trainer.local_rank else nullcontext():
+            strategy.launcher.launch(joined, trainer=trainer)
     else:
         work()
+
+
+STARTER = "INVERTERS_STARTED_BY"
+
+
+@contextmanager
+def ends_with(starter: int, seconds: float = 1.0) -> Iterator[None]:
+    """A block that ends this process soon after the one that started it, however that one has ended.
+
+    Nothing else does, as long as the processes have not met: this one would wait for them for half an hour.
+
+    Args:
+        starter: Its process id.
+        seconds: Between two looks.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while os.getppid() == starter:
+            if done.wait(seconds):
+                return
+        if not done.wait(5 * seconds):  # in which this process may end by itself
+            print(
+                "error: the process that started this one has ended; if it does not say why above, it was killed",
+                file=sys.stderr,
+                flush=True,
+            )
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        done.set()
 
 
 def one_process_environment() -> dict[str, str]:
@@ -70,5 +110,5 @@ def one_process_environment() -> dict[str, str]:
     launchers = ("SLURM_", "TORCHELASTIC_", "PMI", "OMPI_")
     names = {"RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"}
     names |= {"ROLE_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"}
-    names |= {"WANDB_SWEEP_ID", "WANDB_RUN_ID"}  # its run is not the sweep's
+    names |= {"WANDB_SWEEP_ID", "WANDB_RUN_ID", STARTER}  # its run is not the sweep's
     return {k: v for k, v in os.environ.items() if k not in names and not k.startswith(launchers)}

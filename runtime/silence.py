@@ -8,6 +8,7 @@ import warnings
 def silence_lightning() -> None:
     """Keep Lightning's advertisements, and advice that does not apply here, off the screen; let our own remarks on."""
     logging.basicConfig(format="%(message)s")
+    logging.raiseExceptions = False  # W&B's own log would print a traceback for every line that a full disk refuses
     logging.getLogger("inverters").setLevel(logging.INFO)
     for name in (
         "pytorch_lightning", "pytorch_lightning.utilities.rank_zero", "lightning_fabric",

@@ -1,8 +1,10 @@
 """The run on Weights & Biases: with an account, or offline without asking anything."""
 
 import contextlib
+import hashlib
 import logging
 import os
+import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -14,7 +16,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
-from runtime.lightning import is_offline, make_offline
+from runtime.lightning import is_offline, make_offline, without_anonymous
 from runtime.wandb_account import is_offline_by_default, wandb_settings
 
 log = logging.getLogger("inverters.wandb")
@@ -37,6 +39,11 @@ class WandbRun(WandbLogger):
             self._warn(f"cannot be reached ({error}); the run is offline")
             make_offline(self)
             return super().experiment
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any) -> None:
+        """Like Lightning's."""
+        self._unless_it_fails(lambda: super(WandbRun, self).log_hyperparams(params))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -75,15 +82,26 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         config: To group runs by.
         run_id: Of a run that is resumed, from its checkpoint.
     """
-    return WandbRun(
+    run = WandbRun(
         project=os.environ.get("WANDB_PROJECT", "inverters"),
         name=name,
-        id=run_id or f"{name}-{folder.name}-{secrets.token_hex(3)}",  # runs in other root folders may be called so too
+        # Runs in other root folders may be called so too.
+        id=safe_id(str(run_id or f"{name}-{folder.name}-{secrets.token_hex(3)}")),
         resume="allow",
         save_dir=folder.resolve(),  # its service may have been started in another working folder
         offline=is_offline_by_default(),
         config=config,
         settings=wandb_settings(),
+    )
+    without_anonymous(run)
+    return run
+
+
+def safe_id(wanted: str) -> str:
+    """An id as W&B takes it, and as a file can be called; a digest keeps apart what would be the same without it."""
+    safe = re.sub(r"[^\w.-]", "-", wanted)[:100]
+    return (
+        safe if safe == wanted else f"{safe}-{hashlib.sha256(wanted.encode(errors='backslashreplace')).hexdigest()[:8]}"
     )
 
 

@@ -103,7 +103,7 @@ class TestedRun(Generic[R]):
     def config(self) -> str:
         """The text of the config of the run whose checkpoint was tested; empty where it is not there."""
         path = self.run_folder / "config.yaml"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
 InverterRun = TestedRun[InverterResult]
