@@ -12,6 +12,7 @@ from scipy.io import loadmat
 from torch import Tensor
 
 from datamodules.affine import SIDE, ink_box
+from datamodules.pictures import check_regular, member_bytes
 from runtime.files import write_npy
 
 URL = "https://www.cs.toronto.edu/~tijmen/affNIST/32x/transformed/"
@@ -53,6 +54,7 @@ class MatZip:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            check_regular(path)
             with zipfile.ZipFile(path) as archive:
                 found = [member for member in archive.infolist() if Path(member.filename).match("[0-9]*.mat")]
             self.members = sorted(found, key=lambda member: int(Path(member.filename).stem))  # 1.mat, 2.mat and so on
@@ -60,7 +62,7 @@ class MatZip:
             raise FileNotFoundError(
                 f"there is no {path.name} in {path.parent}; put it there from {URL}, or give --data.source generated"
             ) from None
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except Exception as error:  # zipfile promises no list of what a broken file raises
             raise self._error(f"{type(error).__name__}: {error}") from error
         if not self.members:
             raise self._error("no 1.mat in it")
@@ -75,7 +77,7 @@ class MatZip:
         name = self.members[k].filename
         try:
             with zipfile.ZipFile(self.path) as archive:
-                content = loadmat(BytesIO(archive.read(name)), variable_names=["affNISTdata"])
+                content = loadmat(BytesIO(member_bytes(archive, name)), variable_names=["affNISTdata"])
             fields = content["affNISTdata"][0, 0]
             pixels, labels = fields["image"], fields["label_int"].ravel().astype(np.int64)
         except Exception as error:  # scipy promises no list of what a broken file raises

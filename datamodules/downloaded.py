@@ -1,8 +1,6 @@
 """Data sets of two files that torchvision downloads, verifies and reads."""
 
-import tarfile
 from abc import abstractmethod
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +44,33 @@ class DownloadedDataModule(ImageDataModule):
         """One of the two files, which is downloaded if need be.
 
         Raises:
-            OSError: That fails, with the folder, and the files that are missing or damaged with their checksums.
+            OSError: That fails, with the folder, and the files that are missing or damaged with their checksums; or
+                what is in the files is not this data set.
         """
+        md5 = {Path(self.data_dir).expanduser() / name: md5 for name, md5 in self.checksums.items()}
+        folder = next(iter(md5)).parent
         try:
-            return self._read(train)
-        except (OSError, RuntimeError, ValueError, EOFError, HTTPException, tarfile.TarError) as error:
-            md5 = {Path(self.data_dir).expanduser() / name: md5 for name, md5 in self.checksums.items()}
+            images, labels = self._read(train)
+        except Exception as error:  # the libraries promise no list of what a broken file raises
             wrong = ", ".join(f"{path.name} (md5 {md5[path]})" for path in md5 if not check_integrity(path, md5[path]))
             reason = " ".join(f"{type(error).__name__}: {error}".split())
+            if not wrong:
+                raise OSError(
+                    f"cannot read {self.name} in {folder} ({reason}), though its checksums are right"
+                ) from error
             raise OSError(
-                f"cannot download what is missing or damaged of {self.name} in {next(iter(md5)).parent} ({reason}); "
+                f"cannot download what is missing or damaged of {self.name} in {folder} ({reason}); "
                 f"put {wrong} there{self.packed}, or give the --data.data_dir that has it"
             ) from error
+        found = f"{images.dtype} {list(images.shape)} with labels {list(labels.shape)}"
+        if labels.shape != (len(images),) or images.shape[1:] != self.image_shape or images.dtype != torch.uint8:
+            raise OSError(f"{folder} does not hold {self.name}, but {found}; take the files out and put others there")
+        if not len(labels) or labels.min() < 0 or labels.max() >= self.num_classes:
+            raise OSError(
+                f"the {'training' if train else 'test'} file of {self.name} in {folder} has no labels from 0 to "
+                f"{self.num_classes - 1}; take it out and put another there"
+            )
+        return images, labels
 
     def prepare_data(self) -> None:
         """Download what is missing. Raises OSError where that fails."""

@@ -49,7 +49,7 @@ def _bounded(file: IO[bytes], num_bytes: int) -> bytes:
     """All of a file that says to have so many bytes, and may have more."""
     content = file.read(MOST_BYTES + 1) if num_bytes <= MOST_BYTES else b""
     if max(num_bytes, len(content)) > MOST_BYTES:
-        raise ValueError(f"it has {max(num_bytes, len(content))} bytes; a picture has at most {MOST_BYTES}")
+        raise ValueError(f"it has {max(num_bytes, len(content))} bytes, more than {MOST_BYTES}")
     return content
 
 

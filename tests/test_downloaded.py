@@ -14,7 +14,7 @@ from dataset_files import loaded, md5, without_downloads, write_cifar10, write_m
 from scipy.io import loadmat
 from torchvision.datasets import MNIST
 
-from datamodules import CIFAR10DataModule, MNISTDataModule, SVHNDataModule
+from datamodules import CIFAR10DataModule, MNISTDataModule, SVHNDataModule, mnist
 
 KINDS = {
     "mnist": (write_mnist, partial(MNISTDataModule, val_split=10)),
@@ -140,3 +140,26 @@ def test_validation_leaves_images_on_either_side(kind, key, value, tmp_path, mon
     KINDS[kind][0](tmp_path, monkeypatch)
     with pytest.raises(ValueError, match=f"{key} {value} keeps"):
         splits(kind, tmp_path, **{key: value})
+
+
+def test_a_file_of_the_right_checksum_with_other_contents_is_one_sentence(tmp_path, monkeypatch):
+    """Which a data set of somebody else's may be; the published files are what they are."""
+    write_mnist(tmp_path, monkeypatch)
+    images, labels = (tmp_path / "MNIST" / "raw" / f"train-{kind}-ubyte" for kind in ("images-idx3", "labels-idx1"))
+    for file, content, message in (
+        (labels, labels.read_bytes()[:-1] + b"\xff", r"the training file of mnist in .*raw has no labels from 0 to 9"),
+        (labels, b"\0\0\x0d\1" + labels.read_bytes()[4:8] + bytes(240), r"cannot read mnist in .*raw \(TypeError: "),
+        (images, b"\0\0\x07\3" + images.read_bytes()[4:], r"cannot read mnist in .*raw \(AssertionError: .*are right"),
+        (
+            images,
+            images.read_bytes()[:12] + b"\0\0\0\x0e" + bytes(60 * 28 * 14),
+            r"does not hold mnist, but .*28, 14\]",
+        ),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(content)
+        monkeypatch.setitem(mnist.MD5, file.name, md5(file))
+        with pytest.raises(OSError, match=message):
+            splits("mnist", tmp_path)
+        file.write_bytes(before)
+        monkeypatch.setitem(mnist.MD5, file.name, md5(file))

@@ -3,21 +3,32 @@
 Each kind is a fixed number of mutations, a function of a seed. INVERTERS_FUZZ=N does N times as many.
 """
 
+import io
 import os
+import pickle
 import random
+import re
+import resource
 import signal
+import tempfile
+import warnings
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from dataset_files import write_data_sets
+from PIL import Image
+from scipy.io import loadmat, savemat
 from small_runs import ROOT, SHORT
 from test_affnist import write_official
 
 from cli import main
-from datamodules.affnist import AffNISTDataModule
-from datamodules.image_folder import ImageFolderDataModule
+from commands.score import load_images
+from datamodules import AffNISTDataModule, CIFAR10DataModule, ImageFolderDataModule, MNISTDataModule, SVHNDataModule
+from datamodules.pictures import decoded
 from evaluations.report.tested_runs import runs_under
 from runtime.checkpoints import load_checkpoint
 
@@ -34,8 +45,12 @@ def stop(number, frame):
 
 
 @contextmanager
-def at_most(seconds):
-    """A mutation that makes something wait ends the test."""
+def at_most(seconds, num_bytes=None):
+    """A mutation that makes something wait, or take so much more memory, ends the test."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    if num_bytes:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + num_bytes, limits[1]))
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
     try:
@@ -43,6 +58,7 @@ def at_most(seconds):
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 ODD = (b"\0\0\0\0", b"\xff" * 8, b"!!python/object/apply:os.system", b"1e400", b"\n- ")
@@ -70,6 +86,29 @@ def mutated(content, generator):
     return bytes(data)
 
 
+EXTREMES = (0, 1, 2, 7, 8, 9, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+# Where headers begin, beside the start of a file.
+HEADERS = re.compile(rb"PK..|IHDR|PLTE|tRNS|IDAT|eXIf|Exif|\xff[\xc0-\xfe]|VP8.|ANMF|\x21\xf9|\x2c")
+
+
+def restructured(content, generator):
+    """Bytes with a length, a type or a dimension in a header changed; the checksums of a PNG are right again."""
+    data = bytearray(content)
+    places = [found.start() for found in HEADERS.finditer(content)]
+    for _ in range(generator.randint(1, 3)):
+        near, width = generator.choice((generator.choice(places or [0]), 0, 128)), generator.choice((1, 2, 4))
+        start = near + generator.randrange(48)  # 128: of a .mat
+        if start + width <= len(data):
+            value = generator.choice((*EXTREMES, data[start] + 1)) % 256**width
+            data[start : start + width] = value.to_bytes(width, generator.choice(("big", "little")))
+    place = 8
+    while data.startswith(b"\x89PNG") and place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(data[place : place + 4])
+        data[end : end + 4] = zlib.crc32(data[place + 4 : end]).to_bytes(4)
+        place = end + 4
+    return bytes(data)
+
+
 def answered(capsys, *arguments):
     """Whether a command came to its end; otherwise it said one sentence, which knows what it is about."""
     try:
@@ -86,18 +125,22 @@ def answered(capsys, *arguments):
     return False
 
 
-def refusals(paths, seed, count, read):
-    """What `read` says where one of these files is mutated, each time another one."""
+def refusals(paths, seed, count, read, change=mutated, num_bytes=None):
+    """What `read` says where one of these files is changed, each time another one."""
     generator, said = random.Random(seed), []
     for _ in range(count):
         path = generator.choice(paths)
         content = path.read_bytes()
-        path.write_bytes(mutated(content, generator))
+        changed = change(content, generator)
+        path.write_bytes(changed)
         try:
-            with at_most(60):
+            with at_most(60, num_bytes):
                 read()
         except (OSError, ValueError) as error:
             said.append(str(error))
+        except BaseException:
+            (KEPT / path.name).write_bytes(changed)
+            raise
         finally:
             path.write_bytes(content)
     return said
@@ -170,29 +213,123 @@ def test_a_mutated_config_that_can_be_read_trains_or_is_answered(with_inverter, 
     assert trained
 
 
+GB = 2**30
+KEPT = Path(tempfile.gettempdir())  # for the file that was not answered
 DATA = {
     "affNIST": lambda: AffNISTDataModule("data", val_split=10, source="official"),
     "pictures.zip": lambda: ImageFolderDataModule("pictures.zip", side=8),
+    "MNIST": lambda: MNISTDataModule(val_split=10),
+    "cifar-10": lambda: CIFAR10DataModule(val_split=10),
+    "32x32.mat": lambda: SVHNDataModule(val_share=0.25),
 }
 
 
-@pytest.mark.parametrize("name", DATA)
-def test_mutated_data_is_answered(tmp_path, monkeypatch, name):
-    """Of what has no published checksum, which would refuse every one."""
+@pytest.fixture
+def data_files(tmp_path, monkeypatch):
+    """The files of a data set, and what reads them; where asked for, every file has the checksum that is published."""
     monkeypatch.chdir(tmp_path)
     write_data_sets(tmp_path, monkeypatch)
     write_official(tmp_path / "data")
-    places = [path for path in (*tmp_path.rglob("*"),) if path.is_file() and name in str(path.relative_to(tmp_path))]
-    assert places
 
-    def read():
-        data = DATA[name]()
-        data.prepare_data()
-        data.setup("fit")
+    def of(name, unverified=False):
+        for place in ("torchvision.datasets.mnist", "torchvision.datasets.cifar", "torchvision.datasets.svhn",
+                      "torchvision.datasets.utils", "datamodules.mnist", "datamodules.downloaded"):  # fmt: skip
+            if unverified:
+                monkeypatch.setattr(f"{place}.check_integrity", lambda *_: True)
+        paths = sorted(
+            path for path in tmp_path.rglob("*") if path.is_file() and name in str(path.relative_to(tmp_path))
+        )
+        assert paths
 
-    refused = refusals(places, 3, 40 * TIMES, read)
+        def read():
+            data = DATA[name]()
+            data.prepare_data()
+            data.setup("fit")
+
+        return paths, read
+
+    return of
+
+
+@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("change", [mutated, restructured])
+def test_changed_data_is_answered(data_files, name, change):
+    """A published checksum refuses all but what is the same again."""
+    paths, read = data_files(name)
+    refused = refusals(paths, 3, 20 * TIMES, read, change, num_bytes=GB)
     assert refused
-    assert all(refused)
+    assert not any(re.search("^$|MemoryError|alloc", message) for message in refused)
+
+
+@pytest.mark.parametrize("name", ["MNIST", "32x32.mat"])
+@pytest.mark.parametrize("change", [mutated, restructured])
+def test_changed_data_with_the_right_checksum_is_answered(data_files, name, change):
+    """Not a pickle, which may call what it likes: the checksum is what stands before it."""
+    paths, read = data_files(name, unverified=True)
+    refused = refusals(paths, 6, 30 * TIMES, read, change, num_bytes=GB)
+    assert refused
+    assert all(name.split(".")[0].lower() in message or "svhn" in message for message in refused)
+
+
+def odd_array(right, generator):
+    """Another type, shape, length or range of values; or something else."""
+    return generator.choice((
+        right[:-1], right[:0], right[..., None], right.T, right.ravel(), right.astype(np.int16), right.astype(float),
+        right.astype(object), right.astype(complex), right.astype(str), right - 1, right + 245, "text", {}, 3,
+    ))  # fmt: skip
+
+
+def test_wrong_contents_of_whole_files_are_answered(data_files):
+    """Other arrays, an IDX file of another type, a label of 255: in a file of the right format and checksum."""
+    generator = random.Random(7)
+
+    def mat(content, _):
+        fields = {key: value for key, value in loadmat(io.BytesIO(content)).items() if key in "Xy"}
+        key, file = generator.choice("Xy"), io.BytesIO()
+        savemat(file, fields | {generator.choice((key, key, "z")): odd_array(fields.pop(key), generator)})
+        return file.getvalue()
+
+    def pickled(content, _):
+        fields = pickle.loads(content)
+        key = generator.choice(list(fields))
+        fields[generator.choice((key, key, "z"))] = odd_array(np.array(fields.pop(key)), generator)
+        return pickle.dumps(fields if generator.random() < 0.9 else [fields])
+
+    def idx(content, _):
+        array = odd_array(np.frombuffer(content[4 + 4 * content[3] :], np.uint8), generator)
+        body = array.tobytes() if isinstance(array, np.ndarray) else b""
+        kind, dimensions = generator.choice((8, 8, 9, 11, 12, 13, 14)), generator.choice((content[3], 0, 1, 2, 3, 4))
+        return bytes((0, 0, kind, dimensions)) + content[4 : 4 + 4 * content[3]] + body
+
+    for name, change in (("32x32.mat", mat), ("cifar-10", pickled), ("MNIST", idx)):
+        paths, read = data_files(name, unverified=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # NumPy's of complex values
+            refused = refusals(paths, 8, 30 * TIMES, read, change, num_bytes=GB)
+        assert len(refused) > 15 * TIMES, name
+        assert all({"MNIST": "mnist", "cifar-10": "cifar10"}.get(name, "svhn") in message for message in refused)
+
+
+SAVED = {
+    "x.png": {}, "palette.png": {"mode": "P", "transparency": 0}, "deflated.tif": {"compression": "tiff_adobe_deflate"},
+    "x.jpg": {}, "progressive.jpg": {"progressive": True}, "x.gif": {"mode": "P"}, "x.bmp": {}, "x.tif": {},
+    "x.webp": {}, "lossless.webp": {"lossless": True, "mode": "RGBA"}, "x.ppm": {}, "x.pgm": {"mode": "L"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAVED)
+@pytest.mark.parametrize("change", [mutated, restructured])
+def test_a_changed_picture_is_answered(tmp_path, name, change):
+    keys = dict(SAVED[name])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.effect_noise((16, 12), 80).convert("RGB").convert(keys.pop("mode", "RGB"))
+    picture.save(tmp_path / name, **keys, **({} if name[-3:] in ("bmp", "gif", "ppm", "pgm") else {"exif": exif}))
+    paths = [tmp_path / name]
+    size = (3, 16, 12) if decoded(paths[0].read_bytes(), 3).height == 16 else (3, 12, 16)
+    refused = refusals(paths, 9, 40 * TIMES, lambda: load_images(list(map(str, paths)), size), change, num_bytes=2 * GB)
+    assert refused
+    assert all(name in message and not re.search("MemoryError|alloc", message) for message in refused)
 
 
 def test_mutated_results_are_answered(with_inverter):
