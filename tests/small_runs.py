@@ -2,6 +2,8 @@
 
 import os
 import re
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,23 @@ def failure(capsys, *arguments):
     assert len(lines) == 1
     assert "should not happen" not in lines[0]
     return lines[0]
+
+
+class Hang(BaseException):
+    """Not an Exception, which would be answered with a sentence."""
+
+
+def stop(number, frame):
+    raise Hang
+
+
+@contextmanager
+def at_most(seconds):
+    """What makes something wait ends the test."""
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
