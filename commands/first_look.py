@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from commands import SKIPPED, VERBS, WITHOUT_CONFIG
+from commands import SKIPPED, WITHOUT_CONFIG
 from commands.config_files import find_config
 from commands.known_keys import KnownKeys, given_keys
 from commands.signatures import summary
@@ -83,7 +83,11 @@ def check_is_there(path: str, kind: str, otherwise: str) -> None:
         raise FileNotFoundError(f"no {kind} at {path}; give a file, {otherwise}")
 
 
+def about(verb: str) -> str:
+    """A line on a verb."""
+    return LIGHTNINGS.get(verb) or summary((f"commands.{verb}", verb))
+
+
 def overview() -> str:
     """All verbs, a line each."""
-    ours = {verb: summary((f"commands.{verb}", verb)) for verb in (*VERBS, *WITHOUT_CONFIG)}
-    return OVERVIEW.format(verbs="\n".join(f"  {verb:11} {text}" for verb, text in {**LIGHTNINGS, **ours}.items()))
+    return OVERVIEW.format(verbs="\n".join(f"  {verb:11} {about(verb)}" for verb in (*SKIPPED, *WITHOUT_CONFIG)))

@@ -19,6 +19,7 @@ GROUPS: dict[str, Place] = {  # whose value is always keys
     "published": ("evaluations.results", "Published"),
 }  # fmt: skip
 OF_RUNS: Place = ("commands.parser", "keys_of_runs")
+MADE_FOR_IT = ("image_shape", "num_classes", "context_shape")  # which models, networks and densities get from others
 PARSERS_OWN = ("config", "print_config", "seed_everything", "help")
 
 
@@ -48,7 +49,7 @@ def given_keys(words: Sequence[str]) -> list[Given]:
     """All keys of a command's configs and words, in this order. Raises as `find_config` and `read_config`."""
     words, paths = with_config_paths(list(words))
     found = [each for path in paths for each in _inside(read_config(path), path)]
-    for word, after in zip(words, [*words[1:], "--"], strict=True):
+    for word, after in zip(words, [*words[1:], "--"], strict=False):
         if word == "--":
             break
         if not word.startswith("--"):
@@ -110,6 +111,8 @@ class KnownKeys:
     def _add(self, key: str, its: Mapping[str, Argument]) -> None:
         self._complete.add(key)
         for name, argument in its.items():
+            if name in MADE_FOR_IT:
+                continue
             below = f"{key}.{name}" if key else name
             takes_null = argument.takes_null or (below in self.names and self.names[below].takes_null)
             self.names[below] = Argument(argument.default, takes_null)

@@ -14,6 +14,7 @@ import inverters  # noqa: F401 - its classes can be named in a config without th
 from callbacks.sample_grid import SampleGrid
 from commands import SKIPPED, VERBS, function_of
 from commands.config_files import with_config_paths
+from commands.first_look import about
 from commands.known_keys import KnownKeys, given_keys
 from commands.sentences import of_parser
 from datamodules import ImageDataModule
@@ -81,13 +82,13 @@ class ParsedCommand(ParsedCLI):
         verb, *rest = self.words
         ours = {verb: function_of(verb)} if verb in VERBS else {}
         trainer_class = type("Trainer", (pl.Trainer,), ours)  # where LightningCLI looks for verbs
-        parser_class = type("Parser", (Parser,), {"known": KnownKeys(verb, given_keys(rest))})
+        known = KnownKeys(verb, given_keys(rest))
+        parser_class = type("Parser", (Parser,), {"known": known})
         super().__init__(
             model_class=pl.LightningModule, subclass_mode_model=True, datamodule_class=ImageDataModule,
-            subclass_mode_data=True, trainer_class=trainer_class, trainer_defaults=TRAINER_DEFAULTS,
-            parser_class=parser_class,
-            parser_kwargs={"description": DESCRIPTION}, save_config_callback=None, seed_everything_default=0,
-            auto_configure_optimizers=False, load_from_checkpoint_support=False, args=args,
+            subclass_mode_data=True, trainer_class=trainer_class, parser_class=parser_class,
+            parser_kwargs={verb: {"description": description(known)}}, save_config_callback=None,
+            seed_everything_default=0, auto_configure_optimizers=False, load_from_checkpoint_support=False, args=args,
         )  # fmt: skip
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # which asks for those of no command
@@ -98,7 +99,10 @@ class ParsedCommand(ParsedCLI):
         """Ours first, then Lightning's many."""
         parser.add_function_arguments(keys_of_runs)
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
-        super().add_core_arguments_to_parser(parser)
+        parser.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True)
+        parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         for key in ("image_shape", "num_classes"):
@@ -152,7 +156,13 @@ class ParsedCommand(ParsedCLI):
         return text
 
 
-DESCRIPTION = "Every verb takes --config NAME."
+def description(known: KnownKeys) -> str:
+    """What the help of a verb begins with, and the keys of the classes that its config names."""
+    inner = [f"--{name}" for name in known.names if name.startswith(("model.", "data."))]
+    keys = ", ".join(inner) or "python cli.py VERB --config NAME --help names them"
+    return f"{about(known.verb)} Keys of classes, which --model.help CLASS and --data.help CLASS explain: {keys}."
+
+
 TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
     "max_steps": 250_000,

@@ -17,7 +17,7 @@ from commands.signatures import class_names
 
 KINDS = {
     "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "null",
-    "list": "a list such as [1, 2]", "tuple": "a list such as [1, 2]", "dict": "keys with values",
+    **dict.fromkeys(("list", "tuple", "Sequence"), "a list such as [1, 2]"), "dict": "keys with values",
 }  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def of_parser(message: str, known: KnownKeys) -> str:
         name = wanted[1] or wanted[2]
         remedy = f"a subclass of {name}" + (", or a function annotated to return one" if "function" in message else "")
         return f"{named[-1]} is {named[-1].value}, which is no {name}; give {remedy}"
-    kinds = [KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '(\w+)'>", message)]
+    kinds = [KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '(?:[\w.]+\.)?(\w+)'>", message)]
     kinds += re.findall(r"Expected a (typing\.Literal\[.+?\])", message)
     kinds += ["a whole number"] if "Not of type " in message else []
     kinds += ["a class"] if "subclass" in message or "callable class" in message else []

@@ -56,7 +56,7 @@ class ConvNet(nn.Sequential):
         activation: Of every layer but the logits.
 
     Raises:
-        ValueError: The image is too small for two 5x5 convolutions with pooling.
+        ValueError: The image is too small for two 5x5 convolutions with pooling, or there are not two filters.
     """
 
     def __init__(
@@ -72,6 +72,8 @@ class ConvNet(nn.Sequential):
         residual: bool = False,
         activation: Activation = nn.ReLU,
     ) -> None:
+        if len(filters) != 2:
+            raise ValueError(f"filters {list(filters)} of ConvNet must be two numbers, of conv1 and of conv2")
         channels, height, width = image_shape
         side = [((size - 4) // 2 - 4) // 2 for size in (height, width)]
         if min(side) < 1:

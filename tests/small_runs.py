@@ -3,6 +3,9 @@
 import json
 import os
 import re
+import resource
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,3 +84,28 @@ def failure(capsys, *arguments):
     assert len(lines) == 1
     assert "should not happen" not in lines[0]
     return lines[0]
+
+
+class Hang(BaseException):
+    """Not an Exception, which would be answered with a sentence."""
+
+
+def stop(number, frame):
+    raise Hang
+
+
+@contextmanager
+def at_most(seconds, num_bytes=None):
+    """A mutation that makes something wait, or take so much more memory, ends the test."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    if num_bytes:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + num_bytes, limits[1]))
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -3,26 +3,25 @@
 Each kind is a fixed number of mutations, a function of a seed. INVERTERS_FUZZ=N does N times as many.
 """
 
+import copy
 import io
 import os
 import pickle
 import random
 import re
-import resource
-import signal
 import tempfile
 import warnings
 import zlib
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from dataset_files import write_data_sets
 from PIL import Image
 from scipy.io import loadmat, savemat
-from small_runs import ROOT, SHORT
+from small_runs import ROOT, SHORT, at_most
 from test_affnist import write_official
 
 from cli import main
@@ -34,31 +33,6 @@ from runtime.checkpoints import load_checkpoint
 
 TIMES = int(os.environ.get("INVERTERS_FUZZ", "1"))
 INVERTER = [*SHORT, "--sample_grid.num_images=0", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
-
-
-class Hang(BaseException):
-    """Not an Exception, which would be answered with a sentence."""
-
-
-def stop(number, frame):
-    raise Hang
-
-
-@contextmanager
-def at_most(seconds, num_bytes=None):
-    """A mutation that makes something wait, or take so much more memory, ends the test."""
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    if num_bytes:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + num_bytes, limits[1]))
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 ODD = (b"\0\0\0\0", b"\xff" * 8, b"!!python/object/apply:os.system", b"1e400", b"\n- ")
@@ -211,6 +185,56 @@ def test_a_mutated_config_that_can_be_read_trains_or_is_answered(with_inverter, 
         more = ["--trainer.max_steps=1", "--test_after_fit=false", "--train_classifier=false"]
         trained += answered(capsys, "fit", "--config=mutated.yaml", *small, *more)
     assert trained
+
+
+OTHER_VALUES = (
+    None, True, 0, 1, -1, 1.5, 10**30, float("nan"), "text", "", "os.system", [], [1], [[]], ["text", None], {},
+    {"a": 1}, {1: 2}, {None: None}, {"class_path": "text"}, {"class_path": 5}, {"init_args": 5}, {"class_path": None},
+    {"class_path": "os.system", "init_args": {"command": "touch executed"}}, {"class_path": "ConvNet", "init_args": []},
+)  # fmt: skip
+
+
+def places_in(value, before=(), classes=()):
+    """Every path into nested values, with the classes on its way."""
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        of = (*classes, value["class_path"]) if key == "init_args" else classes
+        yield (*before, key), of
+        yield from places_in(value[key], (*before, key), of)
+
+
+def other_configs():
+    """Every config of embedded data with another value, or none, at every place, each combination once."""
+    found = {}
+    for path in sorted((ROOT / "configs").glob("*.yaml")):
+        if not any(part in path.stem for part in ("mnist5k", "photos", "world")):
+            continue
+        config = yaml.safe_load(path.read_text())
+        for place, classes in places_in(config):
+            for i in range(len(OTHER_VALUES) + 1):
+                found.setdefault((place, classes, i), config)
+    return [(config, place, i) for (place, _, i), config in found.items()]
+
+
+def write_other_config(config, place, i):
+    config = copy.deepcopy(config)
+    inner = config
+    for key in place[:-1]:
+        inner = inner[key]
+    if i < len(OTHER_VALUES):
+        inner[place[-1]] = OTHER_VALUES[i]
+    else:
+        del inner[place[-1]]
+    Path("mutated.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def test_a_config_with_another_value_anywhere_is_answered(tmp_path, monkeypatch, capsys):
+    """Up to a model, data and a trainer that are made; all of them at INVERTERS_FUZZ=100."""
+    monkeypatch.chdir(tmp_path)
+    every = other_configs()
+    for config, place, i in random.Random(6).sample(every, min(40 * TIMES, len(every))):
+        write_other_config(config, place, i)
+        answered(capsys, "download", "--config=mutated.yaml", "--trainer.accelerator=cpu")
+    assert not Path("executed").exists()
 
 
 GB = 2**30
