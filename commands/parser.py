@@ -3,9 +3,12 @@
 import inspect
 import sys
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from pydoc import locate
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args
 
 import pytorch_lightning as pl
+from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -23,6 +26,7 @@ from runtime.lightning import ParsedCLI
 
 # These can be named in a config without their module, for they have been imported here.
 NAMED: list[Any] = [getattr(package, name) for package in (inverters, datamodules) for name in package.__all__]
+set_parsing_settings(instantiate_subclass_spec_in_any=False)  # or a key without a type would call what it likes
 Trainer = type("Trainer", (pl.Trainer,), {verb.__name__: verb for verb in VERBS})  # where LightningCLI looks for verbs
 
 
@@ -41,6 +45,14 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuses a function as a class_path, which jsonargparse would call whatever it is.
+
+        A class must be one of what is asked for, and a function that is given by its name alone must say in its
+        annotation that it makes that; both are jsonargparse's, before anything is called.
+        """
+        raise ImportError(f"{function.__name__} is a function, and class_path names a class; give its name alone")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         keys = {action.dest.split(".")[-1] for action in self._actions}
@@ -112,6 +124,8 @@ class ParsedCommand(ParsedCLI):
         self.verb = str(self.subcommand)
         self.settings = self.config[self.verb]
         check_trainer(self.verb, self.settings.trainer)
+        for key in ("model", "data"):
+            check_nulls(self.settings.get(key), key)
         self.root = Path(self.settings.trainer.default_root_dir or "runs")
         trainer = self.settings.trainer
         if trainer.max_steps > 0 and isinstance(trainer.val_check_interval, int):
@@ -143,6 +157,35 @@ class ParsedCommand(ParsedCLI):
         """The whole config as YAML."""
         text: str = self.subparser(self.verb).dump(self.settings, skip_unset=False)
         return text
+
+
+def check_nulls(given: Any, key: str) -> None:
+    """Raises ValueError where null is given to an argument that takes none, which jsonargparse lets pass.
+
+    Args:
+        given: The value of a key; of a class, its arguments are looked at, and theirs.
+        key: Its name.
+    """
+    if not isinstance(given, Namespace) or "class_path" not in given:
+        return
+    kind, parameters = locate(given.class_path), dict[str, inspect.Parameter]()
+    for base in reversed(inspect.getmro(kind) if isinstance(kind, type) else ()):
+        if "__init__" in vars(base):
+            parameters |= inspect.signature(base.__init__).parameters
+    for name, value in vars(given.get("init_args", Namespace())).items():
+        parameter = parameters.get(name)
+        # One without a default is given by a link, later.
+        has_default = parameter is not None and parameter.default not in (None, inspect.Parameter.empty)
+        if value is None and parameter and has_default and not takes_none(parameter.annotation):
+            raise ValueError(f"{key}.{name} is null; give a value, or leave it out")
+        check_nulls(value, f"{key}.{name}")
+
+
+def takes_none(annotation: Any) -> bool:
+    """Whether an argument may be None, as far as its annotation says what it may be."""
+    if annotation in (Any, inspect.Parameter.empty) or isinstance(annotation, str):
+        return True
+    return any(kind in (None, NoneType) for kind in get_args(annotation))
 
 
 DESCRIPTION = "Every verb takes --config NAME.yaml; one more needs none: report [FOLDER ...]"

@@ -53,7 +53,18 @@ def of_parser(message: str, keys: Sequence[str], classes: Sequence[str]) -> str:
     value = re.search(r'Parser key "([^"]+)":\s*(Expected a [^\n]+)', message)
     if value:
         return f"{value[1]}: {value[2]}"
-    return " ".join(message.split())
+    text = " ".join(message.split())
+    named = re.search(r'Parser key "([^"]+)".*?Import path (\S+) does not correspond to a subclass of (\w+)', text)
+    if named:
+        return f"{named[1]} is {named[2]}, which is no {named[3]}"
+    number = re.search(r'Parser key "([^"]+)": Not of type (?:Positive|NonNegative)?Int: (.*)', text)
+    if number:
+        given = re.sub(r"invalid literal for int\(\) with base 10: | not an integer.*", "", number[2])
+        return f"{number[1]} is {given}; give a whole number"
+    made = re.search(r'Parser key "([^"]+)".*? expects a function or a callable class: (.+?)\.* Got value', text)
+    if made:
+        return f"{made[1]}: {made[2]}"
+    return text
 
 
 def of_a_peer(error: BaseException) -> bool:
@@ -67,6 +78,9 @@ def of_error(error: BaseException) -> str:
     while "Does not validate against" in str(error) and (inner := error.__cause__ or error.__context__):
         error = inner
     text = " ".join(str(error).split())
+    memory = re.search(r"you tried to allocate (\d+) bytes", text)
+    if memory:
+        return f"there is no room for {int(memory[1]):,} bytes of memory; lower the numbers that decide a model's size"
     if isinstance(error, OSError | ValueError | FloatingPointError | MisconfigurationException):
         return text
     if of_a_peer(error):

@@ -120,7 +120,7 @@ class PixelCNNNetwork(nn.Module):
             size = "x".join(map(str, context_shape)) or "a scalar"
             raise ValueError(f"PixelCNN takes a vector or a map KxHxW as h, which is {size} here; invert another layer")
         for name, rate in (("dropout", dropout), ("context_dropout", context_dropout)):
-            if rate is None or not 0 <= rate < 1:
+            if not 0 <= rate < 1:
                 raise ValueError(f"{name} {rate} is not in [0, 1); give 0 for none")
         self.image_shape = image_shape
         self.fold = folding(context_shape, image_shape)
