@@ -41,6 +41,8 @@ def score(
             matrix = torch.stack(columns, dim=1)  # [N, M]
         else:
             matrix = inverter.log_prob({"image": x})[:, None]
+    if matrix.isnan().any():
+        raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
     header = ["image", *(f"log p(x | h of {name}), nats" for name in contexts or ["itself"])]
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(images, matrix.tolist(), strict=True)]
     path = Run.of_trainer(trainer).folder / "scores.csv"

@@ -180,8 +180,8 @@ class DistancesResult(Measurement):
     """A column of table 1 (Nash et al. 2019), from `evaluations.distances.table_1`: means over test images.
 
     The ratios to 1NN do not depend on the arbitrary scale of h. The seed is that of the samples' noise. Class
-    agreement is None where no layer gives classes; its standard error is over images, as samples of one image are not
-    independent.
+    agreement is None where no layer gives classes. Samples of one image are not independent, so its standard error is
+    over images; its 95 % interval is Wilson's as of one sample an image, too wide rather than nothing where all agree.
     """
 
     verb = "distances"
@@ -203,6 +203,8 @@ class DistancesResult(Measurement):
     unit: str = "mean absolute difference per unit"
     class_agreement: float | None
     class_agreement_se: float | None
+    class_agreement_low: float | None = None
+    class_agreement_high: float | None = None
     density_digest: str
 
     def is_of(self, tested: InverterResult) -> bool:

@@ -41,7 +41,7 @@ class Classifier(LightningModule):
         self.network = made_network(network, image_shape, num_classes, classifier=True)
         self.lr, self.optimizer, self.course = lr, optimizer, course
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.cross_entropy = MeanMetric()
+        self.cross_entropy = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B, K] of uint8 images [B, C, H, W]."""

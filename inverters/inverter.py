@@ -10,7 +10,14 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inverters.generators import ConditionalDensity, GeneratorFactory, ImageShape, check_images, draw_generator
+from inverters.generators import (
+    ConditionalDensity,
+    ConditionalGenerator,
+    GeneratorFactory,
+    ImageShape,
+    check_images,
+    draw_generator,
+)
 from inverters.networks import ConvNet, NetworkFactory, made_network
 from inverters.pixelcnn import PixelCNN
 from inverters.representation import NOT_LOADED, Representation
@@ -73,6 +80,8 @@ class Inverter(LightningModule):
         self.representation = Representation(made, layer)
         context_shape = self.representation.shape(image_shape)
         self.density = density(image_shape, context_shape)
+        if not isinstance(self.density, ConditionalGenerator):
+            raise ValueError(f"density gives a {type(self.density).__name__}; give what makes a ConditionalGenerator")
         if channels_last:
             self.density.to(memory_format=torch.channels_last)
         if compile:

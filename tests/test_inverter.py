@@ -1,11 +1,14 @@
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
+from callbacks.bits_per_dim import BitsPerDim
 from callbacks.results import likelihoods
 from inverters import Categorical, Classifier, ConvNet, GlyphNet, Inverter, LogisticMixture, PixelCNN, TopBits
 from inverters.generators import ConditionalDensity, ConditionalGenerator, bits_per_dim
@@ -297,3 +300,17 @@ def test_no_result_is_made_of_what_is_not_finite(wrong):
         likelihoods(values, 784, conditional=True)
     with pytest.raises(ValueError, match="with the h of other images"):
         likelihoods({"log_prob": values["shuffled"], "shuffled": values["log_prob"]}, 784, conditional=True)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -math.inf])
+def test_an_image_without_a_finite_log_prob_is_not_left_out_of_the_validation(wrong):
+    callback = BitsPerDim()
+    callback.mean.update(torch.tensor([-1.0, wrong, -2]))
+    trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.VALIDATING))
+    with pytest.raises(ValueError, match=f"val/nce_nats is {wrong:g}: the model has diverged"):
+        callback.on_validation_epoch_end(trainer, Inverter(None, SHAPE, 10, density=small_density))
+
+
+def test_a_density_is_a_generator_of_images():
+    with pytest.raises(ValueError, match="density gives a Linear; give what makes a ConditionalGenerator"):
+        Inverter(None, SHAPE, 10, density=lambda *_: nn.Linear(1, 1))
