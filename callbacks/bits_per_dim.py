@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
 from torchmetrics import MeanMetric
 
 from inverters.generators import bits_per_dim
@@ -19,7 +20,7 @@ class BitsPerDim(Callback):
     """
 
     def __init__(self) -> None:
-        self.mean = MeanMetric().set_dtype(torch.float64)
+        self.mean = MeanMetric(nan_strategy="disable").set_dtype(torch.float64)  # by default it leaves NaN out
 
     def _log(self, pl_module: Any, stage: str, name: str, mean: Any) -> None:
         mean = torch.as_tensor(mean).float()
@@ -51,7 +52,10 @@ class BitsPerDim(Callback):
     on_validation_batch_end = on_test_batch_end = _update
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._log(pl_module, "val", pl_module.monitor[0].rpartition("/")[2], self.mean.compute())
+        mean = self.mean.compute()
+        if trainer.state.fn == TrainerFn.VALIDATING and not mean.isfinite():
+            raise ValueError(f"{pl_module.monitor[0]} is {mean:g}: the model has diverged, or cannot give these images")
+        self._log(pl_module, "val", pl_module.monitor[0].rpartition("/")[2], mean)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         self._log(pl_module, "test", pl_module.monitor[0].rpartition("/")[2], self.mean.compute())

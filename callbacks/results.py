@@ -11,7 +11,7 @@ from torch import Tensor
 from callbacks.sample_grid import SampleGrid
 from datamodules.images import ImageDataModule
 from datamodules.worlds import WorldDataModule
-from evaluations.information import mean_and_standard_error
+from evaluations.information import mean_and_standard_error, wilson_interval
 from evaluations.known_worlds import compared
 from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
 from inverters.generators import bits_per_dim
@@ -104,10 +104,12 @@ class ClassifierResults(_Results):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = self._gather(trainer)
         accuracy, error = mean_and_standard_error(values["correct"])
+        low, high = wilson_interval(accuracy, len(values["correct"]))
         network = pl_module.network
         result = ClassifierResult(
             **self._about(trainer), network=network_name(network), network_digest=digest(network),
             num_images=len(values["correct"]), accuracy=accuracy, accuracy_se=error,
+            accuracy_low=low, accuracy_high=high,
         )  # fmt: skip
         self._keep(trainer, result, {})
 
@@ -145,7 +147,6 @@ class InverterResults(_Results):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         values = self._gather(trainer)
         representation, layer = pl_module.representation, pl_module.representation.layer
-        agreement, agreement_error, num_samples = self._agreement(trainer, pl_module)
         num_dims = math.prod(pl_module.density.image_shape)
         result = InverterResult(
             **self._about(trainer),
@@ -162,9 +163,7 @@ class InverterResults(_Results):
             num_images=len(values["position"]),
             num_dims=num_dims,
             **likelihoods(values, num_dims, conditional=layer is not None),
-            class_agreement=agreement,
-            class_agreement_se=agreement_error,
-            num_samples=num_samples,
+            **self._agreement(trainer, pl_module),
             world=known_world(datamodule_of(trainer), pl_module, values),
         )
         names = ("index", "log_prob", "log_prob_per_pixel")
@@ -175,23 +174,40 @@ class InverterResults(_Results):
         self.files = {**self.files, **self.sample_grid.of_test}
         super().on_test_end(trainer, pl_module)
 
-    def _agreement(self, trainer: Trainer, pl_module: Any) -> tuple[float | None, float | None, int]:
-        """The share of samples given the class that the classifier gives their input."""
+    def _agreement(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
+        """The share of samples given the class that the classifier gives their input, as a result has it."""
         if not pl_module.classifies:
-            return None, None, 0
+            return {"class_agreement": None, "class_agreement_se": None, "num_samples": 0}
         batch = datamodule_of(trainer).datasets["test"].first(self.num_agreement)
         images = batch["image"].to(pl_module.device)
         samples = shared_draws(trainer, pl_module.draws, images, batch["index"].tolist(), num_draws=1)[:, 0]
         classify = pl_module.representation.class_probabilities
         predicted = [classify(x.to(images.device)).argmax(dim=1) for x in (images, samples)]
-        mean, error = mean_and_standard_error(predicted[0] == predicted[1])
-        return mean, error, len(images)
+        share, error = mean_and_standard_error(predicted[0] == predicted[1])
+        low, high = wilson_interval(share, len(images))
+        return {
+            "class_agreement": share, "class_agreement_se": error, "class_agreement_low": low,
+            "class_agreement_high": high, "num_samples": len(images),
+        }  # fmt: skip
 
 
 def likelihoods(values: dict[str, Tensor], num_dims: int, conditional: bool) -> dict[str, Any]:
-    """NCE, nats per image and bits/dim, from per-image values; None for a generator without likelihood."""
+    """NCE, nats per image and bits/dim, from per-image values; None for a generator without likelihood.
+
+    Raises:
+        ValueError: One is not finite.
+    """
     if "log_prob" not in values:
         return dict.fromkeys(("nce_nats", "nce_nats_se", "bits_per_dim", "shuffled_nce_nats"))
+    for name in ("log_prob", *(["shuffled"] if conditional else [])):
+        wrong = values[name][~values[name].isfinite()]
+        if len(wrong):
+            raise ValueError(
+                f"log p(x | h) of {len(wrong)} of {len(values[name])} test images is {wrong[0].item():g}"
+                f"{' with the h of other images' if name == 'shuffled' else ''}, so that there is no NCE and no result "
+                f"is written; train for longer or with a lower learning rate, or, where it is -inf, give a likelihood "
+                f"that has all values of the images (num_levels)"
+            )
     nce, error = mean_and_standard_error(values["log_prob"])
     return {
         "nce_nats": nce,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import pytorch_lightning as pl
+from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -22,6 +23,8 @@ from evaluations.results import Published
 from runtime.checkpoints import CheckpointFiles
 from runtime.lightning import ParsedCLI
 
+set_parsing_settings(instantiate_subclass_spec_in_any=False)  # or a key without a type would call what it likes
+
 
 class Parser(LightningArgumentParser):
     """Says what is wrong in one sentence, and takes no abbreviation for a key; a subclass for each command."""
@@ -30,6 +33,14 @@ class Parser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuses a function as a class_path, which jsonargparse would call whatever it is.
+
+        A class must be one of what is asked for, and a function that is given by its name alone must say in its
+        annotation that it makes that; both are jsonargparse's, before anything is called.
+        """
+        raise ImportError(f"{function.__name__} is a function, and class_path names a class; give its name alone")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         print(f"error: {of_parser(message, self.known)}", file=sys.stderr)

@@ -42,6 +42,8 @@ def score(
             matrix = torch.stack(each, dim=1)  # [N, M]
         else:
             matrix = inverter.log_prob({"image": x})[:, None]
+    if matrix.isnan().any():
+        raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
     names, columns = (list(map(printable, x)) for x in (images, contexts or ["itself"]))
     header = ["image", *(f"log p(x | h of {name}), nats" for name in columns)]
     rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)]

@@ -56,6 +56,9 @@ def of_parser(message: str, known: KnownKeys) -> str:
         name = wanted[1] or wanted[2]
         remedy = f"a subclass of {name}" + (", or a function annotated to return one" if "function" in message else "")
         return f"{named[-1]} is {named[-1].value}, which is no {name}; give {remedy}"
+    made = re.search(r"expects a function or a callable class: (.+?)\.* Got value", " ".join(message.split()))
+    if made:
+        return f"{given}: {made[1]}"
     kinds = [KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '(?:[\w.]+\.)?(\w+)'>", message)]
     kinds += re.findall(r"Expected a (typing\.Literal\[.+?\])", message)
     kinds += ["a whole number"] if "Not of type " in message else []
@@ -94,6 +97,9 @@ def of_error(error: BaseException) -> str:
     while "Does not validate against" in str(error) and (inner := error.__cause__ or error.__context__):
         error = inner
     text = " ".join(str(error).split())
+    memory = re.search(r"you tried to allocate (\d+) bytes", text)
+    if memory:
+        return f"there is no room for {int(memory[1]):,} bytes of memory; lower the numbers that decide a model's size"
     if isinstance(error, OSError | ValueError | FloatingPointError | MisconfigurationException):
         return text
     if of_a_peer(error):

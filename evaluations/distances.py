@@ -12,7 +12,7 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from tqdm import tqdm
 
-from evaluations.information import mean_and_standard_error, ratio_of_means
+from evaluations.information import mean_and_standard_error, ratio_of_means, wilson_interval
 
 NUM_SHOWN = 6  # of each kind beside an input (Nash et al. 2019, fig 2)
 
@@ -89,6 +89,9 @@ def table_1(
     numbers: dict[str, Any] = {"num_images": len(samples), "num_samples": samples.shape[1]}
     for name, (mean, error) in means.items():
         numbers |= {name: mean, f"{name}_se": error}
+    if agrees is not None:
+        low, high = wilson_interval(numbers["class_agreement"], len(samples))
+        numbers |= {"class_agreement_low": low, "class_agreement_high": high}
     return numbers, {"one_nn": one_nn.numpy(), "samples": samples.numpy()}
 
 

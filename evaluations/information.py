@@ -2,6 +2,7 @@
 
 import math
 from itertools import combinations
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.stats import bootstrap
 from torch import Tensor
 
 NUM_RESAMPLES = 2000
+NORMAL_975 = NormalDist().inv_cdf(0.975)
 
 
 class Estimate(NamedTuple):
@@ -24,6 +26,17 @@ def mean_and_standard_error(values: Tensor) -> tuple[float, float]:
     """The mean of [N] values, and its standard error; nan for the latter where N is 1."""
     values = values.double()
     return values.mean().item(), (values.std() / math.sqrt(len(values))).item() if len(values) > 1 else math.nan
+
+
+def wilson_interval(share: float, num_trials: float) -> tuple[float, float]:
+    """The 95 % interval of a probability, from the share of so many independent trials that came out (Wilson 1927).
+
+    Unlike a standard error it does not shrink to nothing where all came out, or none.
+    """
+    centre = share + NORMAL_975**2 / (2 * num_trials)
+    half = NORMAL_975 * math.sqrt(share * (1 - share) / num_trials + (NORMAL_975 / (2 * num_trials)) ** 2)
+    scale = 1 + NORMAL_975**2 / num_trials
+    return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)
 
 
 def ratio_of_means(a: Tensor, b: Tensor) -> tuple[float, float]:

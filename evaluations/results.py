@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from evaluations.information import wilson_interval
+
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no nan
 
 
@@ -95,14 +97,17 @@ class TestResult(RowWithFiles, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierResult(TestResult):
-    """The accuracy of a classifier, a share."""
+    """The accuracy of a classifier, a share, with its 95 % Wilson interval, which rows of old versions lack."""
 
     kind: Literal["classifier"] = "classifier"
     accuracy: Number
     accuracy_se: Number
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
 
     def _lines(self) -> list[str]:
-        return [f"accuracy        {self.accuracy:.2%} (standard error {self.accuracy_se:.2%})"]
+        low, high = wilson_interval(self.accuracy, self.num_images)
+        return [f"accuracy        {self.accuracy:.2%} (95 % interval {low:.2%} to {high:.2%})"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +135,7 @@ class InverterResult(TestResult):
         course: The course of the classifier's training that this is a point of (Nash et al. 2019, fig 5b).
         nce_nats: None for a generator without likelihood, as are the three that follow.
         class_agreement: The share of samples that get the class of their input; None where no layer gives classes.
-        num_samples: Of which that is the share.
+        num_samples: Of which that is the share; the interval is Wilson's, of 95 %, and rows of old versions lack it.
         world: Where the truth is known.
     """
 
@@ -150,6 +155,8 @@ class InverterResult(TestResult):
     shuffled_nce_nats: float | None
     class_agreement: float | None
     class_agreement_se: float | None
+    class_agreement_low: float | None = None
+    class_agreement_high: float | None = None
     num_samples: int
     world: WorldResult | None
 
@@ -163,8 +170,8 @@ class InverterResult(TestResult):
             lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]
         if self.class_agreement is not None:
             those = f"{self.num_samples} samples get the class predicted for their input"
-            error = f"(standard error {self.class_agreement_se:.1%})"
-            lines += [f"class agreement {self.class_agreement:.1%} of {those} {error}"]
+            low, high = wilson_interval(self.class_agreement, self.num_samples)
+            lines += [f"class agreement {self.class_agreement:.1%} of {those} (95 % interval {low:.1%} to {high:.1%})"]
         if world := self.world:
             off = f"off by {world.excess_nats:.3f} (standard error {world.excess_nats_se:.3f})"
             verdict = "as it must be" if world.passes else "outside of what is allowed"
@@ -190,7 +197,8 @@ class DistancesResult(Measurement, RowWithFiles):
     """A column of table 1 (Nash et al. 2019), from `evaluations.distances.table_1`: means over test images.
 
     The ratios to 1NN do not depend on the arbitrary scale of h. The seed is that of the samples' noise. Class
-    agreement is None where no layer gives classes.
+    agreement is None where no layer gives classes. Samples of one image are not independent, so its standard error is
+    over images; its 95 % interval is Wilson's as of one sample an image, too wide rather than nothing where all agree.
     """
 
     verb = "distances"
@@ -212,6 +220,8 @@ class DistancesResult(Measurement, RowWithFiles):
     unit: str = "mean absolute difference per unit"
     class_agreement: float | None
     class_agreement_se: float | None
+    class_agreement_low: float | None = None
+    class_agreement_high: float | None = None
     density_digest: str
 
     def is_of(self, tested: InverterResult) -> bool:

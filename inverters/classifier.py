@@ -1,7 +1,7 @@
 """The classifier whose layers are inverted."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,8 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from inverters.networks import ConvNet, NetworkFactory
-from inverters.representation import architecture, unit_interval
+from inverters.networks import ConvNet, NetworkFactory, made_network, unit_interval
+from inverters.representation import NOT_LOADED, architecture
 
 
 class Classifier(LightningModule):
@@ -38,10 +38,10 @@ class Classifier(LightningModule):
         course: Literal["regular", "overfitted"] | None = None,
     ) -> None:
         super().__init__()
-        self.network = network(image_shape, num_classes)
+        self.network = made_network(network, image_shape, num_classes, classifier=True)
         self.lr, self.optimizer, self.course = lr, optimizer, course
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.cross_entropy = MeanMetric()
+        self.cross_entropy = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B, K] of uint8 images [B, C, H, W]."""
@@ -71,7 +71,15 @@ class Classifier(LightningModule):
         return self(batch["image"]).softmax(dim=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self.optimizer(self.parameters(), lr=self.lr)
+        optimizer = self.optimizer(self.parameters(), lr=self.lr)
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise ValueError(f"optimizer gives an {type(optimizer).__name__}; give what makes a torch.optim.Optimizer")
+        return optimizer
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises ValueError: checkpoints have no arguments of the constructor, which are in a run's config."""
+        raise ValueError(NOT_LOADED.format(cls.__name__))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"architecture": architecture(self.network), "course": self.course}

@@ -12,6 +12,17 @@ ImageShape = tuple[int, int, int]  # C, H, W
 LN2 = 0.6931471805599453
 
 
+def check_images(image: Tensor, image_shape: ImageShape | None = None) -> None:
+    """Raises ValueError where they are not uint8 [B, C, H, W], or not of the shape (C, H, W) that is given."""
+    if image.dtype != torch.uint8:
+        raise ValueError(
+            f"images are uint8, from 0 to 255, not {image.dtype}; of x in [0, 1], give (255 x).round().byte()"
+        )
+    if image.ndim != 4 or (image_shape is not None and tuple(image.shape[1:]) != tuple(image_shape)):
+        wanted = "C, H, W" if image_shape is None else ", ".join(map(str, image_shape))
+        raise ValueError(f"images are [B, {wanted}], not {list(image.shape)}")
+
+
 class ConditionalGenerator(nn.Module, ABC):
     """Anything that draws images given a representation, and can be trained to.
 

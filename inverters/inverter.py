@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -10,10 +10,17 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from inverters.generators import ConditionalDensity, GeneratorFactory, ImageShape, draw_generator
-from inverters.networks import ConvNet, NetworkFactory
+from inverters.generators import (
+    ConditionalDensity,
+    ConditionalGenerator,
+    GeneratorFactory,
+    ImageShape,
+    check_images,
+    draw_generator,
+)
+from inverters.networks import ConvNet, NetworkFactory, made_network
 from inverters.pixelcnn import PixelCNN
-from inverters.representation import Representation
+from inverters.representation import NOT_LOADED, Representation
 
 OF_CLASSIFIER = ("classifier_name", "classifier_updates", "classifier_course")  # absent from older checkpoints
 
@@ -69,10 +76,12 @@ class Inverter(LightningModule):
         sample_batch_size: PositiveInt = 64,
     ) -> None:
         super().__init__()
-        stages = nn.Sequential() if layer is None else network(image_shape, num_classes)
-        self.representation = Representation(stages, layer)
+        made = nn.Sequential() if layer is None else made_network(network, image_shape, num_classes)
+        self.representation = Representation(made, layer)
         context_shape = self.representation.shape(image_shape)
         self.density = density(image_shape, context_shape)
+        if not isinstance(self.density, ConditionalGenerator):
+            raise ValueError(f"density gives a {type(self.density).__name__}; give what makes a ConditionalGenerator")
         if channels_last:
             self.density.to(memory_format=torch.channels_last)
         if compile:
@@ -119,8 +128,9 @@ class Inverter(LightningModule):
         """log p(x | h) of each image, [B] nats. h is that of `context_image` where the batch has one.
 
         Raises:
-            ValueError: The generator has no likelihood; likewise below.
+            ValueError: The generator has no likelihood; likewise below. Or the images are not uint8.
         """
+        check_images(batch["image"])
         return self._with_likelihood().log_prob(batch["image"], self._batch_context(batch))
 
     def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
@@ -217,6 +227,11 @@ class Inverter(LightningModule):
         optimizer = torch.optim.Adam(self.density.parameters(), lr=self.lr, betas=self.betas, fused=True)
         scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_decay)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises ValueError: checkpoints have no arguments of the constructor, which are in a run's config."""
+        raise ValueError(NOT_LOADED.format(cls.__name__))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["layer"] = self.representation.layer

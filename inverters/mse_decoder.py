@@ -7,7 +7,7 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from inverters.generators import AutoregressiveDensity, ImageShape
+from inverters.generators import AutoregressiveDensity, ImageShape, check_images
 
 SMALLEST_VARIANCE = 1e-8  # a standard deviation of 0.026 levels: an exact decoder is still a density
 
@@ -119,12 +119,14 @@ class MSEDecoder(AutoregressiveDensity):
         return (255 * self.mean(context)).round().to(torch.uint8)
 
     def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:
+        check_images(image, self.image_shape)
         mean = self.mean(context)
         scale = 255 * self.variance.double().clamp(min=SMALLEST_VARIANCE).sqrt()
         return log_prob_of_level(image, 255 * mean.double(), scale).sum(dim=1).to(mean.dtype)
 
     def loss(self, image: Tensor, context: Tensor) -> Tensor:
         """The squared error ||x - mean||^2, x in [0, 1] (Nash et al. 2019, eq. 3), [B]."""
+        check_images(image, self.image_shape)
         mean = self.mean(context)
         return (image.to(mean.dtype) / 255 - mean).square().sum(dim=(1, 2, 3))
 

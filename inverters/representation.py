@@ -1,16 +1,17 @@
 """A frozen network up to one layer."""
 
 import hashlib
-from itertools import chain
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
+from inverters.networks import stages, unit_interval
 
-def unit_interval(image: Tensor, network: nn.Module) -> Tensor:
-    """uint8 images as a classifier takes them, in [0, 1] and in the precision of its weights."""
-    own = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
-    return image.to(next(own, torch.float32)) / 255
+NOT_LOADED = (
+    "a checkpoint does not say how its {0} is built: use python cli.py with its config, or build the {0} with the "
+    "arguments in its run's config.yaml, and give its load_state_dict torch.load(PATH, weights_only=True)['state_dict']"
+)
 
 
 def architecture(network: nn.Module) -> str:
@@ -38,21 +39,26 @@ class Representation(nn.Module):
         depth: The layer's place among the stages, from 1; None where there is no layer.
 
     Raises:
-        ValueError: The network has no stage of that name; the message lists them.
+        ValueError: The network has no stage of that name; the message lists them. Or it is not made of stages.
     """
 
     def __init__(self, network: nn.Sequential, layer: str | None) -> None:
         super().__init__()
-        stages = [name for name, _ in network.named_children()]
-        if layer is not None and layer not in stages:
-            raise ValueError(f"no layer {layer!r}; this network has {', '.join(stages)}")
+        names = [] if layer is None else list(stages(network))
+        if layer is not None and layer not in names:
+            raise ValueError(f"no layer {layer!r}; this network has {', '.join(names)}")
         self.network = network.requires_grad_(False).eval()
         self.layer = layer
-        self.depth = stages.index(layer) + 1 if layer else None
+        self.depth = None if layer is None else names.index(layer) + 1
 
     def train(self, mode: bool = True) -> "Representation":
         """Stays in eval mode: no dropout, no drift of batch statistics."""
         return super().train(False)
+
+    @property
+    def used(self) -> dict[str, nn.Module]:
+        """The stages up to the layer, by name."""
+        return dict(islice(stages(self.network).items(), self.depth)) if self.depth else {}
 
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
@@ -64,10 +70,8 @@ class Representation(nn.Module):
         if self.layer is None:
             return h.new_empty(len(h), 0)
         with torch.autocast(h.device.type, enabled=False):
-            for name, stage in self.network.named_children():
+            for stage in self.used.values():
                 h = stage(h)
-                if name == self.layer:
-                    break
         return h
 
     @torch.no_grad()

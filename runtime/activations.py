@@ -76,8 +76,7 @@ def activation_digest(representation: Representation, images: Tensor, dtype: Pre
 
     Processors and GPUs round differently, and so have files of their own.
     """
-    stages = list(representation.network.named_children())
-    used = nn.Sequential(OrderedDict(stages[: representation.depth]))
+    used = nn.Sequential(OrderedDict(representation.used))
     device = _device(representation, images).type
     made_of = hashlib.sha256(f"{digest(used)} {representation.layer} {dtype} {device} {list(images.shape)}".encode())
     for part in images.flatten().split(CHUNK):

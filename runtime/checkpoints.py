@@ -117,7 +117,7 @@ def check_resumable(checkpoint: dict[str, Any], source: str | Path) -> None:
 
 
 def check_fit(module: nn.Module, state_dict: dict[str, Tensor], source: str | Path) -> None:
-    """Raises ValueError, naming the first difference, where a checkpoint's tensors do not fit the module."""
+    """Raises ValueError, naming the first tensor, where a checkpoint's do not fit the module, or are no numbers."""
     expected = module.state_dict()
     problem = None
     for name, value in expected.items():
@@ -133,6 +133,24 @@ def check_fit(module: nn.Module, state_dict: dict[str, Tensor], source: str | Pa
             problem = f"it has {surplus[0]}, which this model lacks"
     if problem:
         raise ValueError(f"{source} is the checkpoint of another model: {problem}; give that model's config")
+    parameters = dict(module.named_parameters())
+    for name, value in expected.items():
+        _check_values(name, state_dict[name], value.dtype, name in parameters, source)
+
+
+def _check_values(name: str, saved: Tensor, dtype: torch.dtype, is_parameter: bool, source: str | Path) -> None:
+    """Raises ValueError where what a checkpoint holds for one tensor of a module has no values, or none to use."""
+    if saved.is_meta or saved.layout != torch.strided or saved.is_quantized:
+        raise ValueError(f"{source} has no plain values of {name}, as something else saved it; give another checkpoint")
+    # Floats may be wider or narrower than the module's, which can be cast for a precision after this.
+    if saved.is_floating_point() != dtype.is_floating_point or not (saved.is_floating_point() or saved.dtype == dtype):
+        raise ValueError(f"{source} has {name} as {saved.dtype} where {dtype} is needed; give another checkpoint")
+    # A buffer of a network may hold infinity by design, as a mask does.
+    if saved.is_floating_point() and not (saved.isfinite() if is_parameter else ~saved.isnan()).all():
+        raise ValueError(
+            f"{source} holds NaN or infinity in {name}: its training diverged; give an earlier checkpoint, or train "
+            f"anew with a lower learning rate"
+        )
 
 
 class CheckpointFiles(TorchCheckpointIO):

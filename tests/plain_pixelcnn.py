@@ -29,7 +29,9 @@ def log_prob(parameters, image, context, likelihood, num_layers):
         w = p[f"{name}.context.weight"]
         if context.ndim == 2:
             return (context @ w.T)[:, :, None, None]
-        spatial = torch.einsum("ok,bkhw->bohw", w, context)
+        r, s = (-(-side // of_image) for side, of_image in zip(context.shape[2:], image.shape[2:], strict=True))
+        padded = F.pad(context, (0, -context.shape[3] % s, 0, -context.shape[2] % r))
+        spatial = F.conv2d(padded, w.view(len(w), -1, r, s), stride=(r, s))
         return F.interpolate(spatial, size=size, mode="bilinear", align_corners=False)
 
     def residual(x, conv, name, *skips):

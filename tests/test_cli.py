@@ -533,7 +533,8 @@ def test_the_report_is_one_file_and_a_wandb_run(here, capsys):
     media = sorted(Path("runs/wandb").glob("offline-run-*"))[-1] / "files" / "media"
     (accuracy,) = [path for path in media.rglob("*.table.json") if "Accuracy" in path.name]
     row = result("classifier_mnist5k")
-    assert f"{100 * row['accuracy']:.2f} ± " in json.loads(accuracy.read_text())["data"][0][4]
+    told = json.loads(accuracy.read_text())["data"][0][4]
+    assert told.startswith(f"{100 * row['accuracy']:.2f} [{100 * row['accuracy_low']:.2f}, ")
     assert list(media.rglob("*.png"))
 
 

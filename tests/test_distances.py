@@ -97,6 +97,8 @@ def test_class_agreement_is_over_images_and_the_distances_are_kept():
     assert found["class_agreement_se"] == pytest.approx(0.5 / 3**0.5)  # of 1, 1/2 and 0
     assert np.array_equal(arrays["samples"], sample_distances(h, h_samples))
     assert np.array_equal(arrays["one_nn"], one_nn)
+    all_agree, _ = table_1(one_nn, h, iter(h_samples), torch.ones(3, 2))
+    assert (all_agree["class_agreement_low"], all_agree["class_agreement_high"]) == pytest.approx((0.4385, 1), abs=1e-4)
     about = {"name": "a", "layer": "b", "seed": 0, "network_digest": "c", "density_digest": "d"}
     assert DistancesResult(**about, **found).to_json() == {**about, **found, "unit": DistancesResult.unit}
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from evaluations.information import (
@@ -13,6 +14,7 @@ from evaluations.information import (
     mean_and_standard_error,
     paired_difference,
     relative_nce,
+    wilson_interval,
 )
 
 
@@ -89,3 +91,10 @@ def test_map_sums_to_the_estimate():
     total = information_map(given_h, without).mean(0).sum().item()
     estimate = information_estimate(given_h.double().sum((1, 2)), without.double().sum((1, 2)))
     assert total == pytest.approx(estimate.mean, abs=1e-12)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 4), (4, 4), (3, 4), (450, 500), (1, 1)])
+def test_the_interval_of_a_share_is_scipy_s(hits, n):
+    expected = scipy.stats.binomtest(hits, n).proportion_ci(method="wilson")
+    assert wilson_interval(hits / n, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson_interval(hits / n, n)[1] - wilson_interval(hits / n, n)[0] > 0.04

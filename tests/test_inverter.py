@@ -1,12 +1,16 @@
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import nn
 
-from inverters import Categorical, ConvNet, GlyphNet, Inverter, LogisticMixture, PixelCNN, TopBits
+from callbacks.bits_per_dim import BitsPerDim
+from callbacks.results import likelihoods
+from inverters import Categorical, Classifier, ConvNet, GlyphNet, Inverter, LogisticMixture, PixelCNN, TopBits
 from inverters.generators import ConditionalDensity, ConditionalGenerator, bits_per_dim
 from inverters.inverter import channel_statistics
 
@@ -265,3 +269,48 @@ def test_learning_rate_decays_every_step():
 
 def test_a_uniform_model_has_eight_bits_a_dimension():
     assert bits_per_dim(torch.tensor(-784 * math.log(256), dtype=torch.float64), 784).item() == pytest.approx(8)
+
+
+def test_the_public_doors_take_uint8_images_and_no_floats():
+    inverter = Inverter("fc3", SHAPE, 10, density=small_density)
+    image = torch.rand(2, *SHAPE)
+    asked = (
+        lambda: inverter.log_prob({"image": image}),
+        lambda: inverter.log_prob({"image": image, "h": torch.zeros(2, 256)}),
+        lambda: inverter.log_prob_in_parts({"image": image}),
+        lambda: inverter.context(image),
+        lambda: inverter.draws(image, [0, 1], 1),
+        lambda: Classifier(SHAPE, 10)(image),
+    )
+    for ask in asked:
+        with pytest.raises(ValueError, match="images are uint8, from 0 to 255"):
+            ask()
+
+
+@pytest.mark.parametrize("module", [Inverter, Classifier])
+def test_loading_by_lightning_says_how_it_is_done_instead(module):
+    with pytest.raises(ValueError, match=f"how its {module.__name__} is built: use python cli.py with its config"):
+        module.load_from_checkpoint("best.ckpt")
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -math.inf])
+def test_no_result_is_made_of_what_is_not_finite(wrong):
+    values = {"log_prob": torch.tensor([-1.0, wrong, -2]), "shuffled": torch.tensor([-1.0, -2, -3])}
+    with pytest.raises(ValueError, match=f"of 1 of 3 test images is {wrong:g}"):
+        likelihoods(values, 784, conditional=True)
+    with pytest.raises(ValueError, match="with the h of other images"):
+        likelihoods({"log_prob": values["shuffled"], "shuffled": values["log_prob"]}, 784, conditional=True)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, -math.inf])
+def test_an_image_without_a_finite_log_prob_is_not_left_out_of_the_validation(wrong):
+    callback = BitsPerDim()
+    callback.mean.update(torch.tensor([-1.0, wrong, -2]))
+    trainer = SimpleNamespace(state=SimpleNamespace(fn=TrainerFn.VALIDATING))
+    with pytest.raises(ValueError, match=f"val/nce_nats is {wrong:g}: the model has diverged"):
+        callback.on_validation_epoch_end(trainer, Inverter(None, SHAPE, 10, density=small_density))
+
+
+def test_a_density_is_a_generator_of_images():
+    with pytest.raises(ValueError, match="density gives a Linear; give what makes a ConditionalGenerator"):
+        Inverter(None, SHAPE, 10, density=lambda *_: nn.Linear(1, 1))

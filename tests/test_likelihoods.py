@@ -124,3 +124,36 @@ def test_draws_have_the_frequencies_of_log_prob(likelihood, channels):
 def test_categorical_refuses_colour():
     with pytest.raises(ValueError, match="LogisticMixture"):
         Categorical().num_parameters(3)
+
+
+@pytest.mark.parametrize("log_scale", [-7, 0, 60, 69, 86, 90, 103, 150, 200])
+def test_a_wide_logistic_is_finite_in_float32_and_the_same_in_float64(log_scale):
+    params = torch.tensor([0, 0.3, log_scale]).view(1, 3, 1, 1)
+    likelihood, found = LogisticMixture(num_components=1), {}
+    for dtype in (torch.float32, torch.float64):
+        leaf = params.to(dtype).expand(256, -1, 1, 1).clone().requires_grad_()
+        log_prob = likelihood.log_prob(leaf, ALL_LEVELS)
+        log_prob.sum().backward()
+        found[dtype] = log_prob.detach().double(), leaf.grad.double()
+        assert log_prob.isfinite().all()
+        assert leaf.grad.isfinite().all()
+    for single, double in zip(*found.values(), strict=True):
+        torch.testing.assert_close(single, double, rtol=1e-4, atol=1e-4)
+    log_prob, grad = found[torch.float64]
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=1e-12)
+    if log_scale > 60:  # every value between the ends becomes less likely as the scale grows
+        torch.testing.assert_close(grad[1:-1, 2], -torch.ones_like(grad[1:-1, 2]))
+        drawn = likelihood.sample(params, torch.zeros(1, 2, 1, 1), channels=1)
+        assert drawn.item() == round(1.3 * 127.5)
+
+
+def test_reported_log_prob_of_a_nearly_certain_pixel_is_not_rounded_up():
+    params = torch.randn(4000, 256, 1, 1) - 20 * (torch.arange(256) != 3).view(1, -1, 1, 1)
+    x = torch.full((4000, 1, 1, 1), 3, dtype=torch.uint8)
+    with torch.no_grad():
+        exact = -params[:, :, 0, 0].double().log_softmax(dim=1)[:, 3]
+        reported = -Categorical().log_prob(params, x).flatten()
+    assert reported.dtype == torch.float32
+    assert (reported.double().sum() / exact.sum()).item() == pytest.approx(1, abs=1e-5)
+    in_training = -Categorical().log_prob(params.requires_grad_(), x).flatten()
+    torch.testing.assert_close(in_training.detach(), reported, rtol=0, atol=1e-5)

@@ -4,10 +4,11 @@ import torch
 from torch.nn.utils.parametrize import is_parametrized
 
 from inverters.likelihoods import Categorical, LogisticMixture
+from inverters.mse_decoder import MSEDecoder
 from inverters.pixelcnn import PixelCNN
-from inverters.pixelcnn.layers import concat_elu, padded_concat_elu
+from inverters.pixelcnn.layers import concat_elu, folded, padded_concat_elu
 
-CONTEXTS = [(5,), (3, 5, 6), (0,)]  # a vector, a map that must be resized, unconditional
+CONTEXTS = [(5,), (3, 5, 6), (0,), (2, 20, 9)]  # a vector, a map that must be resized, unconditional, folded
 
 
 def random_pixelcnn(image_shape, context_shape, likelihood, num_filters=4, num_layers=1, scale=0.6):
@@ -117,3 +118,41 @@ def test_initialisation_gives_the_promised_statistics():
 def test_block_sizes_are_those_of_the_original():
     density = PixelCNN((1, 8, 8), (0,), num_filters=2, num_layers=3)
     assert [len(block) for block in (*density.encoder, *density.decoder)] == [3, 3, 3, 3, 4, 4]
+
+
+def test_every_value_of_a_map_larger_than_the_image_reaches_a_pixel():
+    density = random_pixelcnn((1, 8, 12), (2, 20, 30), Categorical()).double()
+    context = torch.randn(2, 2, 20, 30, dtype=torch.float64, requires_grad=True)
+    density.log_prob(torch.randint(256, (2, 1, 8, 12), dtype=torch.uint8), context).sum().backward()
+    assert (context.grad != 0).all()
+
+
+@pytest.mark.parametrize("fold", [(1, 1), (2, 2), (3, 1), (2, 5)])
+def test_folding_is_lossless_and_is_torch_s_where_that_has_it(fold):
+    context = torch.randn(2, 3, 11, 10)
+    cells = folded(context, fold)
+    back = cells.unflatten(1, (3, *fold)).permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
+    assert torch.equal(back[:, :, :11, :10], context)
+    assert back.count_nonzero() == context.count_nonzero()
+    if fold == (2, 2):
+        assert torch.equal(
+            cells, torch.nn.functional.pixel_unshuffle(torch.nn.functional.pad(context, (0, 0, 0, 1)), 2)
+        )
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4), (2, 3, 4, 5)])
+def test_what_is_neither_a_vector_nor_a_map_is_refused(shape):
+    with pytest.raises(ValueError, match="PixelCNN takes a vector or a map KxHxW as h"):
+        PixelCNN((1, 8, 8), shape)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [torch.rand(1, 1, 8, 8), torch.zeros(1, 1, 8, 12, dtype=torch.uint8), torch.zeros(1, 8, 8, dtype=torch.uint8)],
+)
+def test_log_prob_is_of_uint8_images_of_its_shape(image):
+    for density in (PixelCNN((1, 8, 8), (0,), num_filters=2, num_layers=1), MSEDecoder((1, 8, 8), (3,), filters=(4,))):
+        context = torch.zeros(1, 0 if isinstance(density, PixelCNN) else 3)
+        for asked in (density.log_prob, density.loss):
+            with pytest.raises(ValueError, match="images are"):
+                asked(image, context)

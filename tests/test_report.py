@@ -222,7 +222,7 @@ def test_what_is_kept_is_that_of_the_runs(all_runs, all_said):
         jackknife = ((N - 1) * leave_one_out.var()) ** 0.5
         cells = [layer, str(N), nats(a), f"{-a.mean() / SIDE**2 / np.log(2):.3f}", f"{ratio:.3f} ± {jackknife:.3f}"]
         mse = nats(decoder) if layer == "fc3" else "\N{EN DASH}"
-        expected.append([*cells, nats(a - p_x), f"{a.mean() - 10:.2f}", "0.90 ± 0.01", mse])
+        expected.append([*cells, nats(a - p_x), f"{a.mean() - 10:.2f}", "0.90", mse])
     bits = f"{-p_x.mean() / SIDE**2 / np.log(2):.3f}"
     expected.append(["nothing: p(x)", str(N), nats(p_x), bits, *["\N{EN DASH}"] * 5])
     assert without_intervals(rows) == expected
@@ -234,13 +234,13 @@ def test_what_is_kept_is_that_of_the_runs(all_runs, all_said):
 
 def test_other_tables_are_those_of_the_runs(all_runs, all_said):
     assert all_said.tables["Accuracy of the classifiers whose layers are inverted."][1:] == [
-        ["classifier_mnist", "mnist", "ConvNet", "10000", "98.76 ± 0.11", "99.6"]
+        ["classifier_mnist", "mnist", "ConvNet", "10000", "98.76 [98.52, 98.96]", "99.6"]
     ]
     assert all_said.tables["Of the same layers, nats."][1:] == [["mnist5k fc3", "a", "9", "2.35", "3.00"]]
     header, row = all_said.tables["Distances in the layer's space (the paper's table 1)."]
     assert header[2:7] == ["1NN", "IM-S", "IM-NN", "IM-S / 1NN", "IM-NN / 1NN"]
     distances = ["1.25 ± 0.1", "2.25 ± 1.1", "3.25 ± 2.1", "4.250 ± 3.100", "5.250 ± 4.100"]
-    assert row == ["mnist5k fc3", "500 x 10", *distances, "1.107 / 0.780", "0.80 ± 0.02"]
+    assert row == ["mnist5k fc3", "500 x 10", *distances, "1.107 / 0.780", "0.80 [0.76, 0.83]"]
     assert "The paper's ratios beside mnist5k are those of MNIST:" in all_said.words
     assert "Of digits." in all_said.words
     header, *worlds = all_said.tables["Known against measured, nats."]
@@ -449,10 +449,18 @@ def test_results_are_what_was_written(all_runs):
 
 
 def test_an_unknown_error_is_null_in_json_and_no_part_of_a_cell(runs):
-    change(runs / "classifier_mnist", accuracy_se=math.nan)
-    assert json.loads((runs / "classifier_mnist" / "results.json").read_text())["accuracy_se"] is None
-    (row,) = parts(runs).tables["Accuracy of the classifiers whose layers are inverted."][1:]
-    assert row[4] == "98.76"
+    change(runs / "inverter_mnist5k_fc3", nce_nats_se=math.nan)
+    row = json.loads((runs / "inverter_mnist5k_fc3" / "results.json").read_text())
+    assert row["nce_nats_se"] is None
+    assert ["fc3", str(N), f"{row['nce_nats']:.2f}"] in [cells[:3] for cells in parts(runs).tables[KEPT]]
+
+
+def test_four_of_four_are_not_certain(runs):
+    change(runs / "inverter_mnist5k_fc3", class_agreement=1.0, class_agreement_se=0.0, num_samples=4)
+    (row,) = [cells for cells in parts(runs).tables[KEPT] if cells[0] == "fc3"]
+    assert row[7] == "1.00 [0.51, 1.00]"
+    told = result_in(runs / "inverter_mnist5k_fc3").summary()
+    assert "100.0% of 4 samples get the class predicted for their input (95 % interval 51.0% to 100.0%)" in told
 
 
 def test_a_result_of_another_shape_is_one_sentence_that_names_the_file(all_runs, tmp_path):

@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from functools import partial
 
 import pytest
@@ -67,3 +68,21 @@ def test_top_bits_keeps_the_top_bits_of_all_values(bits):
     h = Representation(TopBits((1, 16, 16), 1, bits), "bits")(image)
     expected = torch.tensor([v >> (8 - bits) << (8 - bits) for v in range(256)]).view(1, 1, 16, 16)
     assert torch.equal((h * 255).round().long(), expected)
+
+
+def test_a_module_that_is_two_stages_is_applied_twice():
+    pool = nn.AvgPool2d(2)
+    halved = nn.Sequential(OrderedDict(first=pool, second=pool))
+    image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    representation = Representation(halved, "second")
+    assert representation.shape(SHAPE) == (1, 7, 7)
+    assert torch.equal(representation(image), halved(image.float() / 255))
+    assert list(representation.used) == ["first", "second"]
+
+
+def test_images_are_uint8_or_refused():
+    representation = Representation(ConvNet(SHAPE, 10), "conv1")
+    with pytest.raises(ValueError, match="images are uint8, from 0 to 255"):
+        representation(torch.rand(2, *SHAPE))
+    with pytest.raises(ValueError, match="images are"):
+        representation(torch.zeros(SHAPE, dtype=torch.uint8))

@@ -18,6 +18,7 @@ CASES = [
     ((1, 12, 8), (0,), Categorical(4)),
     ((3, 8, 8), (3, 5, 6), LogisticMixture(3)),
     ((2, 4, 8), (3, 4, 8), LogisticMixture(2)),
+    ((1, 8, 12), (2, 20, 30), Categorical(8)),  # folded
 ]
 
 

@@ -19,7 +19,8 @@ HOW_TO_READ = (
     "listen to h. Class agreement is the share of samples that the classifier gives the class that it gives the input. "
     "NCE of an MSE decoder is that of a spherical Gaussian around its mean, discretised like pixels.",
     "Errors after a ± are standard errors over test images; those of differences are paired over the same images, and "
-    "brackets are 95 % bootstrap intervals. They say nothing of the spread over trainings; each was done once.",
+    "brackets are 95 % intervals, by the bootstrap, and Wilson's of accuracy and class agreement. They say nothing of "
+    "the spread over trainings; each was done once.",
 )
 
 

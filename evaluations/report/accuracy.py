@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evaluations.report.cells import notes, number
+from evaluations.report.cells import notes, number, share
 from evaluations.report.page import Section, Table
 from evaluations.report.tested_runs import AnyRun
 
@@ -14,7 +14,7 @@ def section(runs: Sequence[AnyRun]) -> Section | None:
     rows = [
         [
             result.name, result.dataset, str(result.network), str(result.num_images),
-            number(100 * result.accuracy, 100 * result.accuracy_se), number(result.published.accuracy, digits=1),
+            share(result.accuracy, result.num_images, percent=True), number(result.published.accuracy, digits=1),
         ]
         for result in results
     ]  # fmt: skip

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from evaluations.information import Estimate
+from evaluations.information import Estimate, wilson_interval
 from evaluations.results import InverterResult, TestResult
 
 NONE = "\N{EN DASH}"  # where there is no value
@@ -14,6 +14,15 @@ def number(value: float | None, error: float | None = None, digits: int = 2) -> 
     if value is None:
         return NONE
     return f"{value:.{digits}f}" + ("" if error is None or math.isnan(error) else f" ± {error:.{digits}f}")
+
+
+def share(value: float | None, num_trials: int, digits: int = 2, percent: bool = False) -> str:
+    """A share of so many independent trials, with its 95 % Wilson interval."""
+    if value is None or math.isnan(value) or not num_trials:
+        return NONE
+    scale = 100 if percent else 1
+    low, high = (scale * bound for bound in wilson_interval(value, num_trials))
+    return f"{scale * value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def nce(result: InverterResult, digits: int = 2) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from evaluations.figures import layers_grid
 from evaluations.information import data_processing_rises, information_estimate, paired_difference, relative_nce
-from evaluations.report.cells import NONE, nce, number, with_interval
+from evaluations.report.cells import NONE, nce, number, share, with_interval
 from evaluations.report.groups import Group
 from evaluations.report.page import Part, Picture, Section, Table
 
@@ -27,7 +27,7 @@ def section(group: Group) -> Section | None:
         rows.append([
             label, str(result.num_images), nce(result), number(result.bits_per_dim, digits=3),
             number(relative.mean, relative.standard_error, 3) if relative else NONE, with_interval(gain),
-            number(result.shuffled_nce_nats), number(result.class_agreement, result.class_agreement_se),
+            number(result.shuffled_nce_nats), share(result.class_agreement, result.num_samples),
             nce(decoder.result) if decoder else NONE,
         ])  # fmt: skip
     header = [

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from evaluations.charts import table1_ratios
-from evaluations.report.cells import NONE, number
+from evaluations.report.cells import NONE, number, share
 from evaluations.report.groups import Group
 from evaluations.report.page import Picture, Section, Table
 from evaluations.results import DistancesResult
@@ -30,7 +30,7 @@ def section(groups: Sequence[Group]) -> Section | None:
                     f"{found.one_nn:.4g} ± {found.one_nn_se:.2g}", f"{found.im_s:.4g} ± {found.im_s_se:.2g}",
                     f"{found.im_nn:.4g} ± {found.im_nn_se:.2g}",
                     *(number(value, error, digits=3) for value, error, _ in ratios.values()),
-                    " / ".join(theirs) or NONE, number(found.class_agreement, found.class_agreement_se),
+                    " / ".join(theirs) or NONE, share(found.class_agreement, found.num_images),
                 ])  # fmt: skip
     if not rows:
         return None
@@ -38,7 +38,8 @@ def section(groups: Sequence[Group]) -> Section | None:
         "How far samples are from their input in the layer's own space, beside the nearest of all training images: the "
         "mean absolute difference per unit. 1NN is the nearest training image, IM-S a sample, IM-NN the nearest of an "
         "image's samples. The scale of a layer is arbitrary; the ratios to 1NN are free of it. Below 1 a sample looks "
-        "more like the input, to the layer, than any training image does."
+        "more like the input, to the layer, than any training image does. The interval of class agreement is "
+        "that of one sample an image, as the samples of one image are not independent."
     )
     header = [
         "layer", "images x samples", "1NN", "IM-S", "IM-NN", "IM-S / 1NN", "IM-NN / 1NN", "the paper's",

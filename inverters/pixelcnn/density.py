@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from inverters.generators import AutoregressiveDensity, ImageShape
+from inverters.generators import AutoregressiveDensity, ImageShape, check_images
 from inverters.pixelcnn.fixed_point import fixed_point_sample
 from inverters.pixelcnn.incremental import incremental_sample
 from inverters.pixelcnn.network import PixelCNNNetwork
@@ -34,6 +34,7 @@ class PixelCNN(PixelCNNNetwork, AutoregressiveDensity):
         self.sampler = sampler
 
     def log_prob_per_pixel(self, image: Tensor, context: Tensor) -> Tensor:
+        check_images(image, self.image_shape)
         return self.likelihood.log_prob(self(image, context), image)
 
     def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

@@ -19,6 +19,7 @@ from inverters.pixelcnn.layers import (
     ShiftedConvTranspose2d,
     both_streams,
     concat_elu,
+    folded,
 )
 from inverters.pixelcnn.network import PixelCNNNetwork, evaluating
 
@@ -171,6 +172,7 @@ class IncrementalPixelCNN:
     def __init__(self, network: PixelCNNNetwork, context: Tensor) -> None:
         self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above, network.first_left)]
         self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
+        context = folded(context, network.fold)
         self.levels = [_Level(network, level, context) for level in range(3)]
 
     def _scaled(self, image: Tensor) -> Tensor:

@@ -137,6 +137,28 @@ def _normalise_weight(layer: ShiftedConv2d | ShiftedConvTranspose2d, axis: int) 
     weight_norm(layer, dim=axis)
 
 
+def folding(context_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> tuple[int, int]:
+    """How many rows and columns of a map become one, so that it is no larger than the image; (1, 1) of a vector."""
+    if len(context_shape) == 1:
+        return 1, 1
+    rows, columns = (-(-side // of_image) for side, of_image in zip(context_shape[1:], image_shape[1:], strict=True))
+    return rows, columns
+
+
+def folded(context: Tensor, fold: tuple[int, int]) -> Tensor:
+    """h with every r x s values of a map as channels: [B, K, H', W'] -> [B, K r s, H' / r, W' / s], rounded up.
+
+    Resized to a smaller image, values of a map would reach no pixel. Nothing is lost here: zeros are added below and on
+    the right, and the 1x1 convolution that follows becomes one with a kernel and a stride of (r, s).
+    """
+    if fold == (1, 1):
+        return context
+    (height, width), (r, s) = context.shape[2:], fold
+    padded = F.pad(context, (0, -width % s, 0, -height % r))
+    cells = padded.unflatten(3, (-1, s)).unflatten(2, (-1, r))  # [B, K, H' / r, r, W' / s, s]
+    return cells.permute(0, 1, 3, 5, 2, 4).flatten(1, 3)
+
+
 def both_streams(pair: nn.Module) -> tuple[Any, Any]:
     """The module of the vertical and that of the horizontal stream, from a list of the two."""
     vertical, horizontal = pair.children()

@@ -19,6 +19,8 @@ from inverters.pixelcnn.layers import (
     ShiftedConv2d,
     ShiftedConvTranspose2d,
     both_streams,
+    folded,
+    folding,
     padded_concat_elu,
 )
 
@@ -85,6 +87,7 @@ class PixelCNNNetwork(nn.Module):
     Args:
         image_shape: (C, H, W); H and W multiples of 4.
         context_shape: The shape of h without its batch axis: (K,) a vector, (K, H', W') a map, (0,) unconditional.
+            A map that is larger than the image is folded into channels first, and loses nothing.
         likelihood: Of one pixel.
         num_filters: Channels of every feature map (the paper: 64 for MNIST, 196 for SVHN and CIFAR).
         num_layers: n, residual layers a block; the blocks have n, n, n, n, n + 1, n + 1 in each stream.
@@ -92,7 +95,8 @@ class PixelCNNNetwork(nn.Module):
         context_dropout: On the context's biases.
 
     Raises:
-        ValueError: A side is not a multiple of 4, a dropout not in [0, 1), or the likelihood cannot model C channels.
+        ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), or the
+            likelihood cannot model C channels.
     """
 
     def __init__(
@@ -112,10 +116,15 @@ class PixelCNNNetwork(nn.Module):
                 f"PixelCNN halves the image twice, so its sides must be multiples of 4, not {height}x{width}; "
                 f"resize or crop the images"
             )
-        for rate in (dropout, context_dropout):
+        if len(context_shape) not in (1, 3):
+            size = "x".join(map(str, context_shape)) or "a scalar"
+            raise ValueError(f"PixelCNN takes a vector or a map KxHxW as h, which is {size} here; invert another layer")
+        for name, rate in (("dropout", dropout), ("context_dropout", context_dropout)):
             if not 0 <= rate < 1:
-                raise ValueError(f"dropout {rate} is not in [0, 1)")
+                raise ValueError(f"{name} {rate} is not in [0, 1); give 0 for none")
         self.image_shape = image_shape
+        self.fold = folding(context_shape, image_shape)
+        context_shape = tuple(folded(torch.empty(0, *context_shape), self.fold).shape[1:])
         self.likelihood = likelihood
 
         # A channel of ones beside the image tells it from its padding.
@@ -141,6 +150,7 @@ class PixelCNNNetwork(nn.Module):
 
     def parameters_of(self, x: Tensor, context: Tensor) -> Tensor:
         """The same from images x in [-1, 1]."""
+        context = folded(context, self.fold)
         x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # [B, C + 1, H, W]
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = F.pad(self.first_vertical(x), DOWN)  # [B, F, H, W], as all below at their resolution
@@ -181,6 +191,9 @@ class PixelCNNNetwork(nn.Module):
 
         Afterwards every channel of every weight-normalised convolution has, on this batch, mean 0 and the standard
         deviation `init_scale` of its layer.
+
+        differs: the original's pass has dropout on, and this one has it off, because the statistics are then those of
+        the batch and not of a draw of the noise; under dropout, activations begin with a larger deviation.
         """
 
         def normalise(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
