@@ -11,6 +11,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_X_SAVE_REQUIREMENTS"] = "false"  # W&B's list of all installed packages, of which no test is
 # Small tensors are faster on one thread, a machine's other work does not disturb it, and its sums are always the same.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # of the commands that tests start
@@ -19,28 +20,33 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell takes 
 from small_runs import INVERTER, SHORT  # noqa: E402 - after the path
 
 from cli import main  # noqa: E402 - after the path
+from runtime.cost import measured_cost  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
-def _seeded():
+def _as_before():
+    """Every test begins with the same seed, and leaves threads and answers to signals, which commands inherit."""
     torch.manual_seed(0)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Whatever a test has done to the number of threads."""
     yield
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def _signals():
-    """A run that a signal has ended leaves its process with other answers to signals, which commands would inherit."""
-    yield
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _costs_are_measured_once():
+    """For each kind of model: it is a quarter of the time of a fit of a few steps."""
+    measured = {}
+
+    def cost(inverter, image, autocast):
+        kind = f"{inverter} {image.shape}"
+        return measured.get(kind) or measured.setdefault(kind, measured_cost(inverter, image, autocast))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("callbacks.cost_estimate.measured_cost", cost)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +55,8 @@ def trained_runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        main(["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3", "--trainer.accelerator=cpu"])
-        main(["fit", *SHORT, "--trainer.max_steps=2"])
+        main(["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=30", "--trainer.accelerator=cpu"])
+        main(["fit", *SHORT, "--trainer.max_steps=2", "--sample_grid.every_n_steps=2"])
     return folder / "runs"
 
 

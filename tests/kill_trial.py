@@ -7,13 +7,12 @@ import argparse
 import random
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from digests import run_digests
-from small_runs import CLI, SMALL, environment_of_its_own, the_run
+from small_runs import SMALL, started, the_run
 
 # A validation, and with it two checkpoints, after every second step.
 FIT = [
@@ -21,10 +20,6 @@ FIT = [
     "--trainer.val_check_interval=2", "--trainer.limit_train_batches=7", "--trainer.limit_val_batches=1",
     "--trainer.limit_test_batches=1", "--ckpt_path=auto",
 ]  # fmt: skip
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, str(CLI), *arguments]
 
 
 def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
@@ -39,14 +34,14 @@ def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
     Raises:
         AssertionError: A resumed run failed, or came to other numbers.
     """
-    generator, environment = random.Random(seed), environment_of_its_own()
+    generator = random.Random(seed)
     whole, killed = folder / "whole", folder / "killed"
     whole.mkdir(parents=True)
-    fit = command(*FIT, f"--trainer.max_steps={max_steps}")
+    fit = [*FIT, f"--trainer.max_steps={max_steps}"]
     with (folder / "log.txt").open("w") as log:
         start = time.monotonic()
-        for first in (command("fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3"), fit):
-            subprocess.run(first, cwd=whole, env=environment, stdout=log, stderr=log, check=True)
+        for first in (["fit", "--config=classifier_mnist5k.yaml", "--trainer.max_steps=3"], fit):
+            assert started(whole, *first, stdout=log, stderr=log).wait() == 0
         expected = run_digests(the_run(whole))
         kills = 0
         while True:
@@ -55,7 +50,7 @@ def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
             classifier = Path("runs", "classifier_mnist5k")
             shutil.copytree(whole / classifier, killed / classifier, symlinks=True)
             while True:
-                process = subprocess.Popen(fit, cwd=killed, env=environment, stdout=log, stderr=log)
+                process = started(killed, *fit, stdout=log, stderr=log)
                 wait_until_it_trains(process, killed)
                 try:
                     process.wait(generator.uniform(0, 3) if kills < num_kills else None)
@@ -71,7 +66,7 @@ def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
                 return kills
 
 
-def wait_until_it_trains(process: subprocess.Popen[bytes], folder: Path) -> None:
+def wait_until_it_trains(process: subprocess.Popen[str], folder: Path) -> None:
     """Until it has opened its metrics, or a minute at most: starting Python takes the most of a short life."""
     newest = 0.0
     begin = time.time()

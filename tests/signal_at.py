@@ -45,16 +45,6 @@ class SignalAt(Callback):
         self._send(trainer, self.step == 0)
 
 
-class SignalInTest(Callback):
-    """Before the first batch of a test."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def on_test_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-        os.kill(os.getpid(), signal.Signals[self.name])
-
-
 class KillWandb(Callback):
     """Kills W&B's own process after a step."""
 

@@ -5,6 +5,9 @@ import os
 import re
 import resource
 import signal
+import subprocess
+import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,9 +46,35 @@ def signal_at(step, name="SIGTERM", in_validation=False, rank=0):
 
 
 def environment_of_its_own(**more):
-    """For a command in a process of its own, on one thread, with a W&B of its own: it would join that of this one."""
+    """For a command in a process of its own, on one thread, with a W&B of its own: it would join that of this one.
+
+    None takes a variable away.
+    """
     environment = {k: v for k, v in os.environ.items() if "WANDB" not in k}
-    return environment | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT / "tests")} | more
+    environment |= {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "WANDB_X_SAVE_REQUIREMENTS": "false"}
+    environment |= {"PYTHONPATH": str(ROOT / "tests")} | more
+    return {k: v for k, v in environment.items() if v is not None}
+
+
+def command(folder, *arguments, launcher=(sys.executable,), status=0, **environment):
+    """Runs cli.py in a process of its own; what it said."""
+    call, environment = [*launcher, str(CLI), *arguments], environment_of_its_own(**environment)
+    done = subprocess.run(call, env=environment, cwd=folder, capture_output=True, text=True, timeout=600)
+    assert done.returncode == status, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def started(folder, *arguments, **pipes):
+    """cli.py, in a process of its own that goes on."""
+    call = [sys.executable, str(CLI), *arguments]
+    return subprocess.Popen(call, cwd=folder, env=environment_of_its_own(), text=True, **pipes)
+
+
+def wait_for(condition, seconds=180):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def the_run(folder, name=INVERTER):
@@ -63,6 +92,11 @@ def run_with_results(name=INVERTER, root="runs"):
 def result(name=INVERTER, root="runs"):
     """What is in them."""
     return json.loads((run_with_results(name, root) / "results.json").read_text())
+
+
+def checkpoint_of(name=INVERTER, kind="last"):
+    """Of that run, in the working folder."""
+    return the_run(Path(), name) / "checkpoints" / f"{kind}.ckpt"
 
 
 def write_short_config(folder, name, max_steps):

@@ -2,11 +2,10 @@
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from small_runs import ROOT
 
-ROOT = Path(__file__).parents[1]
 BELOW = {"inverters", "datamodules", "evaluations"}
 MAY_IMPORT = {
     "inverters": {"inverters"},
@@ -32,6 +31,9 @@ def files(prefix):
     found = sorted(ROOT.glob(f"{prefix}**/*.py" if prefix.endswith("/") else prefix))
     assert found
     return found
+
+
+SYNTAX = {path: list(ast.walk(ast.parse(path.read_text()))) for package in MAY_IMPORT for path in files(f"{package}/")}
 
 
 def imported(path):
@@ -74,21 +76,17 @@ def test_callbacks_are_callbacks():
 
 
 def test_only_configs_and_the_networks_themselves_know_the_name_of_a_layer():
-    for package in MAY_IMPORT:
-        for path in files(f"{package}/"):
-            strings = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
-            named = [s for s in strings if isinstance(s, str) and re.fullmatch("conv[12]|fc[123]|logits", s)]
-            assert not named, path
+    for path, nodes in SYNTAX.items():
+        strings = [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+        assert not [s for s in strings if re.fullmatch("conv[12]|fc[123]|logits", s)], path
 
 
 def test_private_parts_of_lightning_are_used_in_one_file():
     """Of what is ours a file may use its own only."""
-    for package in MAY_IMPORT:
-        for path in files(f"{package}/"):
-            tree = ast.parse(path.read_text())
-            own = {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
-            own |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
-            used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr.startswith("_")}
-            private = {name for name in used - own if not name.startswith("__")}
-            if path != ROOT / "runtime/lightning.py":
-                assert not private - {"_asdict", "_actions"}, path  # of namedtuple and of argparse
+    for path, nodes in SYNTAX.items():
+        own = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+        own |= {n.attr for n in nodes if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)}
+        used = {n.attr for n in nodes if isinstance(n, ast.Attribute) and n.attr.startswith("_")}
+        private = {name for name in used - own if not name.startswith("__")}
+        if path != ROOT / "runtime/lightning.py":
+            assert not private - {"_asdict", "_actions"}, path  # of namedtuple and of argparse

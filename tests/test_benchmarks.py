@@ -1,26 +1,45 @@
-"""The benchmarks run, at a tiny size, and write what they measured."""
+"""The README's benchmarks run, at a tiny size, and write what they measured."""
 
+import importlib
 import json
 import statistics
 import sys
 
 import pytest
 import torch
+from test_configs import CONFIGS
+from test_readme import LINES
 
-from benchmarks import cache, cost, sampling, scaling, training
+from benchmarks import cost
 from benchmarks.measure import gemm_rate, interleaved, ratio
 
-
-def run(benchmark, monkeypatch, tmp_path, *arguments):
-    path = tmp_path / "figures.json"
-    monkeypatch.setattr(sys, "argv", ["benchmark", "--repeats=2", "--device=cpu", f"--json={path}", *arguments])
-    benchmark.main()
-    return json.loads(path.read_text())
+COMMANDS = {line[2]: line[3:] for line in LINES if line[:2] == ["python", "-m"]}
+TINY = ["--sizes=tiny", "--threads=1"]
 
 
-def test_sampling(monkeypatch, tmp_path, capsys):
-    figures = run(sampling, monkeypatch, tmp_path, "--sizes", "tiny")
-    assert "| size | images |" in " ".join(capsys.readouterr().out.split())
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """The figures of a benchmark that is called as in the README, but for its size."""
+
+    def figures(name, *sizes):
+        path = tmp_path / "figures.json"
+        argv = [name, *COMMANDS[f"benchmarks.{name}"], "--repeats=2", "--device=cpu", f"--json={path}", *sizes]
+        monkeypatch.setattr(sys, "argv", argv)
+        importlib.import_module(f"benchmarks.{name}").main()
+        assert "| ---" in capsys.readouterr().out
+        return json.loads(path.read_text())
+
+    return figures
+
+
+def test_all_are_in_the_readme():
+    names = ("cache", "cost", "nearest", "sampling", "scaling", "training")
+    assert COMMANDS.keys() == {f"benchmarks.{name}" for name in names}
+    assert {word for command in COMMANDS.values() for word in command if word.endswith(".yaml")} <= set(CONFIGS)
+
+
+def test_sampling(run):
+    figures = run("sampling", *TINY)
     assert figures["machine"]["torch"] == torch.__version__
     (row,) = figures["rows"]
     assert 0 < row["ratio"]["low"] <= row["ratio"]["median"] <= row["ratio"]["high"]
@@ -28,41 +47,46 @@ def test_sampling(monkeypatch, tmp_path, capsys):
     assert row["GFLOP, full pass a pixel"] > 10 * row["incremental GFLOP"]
 
 
-def test_grid(monkeypatch, tmp_path):
-    (row,) = run(sampling, monkeypatch, tmp_path, "--grid", "inverter_mnist5k_fc3.yaml")["rows"]
+def test_grid(run):
+    (row,) = run("sampling", "--grid", "inverter_mnist5k_fc3.yaml")["rows"]
     assert row["grid / steps between"]["median"] == pytest.approx(
         row["grid, s"] / row["step, s"] / row["steps between grids"], rel=0.5
     )
 
 
-def test_training(monkeypatch, tmp_path):
-    (row,) = run(training, monkeypatch, tmp_path, "--sizes", "tiny", "--threads", "1")["rows"]
+def test_training(run):
+    (row,) = run("training", *TINY)["rows"]
     assert row["ours, images/s"] > 1
     assert row["ours, MiB"] >= 0
 
 
-def test_scaling(monkeypatch, tmp_path):
-    (row,) = run(scaling, monkeypatch, tmp_path)["rows"]
+def test_scaling(run):
+    (row,) = run("scaling")["rows"]
     assert row["processes"] == 2
     assert 0.05 < row["efficiency"]["median"] < 2
 
 
-def test_a_missing_peer_is_named(monkeypatch, tmp_path):
+def test_a_missing_peer_is_named(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="--peer takes a checkout"):
-        run(training, monkeypatch, tmp_path, "--sizes", "tiny", "--threads", "1", f"--peer={tmp_path}")
+        run("training", *TINY, f"--peer={tmp_path}")
 
 
-def test_cost_at_a_given_rate(monkeypatch, tmp_path):
-    arguments = ["--config", "inverter_mnist5k_fc3.yaml", "--flop_rate", "1e9"]
-    (row,) = run(cost, monkeypatch, tmp_path, *arguments)["rows"]
+def test_cost_at_a_given_rate(run):
+    (row,) = run("cost", "--config", "inverter_mnist5k_fc3.yaml", "--flop_rate=1e9")["rows"]
     assert (row["steps"], row["batch"]) == (1500, 16)
     hours = 1500 * 16 * row["GFLOP an image"] / 3600
     assert row["training at 1e+09 FLOP/s"] == f"{hours:.1f} h"
 
 
-def test_cost_of_a_classifier_is_refused(monkeypatch, tmp_path):
+def test_cost_of_a_classifier_is_refused(run):
     with pytest.raises(SystemExit, match="this takes an inverter's config"):
-        run(cost, monkeypatch, tmp_path, "--config", "classifier_mnist5k.yaml")
+        run("cost", "--config", "classifier_mnist5k.yaml")
+
+
+def test_nearest(run):
+    (row,) = run("nearest", "--num_queries=4", "--num_rows=300", "--num_units=8")["rows"]
+    assert row["torch.cdist / nearest"]["median"] > 0
+    assert 0 <= row["MiB"] < 1000
 
 
 def test_times_are_interleaved_and_ratios_paired():
@@ -74,23 +98,20 @@ def test_times_are_interleaved_and_ratios_paired():
 
 
 def test_gemm_rate_is_that_of_a_product():
-    torch.set_num_threads(1)
     rates = [gemm_rate(torch.device("cpu"), size=256) for _ in range(3)]
     assert 1e9 < statistics.median(rates) < 1e13
 
 
-def test_cache(monkeypatch, tmp_path):
-    (row,) = run(cache, monkeypatch, tmp_path, "--config", "inverter_mnist5k_logits.yaml", "--num_images=100")["rows"]
+def test_cache(run):
+    (row,) = run("cache", "--config", "inverter_mnist5k_logits.yaml", "--num_images=100")["rows"]
     assert row["h"] == "10"
     assert 0 < row["network / step"]["median"] < 1
     assert 0 < row["float32 / step"]["median"] < 1
 
 
-def test_nce_with_h_in_float16(monkeypatch, tmp_path):
-    config = "mse_mnist5k_logits.yaml"
-    torch.save(
-        {"state_dict": cost.configured(config, torch.device("cpu"))[0].model.state_dict()}, tmp_path / "any.ckpt"
-    )
-    (row,) = run(cache, monkeypatch, tmp_path, "--config", config, "--nce", str(tmp_path / "any.ckpt"))["rows"]
+def test_nce_with_h_in_float16(run, tmp_path):
+    config, path = "mse_mnist5k_logits.yaml", tmp_path / "any.ckpt"
+    torch.save({"state_dict": cost.configured(config, torch.device("cpu"))[0].model.state_dict()}, path)
+    (row,) = run("cache", "--config", config, "--nce", str(path))["rows"]
     assert row["test images"] == 500
     assert row["NCE, float16"] == pytest.approx(row["NCE, float32"], rel=1e-3)

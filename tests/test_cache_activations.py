@@ -2,6 +2,7 @@ import multiprocessing
 import pickle
 import shutil
 from collections import namedtuple
+from functools import partial
 
 import numpy as np
 import pytest
@@ -19,17 +20,15 @@ from inverters.networks import ConvNet
 from inverters.pixelcnn import PixelCNN
 from inverters.representation import Representation
 from runtime.activations import cached_activations
+from runtime.silence import silence_lightning
 
 SHAPE = (1, 16, 16)
 NUM_IMAGES = 37
+small_density = partial(PixelCNN, num_filters=2, num_layers=1)
 
 
 def small_network(image_shape=SHAPE, num_classes=10):
     return ConvNet(image_shape, num_classes, filters=(3, 4), num_hidden=6)
-
-
-def small_density(image_shape, context_shape):
-    return PixelCNN(image_shape, context_shape, num_filters=2, num_layers=1)
 
 
 def digits():
@@ -198,6 +197,7 @@ def test_two_processes_at_once_compute_once_and_agree(tmp_path):
 
 def trained(folder, dtype=None):
     """An inverter after a few steps, and the batches of its training."""
+    silence_lightning()
     torch.manual_seed(0)
     datamodule = Digits(batch_size=8)
     inverter = Inverter("conv2", SHAPE, 10, network=small_network, density=small_density)
@@ -220,10 +220,6 @@ def trained(folder, dtype=None):
     return inverter.state_dict(), record.batches
 
 
-IGNORED = pytest.mark.filterwarnings("ignore:.*(does not have many workers|in eval mode|LeafSpec|logging interval).*")
-
-
-@IGNORED
 def test_a_run_gives_the_same_numbers_with_and_without_it(tmp_path):
     without, batches = trained(tmp_path)
     assert "h" not in batches[0]
@@ -234,7 +230,6 @@ def test_a_run_gives_the_same_numbers_with_and_without_it(tmp_path):
         assert torch.equal(with_it[name], value), name
 
 
-@IGNORED
 def test_float16_changes_a_run_a_little(tmp_path):
     without, _ = trained(tmp_path)
     with_it, batches = trained(tmp_path, "float16")

@@ -1,7 +1,5 @@
 """Neighbours in a layer's space, Table 1, and the samples that a layer does not tell from its input."""
 
-import json
-import sys
 import tracemalloc
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from benchmarks import nearest as benchmark
 from evaluations.distances import most_different_samples, nearest, neighbours, sample_distances, table_1
 from evaluations.results import DistancesResult
 
@@ -155,16 +152,6 @@ def test_a_sample_whose_h_is_that_of_the_nearest_training_image_is_near():
     image, twin = torch.zeros(1, 2, 2, dtype=torch.uint8), train[indices[0]]
     _, near = most_different_samples(image, image[None], h, twin, radius=distances.item(), k=1)
     assert near.tolist() == [0]
-
-
-def test_benchmark(monkeypatch, tmp_path):
-    path = tmp_path / "figures.json"
-    sizes = ["--num_queries=20", "--num_rows=300", "--num_units=50"]
-    monkeypatch.setattr(sys, "argv", ["nearest", "--repeats=1", f"--json={path}", *sizes])
-    benchmark.main()
-    (row,) = json.loads(path.read_text())["rows"]
-    assert row["torch.cdist / nearest"]["median"] > 0
-    assert 0 <= row["MiB"] < 1000
 
 
 @pytest.mark.parametrize("space", ["layer", "pixels"])

@@ -217,4 +217,4 @@ def test_the_wheel_runs_in_an_empty_folder(tmp_path):
     environment = {"PYTHONPATH": str(tmp_path / "site"), "WANDB_MODE": "offline"}
     call = [str(tmp_path / "site/bin/inverters"), "fit", "--config=classifier_mnist5k", "--trainer.max_steps=2"]
     subprocess.run(call, cwd=tmp_path / "empty", env=environment, check=True)
-    assert list((tmp_path / "empty/runs/classifier_mnist5k").glob("results.json"))
+    assert list((tmp_path / "empty/runs/classifier_mnist5k").glob("*/results.json"))

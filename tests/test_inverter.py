@@ -15,8 +15,6 @@ from inverters.generators import ConditionalDensity, ConditionalGenerator, bits_
 from inverters.inverter import channel_statistics
 
 SHAPE = (1, 28, 28)
-
-
 small_density = partial(PixelCNN, num_filters=2, num_layers=1)
 
 

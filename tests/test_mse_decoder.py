@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -17,10 +19,7 @@ from runtime.silence import silence_lightning
 
 SHAPE = (1, 16, 16)
 LEVELS = torch.arange(256, dtype=torch.uint8)
-
-
-def small(image_shape, context_shape):
-    return MSEDecoder(image_shape, context_shape, filters=(4, 4), num_hidden=8)
+small = partial(MSEDecoder, filters=(4, 4), num_hidden=8)
 
 
 def random_images(number, shape=SHAPE):

@@ -1,23 +1,22 @@
-"""Every command of the README that calls cli.py runs as it stands, shortened by flags."""
+"""Every command of the README that calls cli.py runs as it stands, shortened by flags.
 
-import importlib
+test_benchmarks.py and test_study.py have its other commands.
+"""
+
 import itertools
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dataset_files import write_data_sets
 from PIL import Image
-from small_runs import OWN_NETWORK
+from small_runs import OWN_NETWORK, ROOT
 from test_configs import CONFIGS, shortened
 
 from cli import main
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 LINES = [
     shlex.split(line.split("&&")[-1], comments=True)
@@ -26,8 +25,6 @@ LINES = [
 ]
 COMMANDS = [line[2:] for line in LINES if line[:2] == ["python", "cli.py"] and "--trainer.devices" not in line]
 DISTRIBUTED = [line[line.index("cli.py") + 1 :] for line in LINES if "--trainer.devices" in line]
-STUDIES = [line for line in LINES if line[:1] == ["snakemake"]]
-BENCHMARKS = [line[2:] for line in LINES if line[:2] == ["python", "-m"]]
 
 
 def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
@@ -39,9 +36,7 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
         Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(name)
     for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images.yaml"):
         main(["fit", *shortened(name)])
-    verbs = set()
     for command in COMMANDS:
-        verbs.add(command[0])
         if command[0] == "report":
             main(command)
             assert Path("runs/report.html").is_file()
@@ -53,6 +48,7 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
         if command[0] == "distances":
             short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
         main([*command, *short])
+    verbs = {command[0] for command in COMMANDS}
     assert verbs == {"fit", "test", "predict", "sample", "score", "show", "distances", "estimators", "report"}
 
 
@@ -63,13 +59,6 @@ def test_commands_for_several_processes_are_understood(command, capsys):
         main([*command, "--print_config"])
     assert caught.value.code == 0
     assert "devices: '4'" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("command", STUDIES, ids=lambda command: command[-1])
-def test_studies_can_be_planned(command, tmp_path):
-    local = [part for part in command if part not in ("--executor", "slurm")]  # its plugin is an extra of the cluster's
-    call = [sys.executable, "-m", *local, "--snakefile", str(ROOT / "Snakefile"), "--dry-run"]
-    subprocess.run(call, cwd=tmp_path, check=True, capture_output=True)
 
 
 def test_names_in_the_readme_are_configs():
@@ -85,23 +74,3 @@ def expanded(pattern):
     """The names that a shell would make of braces."""
     parts = [part.split(",") for part in re.split(r"[{}]", pattern)]
     return ["".join(choice) for choice in itertools.product(*parts)]
-
-
-@pytest.mark.parametrize("command", BENCHMARKS, ids=lambda command: command[0])
-def test_benchmarks_run(command, monkeypatch, capsys):
-    module = importlib.import_module(command[0])
-    tiny = {
-        "benchmarks.cost": [],
-        "benchmarks.scaling": [],
-        "benchmarks.nearest": ["--num_queries", "4", "--num_rows", "1500", "--num_units", "8"],
-        "benchmarks.cache": ["--config", "inverter_mnist5k_logits.yaml", "--num_images", "100"],
-    }.get(command[0], ["--sizes", "tiny", "--threads", "1"])
-    monkeypatch.setattr(sys, "argv", [*command, "--repeats", "1", "--device", "cpu", *tiny])
-    module.main()
-    assert "| ---" in capsys.readouterr().out
-
-
-def test_all_benchmarks_are_in_the_readme():
-    assert sorted(command[0] for command in BENCHMARKS) == [
-        f"benchmarks.{n}" for n in ("cache", "cost", "nearest", "sampling", "scaling", "training")
-    ]

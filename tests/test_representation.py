@@ -28,11 +28,6 @@ def test_no_layer_is_an_empty_representation():
     assert empty.depth is None
 
 
-def test_unknown_layer_is_refused_with_the_valid_ones():
-    with pytest.raises(ValueError, match="no layer 'fc4'; this network has conv1, conv2, fc3, logits"):
-        Representation(ConvNet(SHAPE, 10), "fc4")
-
-
 class BatchNormNet(nn.Sequential):
     """A network whose statistics would drift, and whose dropout would show, if it ever left eval mode."""
 

@@ -7,9 +7,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,14 +15,14 @@ import pytest
 from digests import checkpoint_digest, run_digests
 from kill_trial import trial
 from small_runs import (
-    CLI,
-    INVERTER,
     SHORT,
     SMALL,
-    environment_of_its_own,
-    run_with_results,
+    checkpoint_of,
+    command,
     signal_at,
+    started,
     the_run,
+    wait_for,
     write_short_config,
 )
 
@@ -40,6 +38,10 @@ FIT = [
     "--trainer.val_check_interval=2", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=3",
     "--trainer.limit_test_batches=2",
 ]  # fmt: skip
+
+
+def results():
+    return list(Path("runs/inverter_mnist5k_fc3").rglob("results.json"))
 
 
 def stopped(arguments, name="SIGTERM"):
@@ -62,9 +64,17 @@ def digests_of_one_go(trained_runs, folder, *more):
         return run_digests(the_run(Path()))
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 4, 5, 7])
-def test_stopped_at_a_step(with_classifier, uninterrupted, step):
-    stopped([*FIT, signal_at(step)])
+@pytest.mark.parametrize(
+    ("step", "name", "in_validation"),
+    [
+        *((step, "SIGTERM", False) for step in (1, 2, 4, 5)),  # 3 is that of the next test
+        (4, "SIGUSR1", True),
+        (0, "SIGTERM", False),  # between training and test
+    ],
+)
+def test_stopped_at_a_step_or_elsewhere(with_classifier, uninterrupted, step, name, in_validation):
+    stopped([*FIT, signal_at(step, name, in_validation)], name)
+    assert not results()
     main([*FIT, "--ckpt_path=last"])
     assert run_digests(the_run(Path())) == uninterrupted
     runs_of_wandb = {path.name.split("-", 3)[3] for path in the_run(Path()).glob("wandb/offline-run-*")}
@@ -97,35 +107,22 @@ def test_a_second_signal_does_not_disturb_the_end(with_classifier, monkeypatch, 
 def test_stopped_at_the_last_step(with_classifier, uninterrupted):
     """Only the test is left to do; last.ckpt is one step ahead of the one that the last validation has left."""
     stopped([*FIT, signal_at(9, "SIGINT")], "SIGINT")
-    assert not list(Path("runs", INVERTER).rglob("results.json"))
+    assert not results()
     main([*FIT, "--ckpt_path=last"])
     found = run_digests(the_run(Path()))
     assert found.pop("last.ckpt") != uninterrupted["last.ckpt"]
     assert found == {name: digest for name, digest in uninterrupted.items() if name != "last.ckpt"}
 
 
-def test_stopped_in_a_validation(with_classifier, uninterrupted):
-    stopped([*FIT, signal_at(4, "SIGUSR1", in_validation=True)], "SIGUSR1")
-    main([*FIT, "--ckpt_path=last"])
-    assert run_digests(the_run(Path())) == uninterrupted
-
-
-def test_stopped_between_training_and_test(with_classifier, uninterrupted):
-    stopped([*FIT, signal_at(0)])
-    assert not list(Path("runs", INVERTER).rglob("results.json"))
-    main([*FIT, "--ckpt_path=last"])
-    assert run_digests(the_run(Path())) == uninterrupted
-
-
 def test_a_run_that_had_stopped_early_does_not_begin_again(with_classifier):
     """Nothing improves where nothing is learnt; killed before its test, it has only the test left to do."""
-    fit = [*FIT, "--model.lr=0", "--patience=1", "--trainer.max_steps=20"]
+    fit = [*FIT, "--model.lr=0", "--patience=2", "--trainer.max_steps=20"]
     main([*fit, "--test_after_fit=false"])
-    before = load_checkpoint(the_run(Path()) / "checkpoints" / "last.ckpt")["global_step"]
-    assert before == 4  # two validations
+    assert load_checkpoint(checkpoint_of())["global_step"] == 6  # the best validation, and two without better
+    assert not results()
     main([*fit, "--ckpt_path=last"])
-    assert load_checkpoint(the_run(Path()) / "checkpoints" / "last.ckpt")["global_step"] == before
-    assert run_with_results()
+    assert load_checkpoint(checkpoint_of())["global_step"] == 6
+    assert results()
 
 
 VARIANTS = {
@@ -138,11 +135,12 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_stopped_as_a_variant(with_classifier, trained_runs, tmp_path_factory, variant):
-    """In a process of its own, as only the first run of a process notices that a loader process has died."""
     expected = digests_of_one_go(trained_runs, tmp_path_factory.mktemp("whole"), *VARIANTS[variant])
-    call = [sys.executable, str(CLI), *FIT, *VARIANTS[variant], signal_at(3)]
-    done = subprocess.run(call, env=environment_of_its_own(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-2000:]
+    stopping = [*FIT, *VARIANTS[variant], signal_at(3)]
+    if variant == "loader processes":  # only the first run of a process notices that one of them has died
+        command(Path(), *stopping, status=128 + signal.SIGTERM)
+    else:
+        stopped(stopping)
     main([*FIT, *VARIANTS[variant], "--ckpt_path=last"])
     assert run_digests(the_run(Path())) == expected
 
@@ -158,7 +156,7 @@ def test_a_classifier_too(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path / name)
         if name == "stopped":
             stopped([*fit, signal_at(2)])
-        main([*fit, *(["--ckpt_path=last"] if name == "stopped" else [])])
+        main([*fit, "--ckpt_path=auto"])
         (last,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
         found.append((checkpoint_digest(last), (last.parents[1] / "metrics.csv").read_bytes()))
     assert found[0] == found[1]
@@ -171,29 +169,21 @@ def test_an_interrupted_classifier_is_finished_before_it_is_inverted(tmp_path, m
     stopped(["fit", "--config=classifier_mnist5k.yaml", *same_data, signal_at(2)])
     main(["fit", *SHORT, "--trainer.max_steps=1"])
     assert "training it first" in capsys.readouterr().out
-    assert load_checkpoint(the_run(tmp_path, "classifier_mnist5k") / "checkpoints" / "last.ckpt")["global_step"] == 4
+    assert load_checkpoint(checkpoint_of("classifier_mnist5k"))["global_step"] == 4
     main(["fit", *SHORT, "--trainer.max_steps=1"])
     assert "training it first" not in capsys.readouterr().out
 
 
 def test_a_signal_while_the_missing_classifier_is_trained_ends_both(tmp_path):
     write_short_config(tmp_path, "classifier_mnist5k", 100_000)
-    call = [sys.executable, str(CLI), "fit", *SHORT, "--trainer.max_steps=1"]
-    with subprocess.Popen(call, cwd=tmp_path, env=environment_of_its_own(), stdout=subprocess.PIPE, text=True) as run:
-        wait_for(tmp_path, "runs/classifier_mnist5k/*/metrics.csv")
+    with started(tmp_path, "fit", *SHORT, "--trainer.max_steps=1", stdout=subprocess.PIPE) as run:
+        wait_for(lambda: list(tmp_path.glob("runs/classifier_mnist5k/*/metrics.csv")))
         run.send_signal(signal.SIGUSR1)
         said, _ = run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGUSR1
     assert re.search("ended by SIGTERM after step .*classifier_mnist5k", said)
     assert re.search(r"ended by SIGUSR1; go on with: python cli\.py fit .*inverter_mnist5k_fc3", said)
     assert list(tmp_path.glob("runs/classifier_mnist5k/*/checkpoints/last.ckpt"))
-
-
-def wait_for(folder, pattern):
-    end = time.monotonic() + 60
-    while not list(folder.glob(pattern)):
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def test_one_process_trains_a_run_and_others_wait(tmp_path, capsys):

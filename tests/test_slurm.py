@@ -4,13 +4,12 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pytest
 from digests import run_digests
-from small_runs import CLI, ROOT, environment_of_its_own, the_run, write_short_config
-from test_ddp import DDP, DIGITS, command
+from small_runs import CLI, ROOT, command, environment_of_its_own, the_run, wait_for, write_short_config
+from test_ddp import DDP, DIGITS
 
 LONGER = [*DIGITS, "--trainer.max_steps=300", "--trainer.limit_train_batches=50", "--trainer.val_check_interval=20"]
 
@@ -29,22 +28,13 @@ def job_script():
     """README's, with what this machine has."""
     script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
     script = re.sub(r"#SBATCH --(gpus-per-node|cpus-per-task|time|signal)=.*\n", "", script)
-    script = script.replace("--ntasks-per-node=4", "--ntasks-per-node=2").replace(
-        "--signal=USR1@300", "--signal=USR1@1"
-    )
+    script = script.replace("--ntasks-per-node=4", "--ntasks-per-node=2")
     script, count = re.subn(
         r"python cli.py fit --config \S+ --trainer.devices 4",
         f"{sys.executable} {CLI} fit {' '.join(LONGER + DDP)}", script,
     )  # fmt: skip
     assert count == 1
     return script
-
-
-def wait_for(condition, seconds=180):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.2)
 
 
 @pytest.mark.slow

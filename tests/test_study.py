@@ -4,11 +4,15 @@ import itertools
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from small_runs import ROOT
+from test_readme import LINES
 
-ROOT = Path(__file__).parents[1]
+PROGRAM = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+# What the README gives for each target; the cluster's plugin is an extra of its own.
+README = {line[-1]: [part for part in line[1:-1] if part not in ("--executor", "slurm")]
+          for line in LINES if line[:1] == ["snakemake"]}  # fmt: skip
 
 
 @pytest.fixture
@@ -16,8 +20,8 @@ def plan(tmp_path):
     """The engine's dry run of a target."""
 
     def run(target):
-        command = ["-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--dry-run", "--printshellcmds", target]
-        found = subprocess.run([sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=True)
+        command = [*PROGRAM, *README.get(target, []), "--dry-run", "--printshellcmds", target]
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return found.stdout + found.stderr
 
     return run
@@ -25,6 +29,10 @@ def plan(tmp_path):
 
 def configs(plan, verb="fit"):
     return re.findall(rf"cli\.py {verb} --name study(?: --ckpt_path auto)? --config (\w+)\.yaml", plan)
+
+
+def test_these_are_the_readmes():
+    assert README.keys() == {"study_mnist5k", "worlds", "paper"}
 
 
 def test_the_paper_is_so_many_runs(plan):
@@ -61,15 +69,13 @@ def test_a_sweep_is_so_many_runs_without_wandb_too(plan, target, classifiers, in
 def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, tmp_path):
     """A decoder and its classifier are trained for real, and the decoder again after its result is lost."""
     result = "runs/mse_mnist5k_logits/study/results.json"
-    short = (
-        "arguments=--trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1 --num_agreement 1"
-    )
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1", result]
-    subprocess.run([*command, "--config", short], cwd=tmp_path, check=True)
+    short = "--trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1 --num_agreement 1"
+    command = [*PROGRAM, "--cores", "1", result, "--config", f"arguments={short}"]
+    subprocess.run(command, cwd=tmp_path, check=True)
     assert "Nothing to be done" in plan(result)
     (tmp_path / result).unlink()
     assert configs(plan(result)) == ["mse_mnist5k_logits"]
-    subprocess.run([*command, "--config", short], cwd=tmp_path, check=True)
+    subprocess.run(command, cwd=tmp_path, check=True)
     assert (tmp_path / result).is_file()
     assert len(list(tmp_path.glob("runs/mse_mnist5k_logits/*/checkpoints"))) == 1  # it went on in its folder
 

@@ -77,9 +77,7 @@ def test_a_leak_is_more_than_four_standard_errors(errors):
     assert compared(exact, exact - gap, entropy=10.0).passes == (errors < 4)
 
 
-def test_standard_error_is_that_of_the_mean_and_may_be_zero():
-    found = compared(torch.zeros(100), torch.tensor([1.0, -1.0] * 50), 1.0)
-    assert found.excess_nats_se == pytest.approx(math.sqrt(100 / 99) / 10)
+def test_standard_error_may_be_zero():
     constant = torch.full((5,), -3.0)
     found = compared(constant, constant, 10.0)
     assert (found.excess_nats, found.excess_nats_se, found.passes) == (0.0, 0.0, True)
