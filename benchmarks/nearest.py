@@ -70,8 +70,10 @@ def row(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    sizes = {"num_queries": 500, "num_rows": 50_000, "num_units": 4608}  # units of conv1 of MNIST
-    given = options(__doc__, **{name: {"type": int, "default": size} for name, size in sizes.items()})
+    given = options(
+        __doc__, num_queries={"type": int, "default": 500}, num_rows={"type": int, "default": 50_000},
+        num_units={"type": int, "default": 4608, "help": "default: of conv1 of MNIST"},
+    )  # fmt: skip
     given.device = torch.device("cpu")
     with tempfile.TemporaryDirectory() as folder:
         report("Nearest neighbours by L1", [row(given, Path(folder))], given)

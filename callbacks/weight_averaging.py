@@ -2,10 +2,10 @@
 
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
 
 from runtime.checkpoints import check_fit
 
@@ -23,13 +23,20 @@ class WarmWeightAveraging(WeightAveraging):
         if not 0 <= decay < 1:
             raise ValueError(f"decay {decay} is not in [0, 1)")
 
-        def average(averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
-            t = float(num_averaged)
+        def average(averaged: Any, current: Any, num_averaged: Any) -> None:
+            t = num_averaged.double()  # on the weights' device, whose value nobody waits for
             # In this form equal weights, such as frozen ones, stay equal to the last bit.
-            return averaged + (current - averaged) * (1 - min(decay, (1 + t) / (10 + t)))
+            steps = torch._foreach_sub(current, averaged)
+            torch._foreach_mul_(steps, (1 - ((1 + t) / (10 + t)).clamp(max=decay)).to(steps[0].dtype))
+            torch._foreach_add_(averaged, steps)
 
-        super().__init__(use_buffers=False, avg_fn=average)
+        super().__init__(use_buffers=False, multi_avg_fn=average)
         self.swapped_in = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning makes the copy before the model is on its device. The counter stays here, where it is read.
+        assert self._average_model is not None
+        self._average_model.module.to(pl_module.device)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
