@@ -68,7 +68,7 @@ class Command(ParsedCommand):
 
     def _agreed(self, *found: Run | Path | None) -> tuple[Any, ...]:
         """What the first process has found, a run and more, in every process; they are in one process group."""
-        agreed = self.trainer.strategy.broadcast(found)
+        agreed: tuple[Any, ...] = self.trainer.strategy.broadcast(found)
         set_folder(self.trainer, agreed[0].folder)
         return agreed
 

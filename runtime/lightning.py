@@ -49,7 +49,8 @@ def count_as_ended(trainer: pl.Trainer) -> None:
     """Count the last step of a fit, and its epoch, as ended, as Lightning does only where it has made a step itself."""
     loop = trainer.fit_loop
     loop.epoch_loop._batches_that_stepped = trainer.global_step
-    loop.epoch_progress.current.processed = loop.epoch_progress.current.completed = loop.epoch_progress.current.ready
+    epochs = loop.epoch_progress.current
+    epochs.processed = epochs.completed = epochs.ready  # type: ignore[attr-defined] # of a subclass
 
 
 def saved_fit_progress(checkpoint: dict[str, Any]) -> tuple[Any, int | None]:

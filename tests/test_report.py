@@ -331,6 +331,53 @@ def test_a_sweep_stands_apart(runs, all_said):
     assert after == all_said.tables
 
 
+def write_run(runs, name, number, layer, level, named=None):
+    """A run in the folder of fc3's config; it is a copy where it says another name."""
+    folder = runs / "inverter_mnist5k_fc3" / name
+    write_inverter(folder, layer, level)
+    change(folder, name="inverter_mnist5k_fc3")
+    record = {"number": number, "folder": named or name, "named": True}
+    (folder / "run.json").write_text(json.dumps(record))
+    return log_prob(folder)
+
+
+def test_the_newest_run_of_an_experiment_is_its_row_and_another_layer_has_its_own(runs, all_said):
+    shutil.rmtree(runs / "inverter_mnist5k_conv2")
+    write_run(runs, "2099", 1, "fc3", -2)
+    fc3, conv2 = write_run(runs, "2026", 3, "fc3", -2.5), write_run(runs, "2025", 2, "conv2", -1.5)
+    shutil.copytree(runs / "inverter_mnist5k_fc3/2026", runs / "inverter_mnist5k_fc3/zz_copy")
+    change(runs / "inverter_mnist5k_fc3/zz_copy", nce_nats=-1.0)
+    said = parts(runs)
+    rows = {row[0]: row[2] for row in said.tables[KEPT][1:]}
+    assert (rows["fc3"], rows["conv2"]) == (nats(fc3), nats(conv2))
+    assert len(rows) == len(all_said.tables[KEPT]) - 1
+    assert "Other settings." not in said.tables
+
+
+def test_what_is_measured_now_of_a_run_that_version_0_4_tested_counts(runs):
+    """Its results lie beside its folder, what was asked since in it."""
+    folder = runs / "inverter_mnist5k_fc3"
+    new = replace(DISTANCES, num_images=7).with_files({"nearest.npz": (folder / "nearest.npz").read_bytes()})
+    (folder / "2026-01-01_00-00-00/distances.json").write_text(json.dumps(new.to_json()))
+    shutil.copy(folder / "nearest.npz", folder / "2026-01-01_00-00-00")
+    said = parts(runs)
+    assert said.tables["Distances in the layer's space (the paper's table 1)."][1][1] == "7 x 10"
+    assert "mnist5k, fc3: the nearest of 1"[:30] in said.charts
+
+
+@pytest.mark.parametrize("file", ["log_prob.npy", "nearest.npz"])
+def test_a_file_of_another_test_is_not_taken_for_one_of_this(runs, file):
+    folder = runs / "inverter_mnist5k_fc3"
+    test, asked = result_in(folder), DISTANCES.with_files({"nearest.npz": (folder / "nearest.npz").read_bytes()})
+    write(folder, test.with_files({path.name: path.read_bytes() for path in folder.glob("*.np*")}))
+    (folder / "distances.json").write_text(json.dumps(asked.to_json()))
+    parts(runs)
+    other = runs / "inverter_mnist5k_conv2" / "log_prob.npy"
+    shutil.copy(other, folder / file)
+    with pytest.raises(ValueError, match=f"{file} cannot be read .its checksum is not the one that is given beside it"):
+        parts(runs)
+
+
 def test_two_classifiers_of_one_kind_have_rows_of_their_own(runs):
     write_inverter(runs / "inverter_other_fc3", "fc3", -9, **OTHER, published=results.Published(nce_nats=-715.17))
     change(runs / "inverter_mnist5k_fc3", published=results.Published(nce_nats=-704.01))

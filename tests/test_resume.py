@@ -201,8 +201,12 @@ def test_one_process_trains_a_run_and_others_wait(tmp_path, capsys):
     thread = threading.Thread(target=train)
     thread.start()
     entered.wait(30)
-    with pytest.raises(ValueError, match=r"another process is training .*2026-01-01"), run.held():
+    with (
+        pytest.raises(ValueError, match=r"another process is training .*2026-01-01; wait for its end") as caught,
+        run.held(),
+    ):
         pass
+    assert "delete" not in str(caught.value)
     threading.Timer(0.5, leave.set).start()
     wait_for_trainings(tmp_path, "a_config")
     assert leave.is_set()
