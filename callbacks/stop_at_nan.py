@@ -12,7 +12,7 @@ NEVER = torch.iinfo(torch.int64).max
 
 
 class StopAtNaN(Callback):
-    """Looks at loss and weights every so many steps and before every checkpoint, of which none is written then.
+    """Looks at loss, weights and validation every so many steps and before every checkpoint, which is not written then.
 
     Not at every step, as that would make a GPU wait for the CPU.
 
@@ -36,17 +36,25 @@ class StopAtNaN(Callback):
         self._check(trainer, pl_module)
 
     def _check(self, trainer: Trainer, pl_module: Any) -> None:
-        """Raises FloatingPointError, in every process, where one has seen a loss or a weight that is not finite."""
+        """Raises FloatingPointError, in every process, where one has seen a loss or a weight that is no number."""
         first = int(self.first)
         if not all(parameter.isfinite().all() for parameter in pl_module.parameters()):
+            first = min(first, trainer.global_step)
+        # A weight of 1e30 is a number, and what comes of it is none.
+        validated = trainer.callback_metrics.get(pl_module.monitor[0])
+        if validated is not None and validated.isnan():
             first = min(first, trainer.global_step)
         if not trainer.strategy.reduce_boolean_decision(first < NEVER, all=False):
             return
         step = min(first, trainer.global_step)
-        last = Run.of_trainer(trainer).last
-        kept = f"{last} is the last good checkpoint" if last.is_file() else "no checkpoint was written before"
+        run = Run.of_trainer(trainer)
+        kept = "no checkpoint was written before"
+        if run.last.is_file():
+            kept = f"{run.last} is the last checkpoint before, {run.best} the one of the best validation: --ckpt_path="
+            kept += f"{run.best} goes on from that"
         raise FloatingPointError(
-            f"the loss or a weight is NaN or infinite at step {step}; {likely_cause(pl_module)}; {kept}"
+            f"the loss, a weight or {pl_module.monitor[0]} is NaN or infinite at step {step}; "
+            f"{likely_cause(pl_module)}; {kept}"
         )
 
 

@@ -99,10 +99,10 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
 
 def safe_id(wanted: str) -> str:
     """An id as W&B takes it, and as a file can be called; a digest keeps apart what would be the same without it."""
-    safe = re.sub(r"[^\w.-]", "-", wanted)[:100]
-    return (
-        safe if safe == wanted else f"{safe}-{hashlib.sha256(wanted.encode(errors='backslashreplace')).hexdigest()[:8]}"
-    )
+    safe = re.sub(r"[^\w.-]", "-", wanted)
+    if safe == wanted and len(safe) < 120:
+        return safe
+    return f"{safe[:100]}-{hashlib.sha256(wanted.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
 
 def finish_wandb() -> None:

@@ -57,3 +57,15 @@ class KillWandb(Callback):
                 words = (process / "cmdline").read_text().split("\0")
                 if words[0].endswith("wandb-core") and str(os.getpid()) in words:
                     os.kill(int(process.name), signal.SIGKILL)
+
+
+class LearningRate(Callback):
+    """Sets the learning rate after a step, when its checkpoint is written."""
+
+    def __init__(self, step: int, value: float) -> None:
+        self.step, self.value = step, value
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == self.step:
+            for group in trainer.optimizers[0].param_groups:
+                group["lr"] = self.value

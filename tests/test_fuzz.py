@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from dataset_files import write_data_sets
 from PIL import Image
 from scipy.io import loadmat, savemat
-from small_runs import ROOT, SHORT, at_most, checkpoint_of
+from small_runs import ROOT, SHORT, at_most
 from test_affnist import write_official
 
 from cli import main
@@ -29,7 +28,6 @@ from commands.score import load_images
 from datamodules import AffNISTDataModule, CIFAR10DataModule, ImageFolderDataModule, MNISTDataModule, SVHNDataModule
 from datamodules.pictures import decoded
 from evaluations.report.tested_runs import runs_under
-from runtime.checkpoints import load_checkpoint
 
 TIMES = int(os.environ.get("INVERTERS_FUZZ", "1"))
 INVERTER = [*SHORT, "--sample_grid.num_images=0", "--trainer.logger=false", "--trainer.enable_progress_bar=false"]
@@ -118,47 +116,6 @@ def refusals(paths, seed, count, read, change=mutated, num_bytes=None):
         finally:
             path.write_bytes(content)
     return said
-
-
-def test_a_mutated_checkpoint_file_is_refused_or_the_same(with_inverter):
-    path = checkpoint_of()
-    expected = load_checkpoint(path)["state_dict"]
-
-    def read():
-        found = load_checkpoint(path)["state_dict"]
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
-
-    refused = refusals([path], 0, 300 * TIMES, read)
-    assert len(refused) > 200 * TIMES
-    assert all("last.ckpt" in message for message in refused)
-
-
-def mutate_value(checkpoint, generator):
-    """Replace or take away something inside a checkpoint."""
-    place = checkpoint
-    while True:
-        keys = list(place.keys() if isinstance(place, dict) else range(len(place)))
-        key = generator.choice(keys)
-        inner = place[key]
-        if isinstance(inner, dict | list) and inner and generator.random() < 0.8:
-            place = inner
-            continue
-        if generator.random() < 0.4:
-            del place[key]
-        else:
-            place[key] = generator.choice((None, -1, "text", [], {}, float("nan"), torch.zeros(2), True))
-        return
-
-
-def test_a_checkpoint_with_other_contents_is_answered(with_inverter, capsys):
-    path = checkpoint_of()
-    generator = random.Random(1)
-    for _ in range(30 * TIMES):
-        checkpoint = torch.load(path, weights_only=True)
-        mutate_value(checkpoint, generator)
-        torch.save(checkpoint, "mutated.ckpt")
-        verb = generator.choice((["fit", "--trainer.max_steps=2", "--test_after_fit=false"], ["test"]))
-        answered(capsys, verb[0], *INVERTER, *verb[1:], "--ckpt_path=mutated.ckpt")
 
 
 @pytest.mark.parametrize("name", ["inverter_mnist5k_fc3", "classifier_svhn", "world_markov"])

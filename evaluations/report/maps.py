@@ -11,7 +11,7 @@ NUM_MAPS = 4  # single images whose maps are shown
 
 
 def section(group: Group) -> Section | None:
-    without = group.unconditional.array("log_prob_per_pixel") if group.unconditional else None
+    without = group.unconditional.log_prob_per_pixel if group.unconditional else None
     if without is None:
         return None
     parts: list[Part] = [
@@ -22,8 +22,8 @@ def section(group: Group) -> Section | None:
         "enters in that order, not all that h knows of a pixel."
     ]
     for label, run in group.inverters.items():
-        given, samples = run.array("log_prob_per_pixel"), run.samples
-        if given is None or samples is None:
+        given, samples = run.log_prob_per_pixel, run.samples
+        if given is None or samples is None or given.shape != without.shape:
             continue
         found = information_map(torch.from_numpy(given), torch.from_numpy(without)).numpy()
         images, mean = samples[0][:NUM_MAPS], found.mean(0)

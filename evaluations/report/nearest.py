@@ -1,9 +1,15 @@
 """Which samples and training images are nearest, and what is the layer blind to?"""
 
 from evaluations.figures import nearest_grid
+from evaluations.report.arrays import checked
 from evaluations.report.groups import Group
 from evaluations.report.page import Picture, Section
 from evaluations.results import DistancesResult
+
+NEEDED = (
+    "inputs", "num_samples", "samples", "training", "blind",
+    "sample_distances", "training_distances", "blind_distances",
+)  # fmt: skip
 
 
 def section(group: Group) -> Section | None:
@@ -11,6 +17,7 @@ def section(group: Group) -> Section | None:
     for label, run in group.inverters.items():
         arrays = next(map(run.nearest, run.measured(DistancesResult)), None)
         if arrays is not None:
+            checked(arrays, run.folder / "nearest.npz", NEEDED)
             words = (
                 f"{group.name}, {label}: the nearest of {int(arrays['num_samples'])} samples and the nearest training "
                 f"images (the paper's fig 2); and of the samples that are as near, to the layer, as the nearest "

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluations.report.arrays import checked
 from evaluations.results import ClassifierResult, DistancesResult, InverterResult, Measurement, Row, result_from_json
 from evaluations.run_order import RECORD, in_order
 
@@ -70,10 +71,15 @@ class TestedRun(Generic[R]):
         """log p(x | h) of every test image, float64 [N] nats."""
         return torch.from_numpy(self._needed("log_prob")).double()
 
+    @property
+    def log_prob_per_pixel(self) -> np.ndarray | None:
+        """Likewise of every pixel, [N, H, W] nats; None where it was not kept."""
+        return None if self.array("log_prob_per_pixel") is None else self._needed("log_prob_per_pixel")
+
     def _needed(self, name: str) -> np.ndarray:
         if (array := self.array(name)) is None:
             raise ValueError(f"{self.folder} has no {name}.npy; test it again")
-        return array
+        return checked({name: array}, self.folder / f"{name}.npy", N=self.result.num_images)[name]
 
     @property
     def samples(self) -> tuple[np.ndarray, np.ndarray] | None:
@@ -82,7 +88,9 @@ class TestedRun(Generic[R]):
         if arrays is None:
             return None
         # Version 0.4 had the means of a decoder, one an image, under a name of their own.
-        return arrays["inputs"], arrays["draws"] if "draws" in arrays else arrays["means"][:, None]
+        kind = "draws" if "draws" in arrays else "means"
+        checked(arrays, self.folder / "samples.npz", ("inputs", kind))
+        return arrays["inputs"], arrays["draws"] if kind == "draws" else arrays["means"][:, None]
 
     def rows(self, kind: type[M]) -> list[M]:
         """What a verb measured, nothing where it was not asked."""
