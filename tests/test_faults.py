@@ -78,6 +78,7 @@ def test_a_checkpoint_of_other_data_is_refused(with_inverter, capsys):
     checkpoint = torch.load(checkpoint_of("inverter_mnist5k_fc3"), weights_only=True)
     checkpoint["MNIST5kDataModule"]["dataset"] = "svhn"
     torch.save(checkpoint, "svhn.ckpt")
+    Path("a.png").touch()
     for verb, *more in VERBS:
         message = failure(capsys, verb, *SHORT, *more, "--ckpt_path=svhn.ckpt")
         assert "svhn.ckpt was trained on svhn, not on mnist5k; give the config of that data" in message
@@ -92,6 +93,7 @@ VERBS = (
 @pytest.mark.parametrize(("key", "was", "now"), [("seed", "0", "1"), ("num_train", "100", "200")])
 def test_a_checkpoint_is_not_asked_about_images_that_lie_elsewhere(with_inverter, capsys, key, was, now):
     """It may have been trained on those that it would be tested on."""
+    Path("a.png").touch()
     for verb, *more in VERBS:
         ckpt_path = "--ckpt_path=last" if verb == "fit" else "--ckpt_path=best"
         message = failure(capsys, verb, *SHORT, *more, f"--data.{key}={now}", ckpt_path)
@@ -213,6 +215,7 @@ def test_a_trained_classifier_is_found_though_its_config_lies_elsewhere(tmp_path
 
 def test_auto_begins_a_training_and_nothing_else(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    Path("a.png").touch()
     for verb, *more in VERBS[1:]:
         message = failure(capsys, verb, *SHORT, *more, "--ckpt_path=auto")
         assert "no last checkpoint in runs/inverter_mnist5k_fc3; make one with" in message
