@@ -68,12 +68,14 @@ def _value(text: str) -> Any:
 
 
 def _inside(values: Mapping[Any, Any], source: Path | None, before: tuple[Any, ...] = ()) -> Iterator[Given]:
-    """All keys of nested mappings."""
+    """All keys of nested mappings. Raises ValueError where a class has no name."""
     for key, value in values.items():
         parts = key.split(".") if isinstance(key, str) else [key]
         if "dict_kwargs" in parts:  # of a constructor that takes anything
             continue
         keys = (*before, *(part for part in parts if part not in ("class_path", "init_args")))
+        if key == "class_path" and not isinstance(value, str):
+            raise ValueError(f"{Given(source, (*keys, key), value)} is {value}; give the name of a class")
         yield Given(source, keys, value)
         if isinstance(value, dict):
             yield from _inside(value, source, keys)
@@ -136,6 +138,9 @@ class KnownKeys:
             if ".".join(given.keys[: i + 1]) not in self.names:
                 raise ValueError(self.unknown(str(given), given.key))
         argument, value = self.names[given.key], given.value
+        numbers = [number for number in (value if isinstance(value, list) else [value]) if isinstance(number, int)]
+        if any(abs(number) >= 2**63 for number in numbers):
+            raise ValueError(f"{given} is {value}; give a number of at most 18 digits")
         if value is None and not argument.takes_null:
             raise ValueError(f"{given} is null; give a value, or leave the key out")
         is_class = given.key in CLASSES or (argument.default is not None and given.key not in GROUPS)

@@ -89,6 +89,7 @@ VERBS = (
 )
 def test_a_checkpoint_is_not_asked_about_images_that_lie_elsewhere(with_inverter, capsys, key, was, now, verbs):
     """It may have been trained on those that it would be tested on."""
+    Path("a.png").touch()
     for verb, *more in verbs:
         ckpt_path = "--ckpt_path=last" if verb == "fit" else "--ckpt_path=best"
         message = failure(capsys, verb, *SHORT, *more, f"--data.{key}={now}", ckpt_path)
@@ -201,6 +202,7 @@ def test_a_trained_classifier_is_found_though_its_config_lies_elsewhere(tmp_path
 
 def test_auto_begins_a_training_and_nothing_else(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    Path("a.png").touch()
     for verb, *more in VERBS[1:]:
         message = failure(capsys, verb, *SHORT, *more, "--ckpt_path=auto")
         assert "no last checkpoint in runs/inverter_mnist5k_fc3; make one with" in message

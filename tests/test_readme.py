@@ -16,6 +16,7 @@ from small_runs import OWN_NETWORK, ROOT
 from test_configs import CONFIGS, shortened
 
 from cli import main
+from commands import SKIPPED, WITHOUT_CONFIG
 
 README = (ROOT / "README.md").read_text()
 LINES = [
@@ -37,19 +38,17 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images.yaml"):
         main(["fit", *shortened(name)])
     for command in COMMANDS:
-        if command[0] == "report":
+        if command[0] in WITHOUT_CONFIG:
             main(command)
-            assert Path("runs/report.html").is_file()
             continue
-        name = next(part for part in command if part.endswith(".yaml"))
-        short = shortened(name)[2:]
+        name = command[command.index("--config") + 1].removesuffix(".yaml")
+        short = shortened(f"{name}.yaml")[2:]
         if command[0] == "predict":
             short.append("--trainer.limit_predict_batches=2")
         if command[0] == "distances":
             short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
         main([*command, *short])
-    verbs = {command[0] for command in COMMANDS}
-    assert verbs == {"fit", "test", "predict", "sample", "score", "show", "distances", "estimators", "report"}
+        if command[0] in WITHOUT_CONFIG:
 
 
 @pytest.mark.parametrize("command", DISTRIBUTED, ids=" ".join)

@@ -158,13 +158,13 @@ def _arrays(path: Path, files: Mapping[str, int], again: str = "test") -> dict[s
 def _read_file(path: Path, files: Mapping[str, int], read: Callable[[BinaryIO], Any], again: str = "test") -> Any:
     """A file of a row that gives its files' checksums, if it gives any; None where it has no such file."""
 
-    def checked(file: BinaryIO) -> Any:
+    def verified(file: BinaryIO) -> Any:
         content = file.read()
         if files and zlib.crc32(content) != files[path.name]:
             raise ValueError("its checksum is not the one that is given beside it: it was replaced since, or damaged")
         return read(io.BytesIO(content))
 
-    return None if files and path.name not in files else _read(path, checked, again)
+    return None if files and path.name not in files else _read(path, verified, again)
 
 
 def _read(path: Path, read: Callable[[BinaryIO], Any], again: str = "test") -> Any:
