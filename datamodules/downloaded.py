@@ -53,7 +53,7 @@ class DownloadedDataModule(ImageDataModule):
             images, labels = self._read(train)
         except Exception as error:  # the libraries promise no list of what a broken file raises
             wrong = ", ".join(f"{path.name} (md5 {md5[path]})" for path in md5 if not check_integrity(path, md5[path]))
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
             if not wrong:
                 raise OSError(
                     f"cannot read {self.name} in {folder} ({reason}), though its checksums are right"
@@ -62,8 +62,9 @@ class DownloadedDataModule(ImageDataModule):
                 f"cannot download what is missing or damaged of {self.name} in {folder} ({reason}); "
                 f"put {wrong} there{self.packed}, or give the --data.data_dir that has it"
             ) from error
-        found = f"{images.dtype} {list(images.shape)} with labels {list(labels.shape)}"
-        if labels.shape != (len(images),) or images.shape[1:] != self.image_shape or images.dtype != torch.uint8:
+        found = f"{images.dtype} {list(images.shape)} with labels {labels.dtype} {list(labels.shape)}"
+        right = (torch.uint8, (len(images), *self.image_shape), torch.int64, (len(images),))
+        if (images.dtype, images.shape, labels.dtype, labels.shape) != right:
             raise OSError(f"{folder} does not hold {self.name}, but {found}; take the files out and put others there")
         if not len(labels) or labels.min() < 0 or labels.max() >= self.num_classes:
             raise OSError(
