@@ -35,9 +35,10 @@ def test_a_test_gives_the_same_numbers(old_runs):
     row = json.loads((folder / "results.json").read_text())
     for key, value in json.loads(before).items():
         if key not in ("commit", "checkpoint"):
-            assert row[key] == value, key
+            # It rounded log p of nearly certain pixels up, by less than this.
+            assert row[key] == (pytest.approx(value, rel=2e-6) if isinstance(value, float) else value), key
     for name, array in arrays.items():
-        assert np.array_equal(np.load(folder / name), array), name
+        np.testing.assert_allclose(np.load(folder / name), array, rtol=2e-6, atol=1e-5, err_msg=name)
 
 
 def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
@@ -46,7 +47,8 @@ def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
     arrays = dict(np.load(folder / "nearest.npz"))
     main(["distances", *INVERTER, "--num_images=4", "--num_samples=2", "--num_queries=1", "--num_candidates=8"])
     main(["estimators", *INVERTER, "--num_images=50"])
-    assert json.loads((folder / "distances.json").read_text()) == before["distances.json"]
+    # Which has an interval of class agreement since.
+    assert json.loads((folder / "distances.json").read_text()).items() >= before["distances.json"].items()
     assert json.loads((folder / "estimators.json").read_text()) == before["estimators.json"]
     for name, array in np.load(folder / "nearest.npz").items():
         np.testing.assert_array_equal(array, arrays[name])  # nan where it was
