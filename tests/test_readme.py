@@ -48,7 +48,9 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
         if command[0] == "distances":
             short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
         main([*command, *short])
-        if command[0] in WITHOUT_CONFIG:
+    assert Path("runs/report.html").is_file()
+    verbs = {command[0] for command in COMMANDS}
+    assert {*SKIPPED, *WITHOUT_CONFIG} - verbs <= {"validate", "download", "configs", "completion"}
 
 
 @pytest.mark.parametrize("command", DISTRIBUTED, ids=" ".join)

@@ -37,9 +37,10 @@ def test_a_test_gives_the_same_numbers(old_runs):
     row = json.loads((run / "results.json").read_text())
     for key, value in json.loads(before).items():
         if key not in ("commit", "checkpoint"):
-            assert row[key] == value, key
+            # It rounded log p of nearly certain pixels up, by less than this.
+            assert row[key] == (pytest.approx(value, rel=2e-6) if isinstance(value, float) else value), key
     for name, array in arrays.items():
-        assert np.array_equal(np.load(run / name), array), name
+        np.testing.assert_allclose(np.load(run / name), array, rtol=2e-6, atol=1e-5, err_msg=name)
     assert (folder / "results.json").read_text() == before
 
 
@@ -52,7 +53,9 @@ def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
     (run,) = (path.parent for path in folder.glob("*/distances.json"))
     after = {name: json.loads((run / name).read_text()) for name in before}
     assert after["distances.json"].pop("files").keys() == {"distances.npz", "nearest.npz"}
-    assert after == before
+    # Which has an interval of class agreement since.
+    assert after["distances.json"].items() >= before["distances.json"].items()
+    assert after["estimators.json"] == before["estimators.json"]
     for name, array in np.load(run / "nearest.npz").items():
         np.testing.assert_array_equal(array, arrays[name])  # nan where it was
 
