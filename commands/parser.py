@@ -108,7 +108,7 @@ class ParsedCommand(ParsedCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Ours first, then Lightning's many."""
-        parser.add_function_arguments(keys_of_runs)
+        LightningArgumentParser.add_function_arguments(parser, keys_of_runs)  # Parser's refuses what a config names
         parser.add_lightning_class_args(SampleGrid, "sample_grid")
         parser.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True)
         parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
