@@ -132,10 +132,9 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, read, monkeypat
     os.mkfifo(folder / "zpipe.png")
     (folder / "zendless.png").symlink_to("/dev/zero")
     for name in ("zendless.png", "zpipe.png"):
+        data = ImageFolderDataModule(str(folder.parent), side=8)
         with pytest.raises(OSError, match=rf"{name}.*is no regular file"):
-            ImageFolderDataModule(str(folder.parent), side=8).setup("fit") if read is of_folder else of_score(
-                folder / name, 3
-            )
+            data.load() if read is of_folder else of_score(folder / name, 3)
         (folder / name).unlink()
     Image.fromarray(RAMP).save(tmp_path / "x.bmp")
     monkeypatch.setattr("datamodules.pictures.MOST_BYTES", 1000)
