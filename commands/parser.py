@@ -171,7 +171,7 @@ def check_nulls(given: Any, key: str) -> None:
     kind, parameters = locate(given.class_path), dict[str, inspect.Parameter]()
     for base in reversed(inspect.getmro(kind) if isinstance(kind, type) else ()):
         if "__init__" in vars(base):
-            parameters |= inspect.signature(base.__init__).parameters
+            parameters |= inspect.signature(vars(base)["__init__"]).parameters
     for name, value in vars(given.get("init_args", Namespace())).items():
         parameter = parameters.get(name)
         # One without a default is given by a link, later.
