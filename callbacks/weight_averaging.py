@@ -8,6 +8,7 @@ from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 
 from runtime.checkpoints import check_fit
+from runtime.lightning import averaged_module
 
 
 class WarmWeightAveraging(WeightAveraging):
@@ -34,9 +35,7 @@ class WarmWeightAveraging(WeightAveraging):
         self.swapped_in = False
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning makes the copy before the model is on its device. The counter stays here, where it is read.
-        assert self._average_model is not None
-        self._average_model.module.to(pl_module.device)
+        averaged_module(self).to(pl_module.device)  # Lightning makes the copy before the model is there
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)

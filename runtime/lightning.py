@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import WandbLogger
+from torch import nn
 
 
 class ParsedCLI(LightningCLI):
@@ -71,6 +73,12 @@ def begin_validation_anew(checkpoint: dict[str, Any]) -> None:
     nothing = dict.fromkeys(("ready", "started", "processed", "completed"), 0)
     progress["total"] = {**nothing, "ready": 1, "started": 1}
     progress["current"], progress["is_last_batch"] = nothing, False
+
+
+def averaged_module(callback: WeightAveraging) -> nn.Module:
+    """The copy of the model that has the averaged weights. Their counter is beside it, on the CPU, where it is read."""
+    assert callback._average_model is not None
+    return callback._average_model.module
 
 
 def without_anonymous(logger: WandbLogger) -> None:
