@@ -1,12 +1,17 @@
 """The command line: python cli.py {fit,test,sample,distances,...} --config NAME ..."""
 
+import os
 import signal
 import sys
 from pathlib import Path
 
+from runtime.starter import STARTER, end_with
+
 # Ctrl-C before `main` answers it. A job in the background may have been told to ignore it.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+if STARTER in os.environ:  # one of several processes of a run
+    end_with(int(os.environ[STARTER]))
 
 from commands import WITHOUT_CONFIG, function_of
 from commands.first_look import first_look, overview

@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
 from runtime.lightning import count_as_ended, fit_progress, saved_fit_progress
 from runtime.optimizer_state import Configured
@@ -56,7 +57,7 @@ class ExactResume(Callback):
 
     # Not at the start of the epoch, which is left out in a run that is resumed in the middle of one.
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        names = {parameter: name for name, parameter in pl_module.named_parameters()}
+        names = parameter_names(pl_module)
         for optimizer in self.optimizers:
             optimizer.check(names)
             changed = optimizer.apply()
@@ -75,11 +76,16 @@ class ExactResume(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if not self.complete:
             for resumed in self.optimizers:
-                resumed.check_complete({parameter: name for name, parameter in pl_module.named_parameters()})
+                resumed.check_complete(parameter_names(pl_module))
             self.complete = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         count_as_ended(trainer)  # for the row of the test that follows
+
+
+def parameter_names(module: LightningModule) -> dict[Tensor, str]:
+    """The name of each parameter."""
+    return {parameter: name for name, parameter in module.named_parameters()}
 
 
 def same_form(value: Any, pattern: Any) -> bool:

@@ -57,5 +57,5 @@ class WarmWeightAveraging(WeightAveraging):
             current, average = checkpoint.get("current_model_state"), checkpoint.get("averaging_state")
             if not isinstance(current, dict) or not isinstance(average, dict):
                 raise ValueError(f"{trainer.ckpt_path} cannot be resumed: it has only the averaged weights; test it")
-            check_fit(pl_module, current, trainer.ckpt_path)
+            check_fit(pl_module, current, str(trainer.ckpt_path))
             super().on_load_checkpoint(trainer, pl_module, checkpoint)

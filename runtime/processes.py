@@ -1,16 +1,15 @@
 """What the processes of a run share, and what they agree on."""
 
 import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
+
+from runtime.starter import STARTER, done
 
 
 def part_of_process(trainer: pl.Trainer, values: Any) -> Any:
@@ -63,46 +62,13 @@ def in_all_processes(trainer: pl.Trainer, work: Callable[[], None]) -> None:
             strategy.setup_environment()
             work()
 
-        starter = os.environ.get(STARTER)
         os.environ[STARTER] = str(os.getpid())  # for those that it starts
-        with ends_with(int(starter)) if starter and trainer.local_rank else nullcontext():
+        try:
             strategy.launcher.launch(joined, trainer=trainer)
+        finally:
+            done.set()
     else:
         work()
-
-
-STARTER = "INVERTERS_STARTED_BY"
-
-
-@contextmanager
-def ends_with(starter: int, seconds: float = 1.0) -> Iterator[None]:
-    """A block that ends this process soon after the one that started it, however that one has ended.
-
-    Nothing else does, as long as the processes have not met: this one would wait for them for half an hour.
-
-    Args:
-        starter: Its process id.
-        seconds: Between two looks.
-    """
-    done = threading.Event()
-
-    def watch() -> None:
-        while os.getppid() == starter:
-            if done.wait(seconds):
-                return
-        if not done.wait(5 * seconds):  # in which this process may end by itself
-            print(
-                "error: the process that started this one has ended; if it does not say why above, it was killed",
-                file=sys.stderr,
-                flush=True,
-            )
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield
-    finally:
-        done.set()
 
 
 def one_process_environment() -> dict[str, str]:

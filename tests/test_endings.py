@@ -19,9 +19,9 @@ from cli import main
 from commands.sentences import of_error, print_error
 from runtime.checkpoints import load_checkpoint
 from runtime.metrics_csv import MetricsCSV
-from runtime.processes import ends_with
 from runtime.signals import SIGNALS, answer
 from runtime.silence import silence_lightning
+from runtime.starter import end_with
 from runtime.wandb_run import safe_id
 
 
@@ -69,8 +69,9 @@ def test_a_process_ends_soon_after_the_one_that_started_it(capfd):
     if first == 0:
         starter = os.getpid()
         if os.fork() == 0:
-            with ends_with(starter, seconds=0.05):
-                time.sleep(60)
+            end_with(starter, seconds=0.05)
+            time.sleep(60)
+            os._exit(0)
         os.kill(starter, signal.SIGKILL)
     os.close(held)
     os.waitpid(first, 0)
