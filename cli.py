@@ -22,6 +22,11 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        from commands import sentences
+
+        sentences.print_error(error)
+        sys.exit(1)
 
 
 def _answered(words: list[str]) -> bool:
@@ -42,7 +47,6 @@ def _answered(words: list[str]) -> bool:
 def _run(words: list[str]) -> None:
     from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-    from commands import sentences
     from commands.command import Command
     from runtime.silence import silence_lightning
     from runtime.wandb_run import finish_wandb
@@ -54,9 +58,6 @@ def _run(words: list[str]) -> None:
         Command(words).run()
     except SIGTERMException:  # between two of Lightning's verbs
         sys.exit(128 + signal.SIGTERM)
-    except Exception as error:
-        sentences.print_error(error)
-        sys.exit(1)
     finally:
         finish_wandb()
 
