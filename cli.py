@@ -28,6 +28,11 @@ def main(args: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        from commands import sentences
+
+        sentences.print_error(error)
+        sys.exit(1)
 
 
 def _answered(words: list[str]) -> bool:

@@ -52,12 +52,8 @@ def write_report(folders: Sequence[Path], output: Path) -> None:
 
 def _log(made: Sequence[Section], folder: Path) -> None:
     """Every table and figure, under its section's title; no failure of W&B matters, as the file is written."""
-    about: dict[str, Any] = {
-        "project": os.environ.get("WANDB_PROJECT", "inverters"), "name": "report", "id": f"report-{folder.name}",
-        "resume": "allow", "dir": folder.resolve(), "settings": wandb_settings(),
-    }  # fmt: skip
     try:
-        with wandb.init(**about, mode="offline" if is_offline_by_default() else None) as run:
+        with _wandb_run(folder) as run:
             for section in made:
                 parts = {
                     f"{section.title}/{part.caption[:60]}": (
@@ -69,4 +65,17 @@ def _log(made: Sequence[Section], folder: Path) -> None:
                 if parts:
                     run.log(parts)
     except Exception as error:  # W&B promises no list
-        print(f"Weights & Biases: {error}; the report is written without it", file=sys.stderr)
+        print(f"Weights & Biases failed ({error}); the report is whole without it", file=sys.stderr)
+
+
+def _wandb_run(folder: Path) -> wandb.Run:
+    """A run of its own, without Lightning, which takes seconds to import; offline where no server can be reached."""
+    about: dict[str, Any] = {
+        "project": os.environ.get("WANDB_PROJECT", "inverters"), "name": "report", "id": f"report-{folder.name}",
+        "resume": "allow", "dir": folder.resolve(), "settings": wandb_settings(),
+    }  # fmt: skip
+    try:
+        return wandb.init(**about, mode="offline" if is_offline_by_default() else None)
+    except Exception as error:
+        print(f"Weights & Biases cannot be reached ({error}); its run is offline, in {folder}/wandb", file=sys.stderr)
+        return wandb.init(**about | {"id": f"{about['id']}-offline"}, mode="offline")

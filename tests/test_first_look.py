@@ -47,6 +47,14 @@ def test_help_has_every_verb_with_a_line_and_imports_nothing_heavy(tmp_path):
     assert all(len(words) > 4 for words in lines.values())
 
 
+def test_the_report_needs_no_lightning(tmp_path):
+    code = "import sys, cli; cli.main(['report', '--help'])"
+    code = f"try:\n  {code}\nfinally:\n  print('pytorch_lightning' in sys.modules, 'wandb' in sys.modules)"
+    call = [sys.executable, "-c", code]
+    done = subprocess.run(call, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.stdout.endswith("False True\n"), done.stderr
+
+
 class Unparsed(ParsedCommand):
     """With its parser, and no more."""
 
