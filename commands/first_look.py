@@ -11,7 +11,7 @@ from typing import Any
 from commands import SKIPPED, WITHOUT_CONFIG
 from commands.config_files import find_config
 from commands.known_keys import KnownKeys, given_keys
-from commands.signatures import summary
+from commands.signatures import TRAINER, definition, summary
 
 LIGHTNINGS = {
     "fit": "Train; a classifier that is missing comes first, and the best checkpoint is tested at the end.",
@@ -37,6 +37,8 @@ def first_look(words: Sequence[str]) -> None:
     verb, *rest = words
     if verb in WITHOUT_CONFIG or any(word in ("-h", "--help") or word.split("=")[0].endswith(".help") for word in rest):
         return
+    if definition(TRAINER) is None:
+        return  # Lightning is not there, or another one: its import will say so
     given = given_keys(rest)
     known = KnownKeys(verb, given)
     for each in given:

@@ -111,6 +111,11 @@ def test_what_cannot_be_known_is_left_to_the_parser(words):
     first_look([*FIT, *words, "--print_config"])
 
 
+def test_without_lightning_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr("commands.first_look.TRAINER", ("pytorch_lightning.absent", "Trainer"))
+    first_look([*FIT, "--trainer.anything=1", "--ckpt_path=last"])
+
+
 @pytest.mark.parametrize(("text", "expected"), [
     ("sample_grid: 1", "sample_grid in mine.yaml is 1; give the keys below it"),
     ("trainer: 5", "trainer in mine.yaml is 5; give the keys below it"),
