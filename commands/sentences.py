@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from commands.known_keys import KnownKeys
-from commands.signatures import class_names
+from commands.signatures import OURS, ROOT, class_names
 
 KINDS = {
     "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "null",
@@ -104,7 +104,20 @@ def of_error(error: BaseException) -> str:
         return text
     if of_a_peer(error):
         return f"another process of this run has ended; if it does not say why above, it was killed; {text}"
+    if place := place_of_ones_own(error):
+        return f"{type(error).__name__} ({text}) {place}, which is no file of this application; mend it there"
     return f"{type(error).__name__}: {text}; this should not happen, so please report it"
+
+
+def place_of_ones_own(error: BaseException) -> str | None:
+    """Where a class of the user's own went wrong: its line and file, libraries left out; None for a mistake of ours."""
+    ours = [ROOT / name for name in (*OURS, "runtime", "benchmarks", "cli.py")]
+    libraries = [Path(sys.prefix), Path(sys.base_prefix)]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_file() and not any(path.is_relative_to(library) for library in libraries):
+            return None if any(path.is_relative_to(one) for one in ours) else f"in line {frame.lineno} of {path}"
+    return None
 
 
 def print_error(error: Exception, root: Path = Path("runs")) -> None:

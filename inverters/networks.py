@@ -48,7 +48,8 @@ def made_network(
     try:
         network = factory(image_shape, num_classes)
     except FAULTS as error:
-        raise ValueError(f"no network for images of {size} and {num_classes} classes can be made: {error}") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"no network for images of {size} and {num_classes} classes can be made ({reason})") from error
     parts, name = stages(network), type(network).__name__
     training = {module: module.training for module in network.modules()}
     image = torch.randint(256, (1, *image_shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

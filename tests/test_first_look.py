@@ -181,6 +181,23 @@ def test_a_class_of_ones_own_that_cannot_be_had_is_one_sentence(tmp_path, monkey
     assert expected in failure(capsys, *FIT, argument)
 
 
+OWN_DATA = """from datamodules import MNIST5kDataModule
+
+
+class Data(MNIST5kDataModule):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        {}["absent"]
+"""
+
+
+def test_a_mistake_in_a_class_of_ones_own_is_told_with_its_place(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("own_wrong.py").write_text(OWN_DATA)
+    said = failure(capsys, "fit", "--config=classifier_mnist5k", "--data=own_wrong.Data")
+    assert f"KeyError ('absent') in line 7 of {tmp_path}/own_wrong.py, which is no file of this application" in said
+
+
 def test_configs_are_listed_with_data_cost_and_number(capsys):
     main(["configs", "mnist5k", "FC3"])
     printed = capsys.readouterr().out
@@ -203,7 +220,6 @@ def test_data_is_downloaded_and_verified_beforehand(tmp_path, monkeypatch, capsy
 
 
 def test_a_shell_completes_verbs_keys_and_names(capsys):
-    pytest.importorskip("shtab")
     main(["completion", "bash"])
     script = capsys.readouterr().out
     for word in ("distances", "--model.density.num_filters", "--data.val_split", "mse_mnist5k_fc3", "PhotosDataModule"):
