@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from dataset_files import write_data_sets
 from PIL import Image
-from small_runs import OWN_NETWORK, ROOT
+from small_runs import OWN_NETWORK, ROOT, result
 from test_configs import CONFIGS, shortened
 
 from cli import main
@@ -51,6 +51,15 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     assert Path("runs/report.html").is_file()
     verbs = {command[0] for command in COMMANDS}
     assert {*SKIPPED, *WITHOUT_CONFIG} - verbs <= {"validate", "download", "configs", "completion"}
+
+
+def test_the_readmes_own_data_set_is_trained_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my_file.py").write_text(re.search("```python\n(.*?)```", README, re.DOTALL)[1])
+    Path("my_module.py").write_text(OWN_NETWORK)
+    own = ["--data=my_file.Stripes", "--model.network=my_module.TwoStages"]
+    main(["fit", "--config=classifier_mnist5k", *own, "--trainer.max_steps=300", "--trainer.logger=false"])
+    assert result("classifier_mnist5k")["accuracy"] > 0.9  # and its labels are those of its images
 
 
 @pytest.mark.parametrize("command", DISTRIBUTED, ids=" ".join)
