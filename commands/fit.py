@@ -74,6 +74,7 @@ class Fit:
             "trainer.accelerator": settings.trainer.accelerator,
             "trainer.devices": 1,
             # Everything that decides which image is where, and where they lie.
+            "data": settings.data.class_path,
             **{f"data.{key}": value for key, value in settings.data.init_args.items() if key not in self.data.LOADING},
         }
         with self._until_interrupted():
