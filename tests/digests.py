@@ -1,6 +1,7 @@
 """What a run has come to, as digests: equal where two runs are the same bit for bit."""
 
 import hashlib
+import json
 
 import torch
 
@@ -42,4 +43,23 @@ def run_digests(folder):
     found["pictures"] = sorted(path.name for path in folder.glob("*.png"))
     for name in ("metrics.csv", "log_prob.npy", "log_prob_per_pixel.npy", "samples.npz"):
         found[name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    return found
+
+
+def every_file(runs):
+    """Of all that lies in a folder of runs, by path, but for when a run began, W&B's own files and those of locks."""
+    found = {}
+    for path in sorted(path for path in runs.rglob("*") if path.is_file() and path.suffix != ".lock"):
+        config, run, *rest = path.relative_to(runs).parts
+        if not rest or rest[0] in ("wandb", "resumed"):
+            assert rest or run == ".lock", path  # nothing is left beside the runs
+            continue
+        if path.suffix == ".ckpt":
+            content = checkpoint_digest(path)
+        else:
+            content = path.read_bytes().replace(run.encode(), b"")
+            if rest == ["run.json"]:  # where a run before it was killed its number is another
+                content = sorted(json.loads(content))
+        assert (config, *rest) not in found, f"two runs of {config}"
+        found[config, *rest] = content
     return found
