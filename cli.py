@@ -1,5 +1,6 @@
 """The command line: python cli.py {fit,test,sample,distances,...} --config NAME ..."""
 
+import io
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ from runtime.starter import STARTER, end_with
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
     signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 if STARTER in os.environ:  # one of several processes of a run
-    end_with(int(os.environ[STARTER]))
+    end_with(int(os.environ.pop(STARTER)))
 
 from commands import WITHOUT_CONFIG, function_of
 from commands.first_look import first_look, overview
@@ -20,6 +21,8 @@ from commands.first_look import first_look, overview
 def main(args: list[str] | None = None) -> None:
     """Run one command; an error that a user can mend ends it with one sentence and exit status 1."""
     words = sys.argv[1:] if args is None else args
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be text
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

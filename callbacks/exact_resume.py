@@ -1,6 +1,8 @@
 """A resumed run goes on as the one that was stopped would have."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -59,7 +61,8 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         names = parameter_names(pl_module)
         for optimizer in self.optimizers:
-            optimizer.check(names)
+            with naming(trainer.ckpt_path):
+                optimizer.check(names)
             changed = optimizer.apply()
             if changed and trainer.is_global_zero:
                 print(f"from step {trainer.global_step} on with {'; '.join(changed)} as before", flush=True)
@@ -76,7 +79,8 @@ class ExactResume(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if not self.complete:
             for resumed in self.optimizers:
-                resumed.check_complete(parameter_names(pl_module))
+                with naming(trainer.ckpt_path):
+                    resumed.check_complete(parameter_names(pl_module))
             self.complete = True
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,6 +90,17 @@ class ExactResume(Callback):
 def parameter_names(module: LightningModule) -> dict[Tensor, str]:
     """The name of each parameter."""
     return {parameter: name for name, parameter in module.named_parameters()}
+
+
+@contextmanager
+def naming(source: Any) -> Iterator[None]:
+    """A block whose ValueErrors say of which checkpoint they are, and what to do."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(
+            f"{source} cannot be resumed: {error}; give another checkpoint, or leave out --ckpt_path to train anew"
+        ) from error
 
 
 def same_form(value: Any, pattern: Any) -> bool:

@@ -42,7 +42,7 @@ class StopAtNaN(Callback):
             first = min(first, trainer.global_step)
         # A weight of 1e30 is a number, and what comes of it is none.
         validated = trainer.callback_metrics.get(pl_module.monitor[0])
-        if validated is not None and validated.isnan():
+        if validated is not None and not validated.isfinite():
             first = min(first, trainer.global_step)
         if not trainer.strategy.reduce_boolean_decision(first < NEVER, all=False):
             return

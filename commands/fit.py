@@ -69,6 +69,9 @@ class Fit:
             return None
         if settings.classifier.endswith(".ckpt"):
             return find_checkpoint(command.root, command.name, settings.classifier)
+        name = Path(settings.classifier).stem
+        if name == command.name:
+            raise ValueError(f"--classifier {name} is this config itself; give the name of a classifier's")
         shared = {
             "trainer.default_root_dir": str(command.root),
             "trainer.accelerator": settings.trainer.accelerator,
@@ -78,8 +81,7 @@ class Fit:
             **{f"data.{key}": value for key, value in settings.data.init_args.items() if key not in self.data.LOADING},
         }
         with self._until_interrupted():
-            name, train = Path(settings.classifier).stem, settings.train_classifier
-            return trained_classifier(command.root, name, self.data, shared, train)
+            return trained_classifier(command.root, name, self.data, shared, settings.train_classifier)
 
     def run(self, run: Run, checkpoint: Path | None, classifier: Path | None) -> None:
         """Do it, in every process, with what all have agreed on.

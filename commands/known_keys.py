@@ -76,6 +76,10 @@ def _inside(values: Mapping[Any, Any], source: Path | None, before: tuple[Any, .
         keys = (*before, *(part for part in parts if part not in ("class_path", "init_args")))
         if key == "class_path" and not isinstance(value, str):
             raise ValueError(f"{Given(source, (*keys, key), value)} is {value}; give the name of a class")
+        if not keys:
+            raise ValueError(
+                f"{key} stands outside of model and data in {source or 'the command'}; put it below one of them"
+            )
         yield Given(source, keys, value)
         if isinstance(value, dict):
             yield from _inside(value, source, keys)

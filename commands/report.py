@@ -1,7 +1,6 @@
 """All runs in one HTML file, and as a run on Weights & Biases."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from evaluations.report.page import Picture, Section, Table, page
 from evaluations.report.tested_runs import runs_under
 from evaluations.results import EstimatorResult
 from runtime.files import replacing
-from runtime.wandb_account import is_offline_by_default, wandb_settings
+from runtime.wandb_account import is_offline_by_default, project, safe_id, wandb_settings
 
 
 def report(words: Sequence[str]) -> None:
@@ -71,7 +70,7 @@ def _log(made: Sequence[Section], folder: Path) -> None:
 def _wandb_run(folder: Path) -> wandb.Run:
     """A run of its own, without Lightning, which takes seconds to import; offline where no server can be reached."""
     about: dict[str, Any] = {
-        "project": os.environ.get("WANDB_PROJECT", "inverters"), "name": "report", "id": f"report-{folder.name}",
+        "project": project(), "name": "report", "id": safe_id(f"report-{folder.name}"),
         "resume": "allow", "dir": folder.resolve(), "settings": wandb_settings(),
     }  # fmt: skip
     try:

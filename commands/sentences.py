@@ -37,7 +37,8 @@ def of_parser(message: str, known: KnownKeys) -> str:
     given = known.as_given(keys[-1]) if keys else None
     named = [each for each in known.given if isinstance(each.value, str) and each.value in message]
     for each in named:
-        if "." in each.value and (problem := import_problem(each.value)):
+        dotted = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", each.value) and not Path(each.value).exists()
+        if dotted and each.keys[0] in ("model", "data", "trainer") and (problem := import_problem(each.value)):
             return f"{each}: {problem}"
     class_name = re.search(r"Expected a dot import path string: (\S+)", message)
     if class_name:

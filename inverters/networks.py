@@ -146,8 +146,6 @@ class ConvNet(nn.Sequential):
         residual: bool = False,
         activation: Activation = nn.ReLU,
     ) -> None:
-        if len(filters) != 2:
-            raise ValueError(f"filters {list(filters)} of ConvNet must be two numbers, of conv1 and of conv2")
         channels, height, width = image_shape
         if len(filters) != 2:
             raise ValueError(f"filters is {list(filters)}; give two numbers, of conv1 and of conv2")

@@ -1,4 +1,4 @@
-"""A file that is replaced whole or not at all."""
+"""Files that are replaced whole or not at all, and locks."""
 
 import errno
 import fcntl
@@ -23,7 +23,7 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
 
 
 @contextmanager
-def locked(path: Path, wait: bool = True, announcement: str = "") -> Iterator[int]:
+def locked(path: Path, wait: bool = True, announcement: str = "", needed: bool = False) -> Iterator[int]:
     """A block in which no other process is at the same time; the lock file's descriptor, which a child can hold too.
 
     The kernel frees the lock when the last process that has the descriptor ends, however it ends. Whoever is in the
@@ -33,9 +33,11 @@ def locked(path: Path, wait: bool = True, announcement: str = "") -> Iterator[in
         path: The lock file's.
         wait: For the end of the other one's block.
         announcement: What is said where that takes time.
+        needed: Where the file system has no locks, this is an error, and not said and passed over.
 
     Raises:
         BlockingIOError: Another process is in it, and this one is not to wait.
+        OSError: The file cannot be made.
     """
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +57,7 @@ def locked(path: Path, wait: bool = True, announcement: str = "") -> Iterator[in
                     print(announcement, flush=True)
                 fcntl.flock(handle, fcntl.LOCK_EX)
             except OSError as error:
-                if error.errno not in NO_LOCKS:
+                if needed or error.errno not in NO_LOCKS:
                     raise
                 print(f"the file system of {path} has no locks; start no two commands of one run at a time", flush=True)
             if os.fstat(handle).st_nlink:  # else whoever held it has deleted it

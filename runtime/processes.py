@@ -59,6 +59,7 @@ def in_all_processes(trainer: pl.Trainer, work: Callable[[], None]) -> None:
     if isinstance(strategy, ParallelStrategy) and strategy.launcher is not None:
 
         def joined() -> None:
+            os.environ.pop(STARTER, None)  # they have been started
             strategy.setup_environment()
             work()
 

@@ -134,6 +134,11 @@ class Run:
         """A file that is locked by the process that trains the run."""
         return self.folder / "training.lock"
 
+    @property
+    def _results_lock(self) -> Path:
+        """A file that is locked by the process that writes an answer."""
+        return self.folder / "results.lock"
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """A block in which no other process trains this run, nor adds to its metrics.
@@ -162,7 +167,7 @@ class Run:
 
     def write(self, files: Mapping[str, bytes | memoryview]) -> None:
         """Files of one answer, by their names, in place of those of an earlier one: all of them, the first one last."""
-        with locked(self.folder / "results.lock"):
+        with locked(self._results_lock):
             write_all({self.folder / name: content for name, content in files.items()})
 
     def _check_free(self) -> None:
@@ -174,7 +179,7 @@ class Run:
 
     def _content(self) -> Iterator[Path]:
         """What lies in the folder beside the marks that a run begins with."""
-        marks = {RECORD, self._lock.name, self._unfinished.name}
+        marks = {RECORD, self._lock.name, self._unfinished.name, self._results_lock.name}
         return (path for path in self.folder.iterdir() if path.name not in marks)
 
     @property
@@ -192,12 +197,17 @@ class Run:
 
     def _remove_if_killed(self) -> None:
         """Of a run that ended before its first checkpoint, and that the user did not name, nothing stays."""
+        if self._is_remains:
+            with suppress(OSError), locked(self._lock, wait=False, needed=True):
+                if self._is_remains:  # and has not ended just now
+                    shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def _is_remains(self) -> bool:
         record = record_of(self.folder)
-        began = record or any(self._content())  # or was killed before the lock of its config was free again
-        if began and (self.finished or self._has_come_to_something or (record and record.named)):
-            return
-        with suppress(BlockingIOError), locked(self._lock, wait=False):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if not record and not any(self._content()):  # killed before the lock of its config was free again
+            return True
+        return not (self.finished or self._has_come_to_something or (record and record.named))
 
 
 def _config_lock(config: Path) -> Path:
@@ -216,6 +226,8 @@ def _remove_remains(root: Path, name: str) -> None:
     """What killed processes have left of a config whose lock is held."""
     remove_temporaries(root / name)
     for run in Run.all(root, name):
+        for folder in (run.folder, run.checkpoints):
+            remove_temporaries(folder)
         run._remove_if_killed()
 
 

@@ -4,6 +4,7 @@ import os
 import signal
 import stat
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -24,9 +25,11 @@ def answer(number: signal.Signals, handler: Callable[[int, FrameType | None], An
 
 
 def leave_terminal() -> None:
-    """What is said from now on goes nowhere: in a terminal that is closed every word would be an error."""
+    """What is said from now on goes nowhere: in a closed terminal, or to a pipe there, every word would be an error."""
     for stream in (1, 2):
-        if stat.S_ISCHR(os.fstat(stream).st_mode):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream)
-            os.close(nowhere)
+        with suppress(OSError):  # it was closed before
+            mode = os.fstat(stream).st_mode
+            if stat.S_ISCHR(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream)
+                os.close(nowhere)

@@ -1,7 +1,9 @@
-"""Whether there is an account on Weights & Biases, and how quiet it is to be; without Lightning."""
+"""What every run on Weights & Biases has, and whether there is an account; without Lightning."""
 
+import hashlib
 import netrc
 import os
+import re
 from urllib.parse import urlparse
 
 import wandb
@@ -15,6 +17,19 @@ def is_offline_by_default() -> bool:
 def wandb_settings() -> wandb.Settings:
     """Of every run: nothing on the screen, and no long wait for a server."""
     return wandb.Settings(console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30)))
+
+
+def project() -> str:
+    """Where runs go."""
+    return os.environ.get("WANDB_PROJECT", "inverters")
+
+
+def safe_id(wanted: str) -> str:
+    """An id as W&B takes it, and as a file can be called; a digest keeps apart what would be the same without it."""
+    safe = re.sub(r"[^\w.-]", "-", wanted)
+    if safe == wanted and len(safe) < 120:
+        return safe
+    return f"{safe[:100]}-{hashlib.sha256(wanted.encode(errors='backslashreplace')).hexdigest()[:8]}"
 
 
 def has_wandb_account() -> bool:

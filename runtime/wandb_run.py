@@ -1,10 +1,8 @@
 """The run on Weights & Biases: with an account, or offline without asking anything."""
 
 import contextlib
-import hashlib
 import logging
 import os
-import re
 import secrets
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +15,7 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from runtime.lightning import is_offline, make_offline, without_anonymous
-from runtime.wandb_account import is_offline_by_default, wandb_settings
+from runtime.wandb_account import is_offline_by_default, project, safe_id, wandb_settings
 
 log = logging.getLogger("inverters.wandb")
 
@@ -83,7 +81,7 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         run_id: Of a run that is resumed, from its checkpoint.
     """
     run = WandbRun(
-        project=os.environ.get("WANDB_PROJECT", "inverters"),
+        project=project(),
         name=name,
         # Runs in other root folders may be called so too.
         id=safe_id(str(run_id or f"{name}-{folder.name}-{secrets.token_hex(3)}")),
@@ -97,19 +95,11 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
     return run
 
 
-def safe_id(wanted: str) -> str:
-    """An id as W&B takes it, and as a file can be called; a digest keeps apart what would be the same without it."""
-    safe = re.sub(r"[^\w.-]", "-", wanted)
-    if safe == wanted and len(safe) < 120:
-        return safe
-    return f"{safe[:100]}-{hashlib.sha256(wanted.encode(errors='backslashreplace')).hexdigest()[:8]}"
-
-
 def finish_wandb() -> None:
     """End the W&B run, if there is one; what cannot be uploaded stays in its folder."""
     try:
         wandb.finish()
-    except (wandb.Error, OSError) as error:
+    except Exception as error:  # W&B promises no list
         print(f"Weights & Biases: {error}; upload later with wandb sync", file=sys.stderr)
-        with contextlib.suppress(wandb.Error, OSError):
+        with contextlib.suppress(Exception):
             wandb.teardown()  # fails too, but is not tried again when Python ends

@@ -22,7 +22,7 @@ from runtime.metrics_csv import MetricsCSV
 from runtime.signals import SIGNALS, answer
 from runtime.silence import silence_lightning
 from runtime.starter import end_with
-from runtime.wandb_run import safe_id
+from runtime.wandb_account import safe_id
 
 
 def test_sighup_is_answered_like_sigterm_and_the_run_resumes_exactly(with_classifier, trained_runs, tmp_path_factory):

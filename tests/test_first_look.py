@@ -125,7 +125,7 @@ def test_without_lightning_nothing_is_refused(monkeypatch):
     ("data: []", "data in mine.yaml is []; give a class"),
     ("model: {init_args: 5}", "model in mine.yaml is 5; give a class"),
     ("model: {class_path: {a: 1}}", "model.class_path in mine.yaml is {'a': 1}; give the name of a class"),
-    ("model: {init_args: {network: {init_args: {filters: []}}}}", "filters [] of ConvNet must be two numbers"),
+    ("model: {init_args: {network: {init_args: {filters: []}}}}", "filters is []; give two numbers"),
     (f"patience: {10**30}", "give a number of at most 18 digits"),
     ("model: {init_args: {network: {init_args: {filters: 5}}}}", "model.network.filters in mine.yaml is 5; give"),
     ("model: {init_args: {density: {init_args: {dropout: null}}}}", "model.density.dropout in mine.yaml is null"),
@@ -251,3 +251,14 @@ def test_the_wheel_runs_in_an_empty_folder(tmp_path):
     call = [str(tmp_path / "site/bin/inverters"), "fit", "--config=classifier_mnist5k", "--trainer.max_steps=2"]
     subprocess.run(call, cwd=tmp_path / "empty", env=environment, check=True)
     assert list((tmp_path / "empty/runs/classifier_mnist5k").glob("*/results.json"))
+
+
+@pytest.mark.parametrize(("argument", "expected"), [
+    ("--class_path=Inverter", "class_path stands outside of model and data in the command; put it below one of them"),
+    ("--images=a.png", "--images is \"a.png\"; give a list"),
+    ("--data.batch_size=1.5k", "--data.batch_size is \"1.5k\"; give a whole number"),
+])  # fmt: skip
+def test_a_value_of_the_wrong_kind_is_no_module(with_inverter, capsys, argument, expected):
+    Path("a.png").touch()
+    verb = "score" if "images" in argument else "fit"
+    assert expected in failure(capsys, verb, *FIT[1:], argument)

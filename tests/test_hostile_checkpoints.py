@@ -144,9 +144,9 @@ def with_another_shape(checkpoint):
 
 
 CHANGES = {
-    without_a_state: "its optimiser knows nothing of density.",
+    without_a_state: "changed.ckpt cannot be resumed: its optimiser knows nothing of density.",
     without_weights_in_training: "changed.ckpt cannot be resumed: it has only the averaged weights; test it",
-    with_another_shape: "its optimiser's exp_avg of density.",
+    with_another_shape: "changed.ckpt cannot be resumed: its optimiser's exp_avg of density.",
 }
 
 

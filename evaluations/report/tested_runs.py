@@ -2,6 +2,7 @@
 
 import io
 import json
+import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def runs_under(paths: Iterable[Path]) -> list[AnyRun]:
     for path in paths:
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {path}; give runs/ or folders in it")
-        files |= {file.parent.resolve(): file for file in path.rglob("results.json")}
+        files |= {file.parent.resolve(): file for file in path.rglob("results.json") if file.is_file()}
     found = {folder: TestedRun(file.parent, _rows(file, result_from_json)[0]) for folder, file in sorted(files.items())}
     newest = {}
     for folder in sorted(in_order(found), key=lambda folder: not found[folder].in_folder_of_config):
@@ -152,7 +153,13 @@ def _rows(path: Path, from_json: Callable[[dict[str, Any]], T], again: str = "te
 
 
 def _arrays(path: Path, files: Mapping[str, int], again: str = "test") -> dict[str, np.ndarray] | None:
-    return _read_file(path, files, lambda file: dict(np.load(file)), again)
+    def read(file: BinaryIO) -> dict[str, np.ndarray]:
+        with zipfile.ZipFile(file) as archive:  # ours are not compressed: one that is may fill the memory
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("it is compressed")
+        return dict(np.load(file))
+
+    return _read_file(path, files, read, again)
 
 
 def _read_file(path: Path, files: Mapping[str, int], read: Callable[[BinaryIO], Any], again: str = "test") -> Any:
