@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from commands.known_keys import KnownKeys
 from commands.signatures import OURS, ROOT, class_names
 
+DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # as a class is named
 KINDS = {
     "str": "a text", "int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "null",
     **dict.fromkeys(("list", "tuple", "Sequence"), "a list such as [1, 2]"), "dict": "keys with values",
@@ -37,7 +38,7 @@ def of_parser(message: str, known: KnownKeys) -> str:
     given = known.as_given(keys[-1]) if keys else None
     named = [each for each in known.given if isinstance(each.value, str) and each.value in message]
     for each in named:
-        dotted = re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", each.value) and not Path(each.value).exists()
+        dotted = DOTTED.fullmatch(each.value) and not Path(each.value).exists()
         if dotted and each.keys[0] in ("model", "data", "trainer") and (problem := import_problem(each.value)):
             return f"{each}: {problem}"
     class_name = re.search(r"Expected a dot import path string: (\S+)", message)
@@ -53,6 +54,7 @@ def of_parser(message: str, known: KnownKeys) -> str:
         return " ".join(message.split())
     wanted = re.search(r"subclass of (?:<class ')?(\w+)|function that returns <class '(\w+)", message)
     named = [each for each in named if each.keys[: len(given.keys)] == given.keys]
+    named = [each for each in named if DOTTED.fullmatch(each.value)] or named
     if wanted and named:
         name = wanted[1] or wanted[2]
         remedy = f"a subclass of {name}" + (", or a function annotated to return one" if "function" in message else "")

@@ -404,7 +404,7 @@ def test_what_is_not_there_yet_is_said_with_the_command_that_makes_it(
     tmp_path, monkeypatch, capsys, arguments, missing, made_by
 ):
     monkeypatch.chdir(tmp_path)
-    message = failure(capsys, *arguments, *INVERTER)
+    message = failure(capsys, arguments[0], *INVERTER, *arguments[1:])
     assert missing in message
     assert f"python cli.py fit --config {made_by}.yaml" in message
 

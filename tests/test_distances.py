@@ -97,7 +97,7 @@ def test_class_agreement_is_over_images_and_the_distances_are_kept():
     all_agree, _ = table_1(one_nn, h, iter(h_samples), torch.ones(3, 2))
     assert (all_agree["class_agreement_low"], all_agree["class_agreement_high"]) == pytest.approx((0.4385, 1), abs=1e-4)
     about = {"name": "a", "layer": "b", "seed": 0, "network_digest": "c", "density_digest": "d"}
-    assert DistancesResult(**about, **found).to_json() == {**about, **found, "unit": DistancesResult.unit}
+    assert DistancesResult(**about, **found).to_json() == {**about, **found, "unit": DistancesResult.unit, "files": {}}
 
 
 def test_standard_errors_of_the_ratios_are_those_of_a_paired_bootstrap():

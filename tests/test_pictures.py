@@ -157,6 +157,7 @@ def test_a_file_name_that_is_no_text_is_printed_and_written(tmp_path, monkeypatc
         [r"caf\udce9.png", "7.000"],
     ]
     assert r"caf\udce9.png" in capsys.readouterr().out
+    (tmp_path / "runs").mkdir()
     try:
         load_images([name], (1, 8, 9))
     except ValueError as error:
