@@ -37,6 +37,12 @@ class WarmWeightAveraging(WeightAveraging):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         averaged_module(self).to(pl_module.device)  # Lightning makes the copy before the model is there
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: the average is of every step that the run has made, whatever its checkpoint says."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._latest_update_step = trainer.global_step
+
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_epoch_start(trainer, pl_module)
         self.swapped_in = trainer.state.fn == TrainerFn.FITTING

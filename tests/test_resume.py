@@ -177,7 +177,8 @@ def test_an_interrupted_classifier_is_finished_before_it_is_inverted(tmp_path, m
 def test_a_signal_while_the_missing_classifier_is_trained_ends_both(tmp_path):
     write_short_config(tmp_path, "classifier_mnist5k", 100_000)
     with started(tmp_path, "fit", *SHORT, "--trainer.max_steps=1", stdout=subprocess.PIPE) as run:
-        wait_for(lambda: list(tmp_path.glob("runs/classifier_mnist5k/*/metrics.csv")))
+        files = "runs/classifier_mnist5k/*/metrics.csv"  # which has a row once it trains
+        wait_for(lambda: any(path.read_text().count("\n") > 1 for path in tmp_path.glob(files)))
         run.send_signal(signal.SIGUSR1)
         said, _ = run.communicate(timeout=60)
     assert run.returncode == 128 + signal.SIGUSR1
