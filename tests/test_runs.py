@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import INVERTER, ROOT, SHORT, environment_of_its_own, failure, result, the_run, write_short_config
 
 from cli import main
@@ -303,7 +304,10 @@ def test_two_of_every_verb_at_once_on_one_run(with_inverter, times):
     one = [*SHORTER, "--sample_grid.num_images=1"]
     asked = ["--num_images=2", "--num_samples=1", "--num_queries=1", "--num_candidates=6"]
     commands = [["test", *one], ["sample", *one, "--num_images=1", "--num_draws=1"], ["distances", *one, *asked]]
-    commands += [["report"], ["fit", *one, "--ckpt_path=last", "--trainer.max_steps=2"]]
+    commands += [["report"], ["fit", *one, "--ckpt_path=last", "--trainer.max_steps=2"], ["validate", *one]]
+    commands += [["predict", *one, "--trainer.limit_predict_batches=1"], ["estimators", *one, "--num_images=10"]]
+    commands += [["score", *one, "--images=[a.png]"], ["show", *one, "--num_images=4"], ["download", *one]]
+    Image.new("L", (28, 28)).save("a.png")
     for said in both(with_inverter, *commands * times):
         assert "Traceback" not in said
         errors = [line for line in said.splitlines() if line.startswith("error: ")]
