@@ -8,9 +8,9 @@ from pathlib import Path
 
 from runtime.starter import STARTER, end_with
 
-# Ctrl-C before `main` answers it. A job in the background may have been told to ignore it.
+# Ctrl-C while libraries are imported, which may not stand an exception. A background job may be told to ignore it.
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 if STARTER in os.environ:  # one of several processes of a run
     end_with(int(os.environ.pop(STARTER)))
 
@@ -23,8 +23,6 @@ def main(args: list[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else args
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the name of a file need not be text
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if not _answered(words):
             _run(words)
@@ -45,12 +43,21 @@ def _answered(words: list[str]) -> bool:
             print(overview())
             return True
         first_look(words)
-        if words[0] in WITHOUT_CONFIG:
-            function_of(words[0])(words[1:])
-        return words[0] in WITHOUT_CONFIG
+        if words[0] not in WITHOUT_CONFIG:
+            return False
+        verb = function_of(words[0])
+        _imported()
+        verb(words[1:])
+        return True
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _imported() -> None:
+    """From now on Ctrl-C is an exception."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _run(words: list[str]) -> None:
@@ -61,6 +68,7 @@ def _run(words: list[str]) -> None:
     from runtime.silence import silence_lightning
     from runtime.wandb_run import finish_wandb
 
+    _imported()
     silence_lightning()
     command = None
     if "" not in sys.path:

@@ -56,8 +56,8 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
 def test_the_readmes_own_data_set_is_trained_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("my_file.py").write_text(re.search("```python\n(.*?)```", README, re.DOTALL)[1])
-    Path("my_module.py").write_text(OWN_NETWORK)
-    own = ["--data=my_file.Stripes", "--model.network=my_module.TwoStages"]
+    Path("network_for_stripes.py").write_text(OWN_NETWORK)
+    own = ["--data=my_file.Stripes", "--model.network=network_for_stripes.TwoStages"]
     main(["fit", "--config=classifier_mnist5k", *own, "--trainer.max_steps=300", "--trainer.logger=false"])
     assert result("classifier_mnist5k")["accuracy"] > 0.9  # and its labels are those of its images
 
