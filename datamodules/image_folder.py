@@ -1,15 +1,11 @@
 """The user's own pictures, in one folder a class, or in a zip of such folders."""
 
-import heapq
-import json
 import os
-import stat
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import PositiveInt
@@ -20,19 +16,10 @@ from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
 from datamodules.images import ImageDataModule
-from datamodules.pictures import EXTENSIONS, check_regular, decoded, file_bytes, member_bytes, printable
+from datamodules.picture_files import classes_and_files, found_in_folder, found_in_zip, is_image
+from datamodules.pictures import decoded, file_bytes, member_bytes, printable
 from datamodules.split import ImagesAndLabels, Split, splits
 from runtime.files import size_for_people
-
-FEWEST = 10  # images of which 10 % can be kept for validation
-ROLES = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-}  # of folders above classes
-Parts = tuple[str, ...]  # of a file's path, or of a folder's with an empty one behind it
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -75,10 +62,10 @@ class ImageFolderDataModule(ImageDataModule):
         self.is_zip = not Path(path).is_dir()
         self.image_shape = (channels, height, width)
         self.name = f"images:{printable(Path(path).resolve().name.removesuffix('.zip'))}"
-        found = _zip(path) if self.is_zip else _folder(path)
-        others = ["/".join(parts) for parts in found.sizes if parts[-1] and not _is_image(parts)]
+        found = found_in_zip(path) if self.is_zip else found_in_folder(path)
+        others = ["/".join(parts) for parts in found.sizes if parts[-1] and not is_image(parts)]
         self.skipped = sorted(found.skipped + others)
-        self.class_names, self.files, self.digest = _classes_and_files(path, found.sizes)
+        self.class_names, self.files, self.digest = classes_and_files(path, found.sizes)
         self.num_classes = len(self.class_names)
         num_images = sum(map(len, self.files.values()))
         num_bytes, free = 2 * num_images * channels * height * width, _free_memory()  # once more while they are divided
@@ -166,137 +153,9 @@ class ImageFolderDataModule(ImageDataModule):
         return pil_to_tensor(picture)
 
 
-class _Found(NamedTuple):
-    """What is in a folder or a zip: files and folders with their sizes, and what is not looked at."""
-
-    sizes: dict[Parts, int]
-    skipped: list[str]
-
-
 def _free_memory() -> int:
     """Bytes: what Linux says that it can give, and elsewhere all that there is."""
     try:
         return 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
     except (OSError, LookupError):
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _is_image(parts: Parts) -> bool:
-    return parts[-1].lower().endswith(EXTENSIONS)
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
-
-
-def _folder(path: str) -> _Found:
-    """Links are followed, and what has several names is taken once: by that of fewest links, of those the shortest."""
-    found, seen = _Found({}, []), set()
-    waiting: list[tuple[int, int, Parts, str]] = [
-        (0, 0, (), os.path.realpath(path))
-    ]  # links, depth, name, what is there
-    while waiting:
-        num_links, depth, parts, real = heapq.heappop(waiting)
-        if real in seen:
-            found.skipped.append("/".join(parts))
-            continue
-        seen.add(real)
-        try:
-            status = os.stat(real)
-            if not stat.S_ISDIR(status.st_mode):
-                found.sizes[parts] = status.st_size
-                continue
-        except OSError:  # a link to nowhere, for one, is named where it is an image that is read
-            found.sizes[parts] = -1
-            continue
-        found.sizes[*parts, ""] = 0
-        try:
-            entries = list(os.scandir(real))
-        except OSError as error:
-            raise OSError(f"cannot read the folder {real} ({error.strerror}); allow it or take it out") from error
-        for entry in entries:
-            inner = (*parts, entry.name)
-            if _is_hidden(entry.name):
-                found.skipped.append("/".join(inner))
-            elif entry.is_symlink():
-                heapq.heappush(waiting, (num_links + 1, depth + 1, inner, os.path.realpath(entry.path)))
-            else:
-                heapq.heappush(waiting, (num_links, depth + 1, inner, entry.path))
-    return found
-
-
-def _zip(path: str) -> _Found:
-    """From a zip's directory."""
-    found = _Found({}, [])
-    try:
-        check_regular(path)
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {path}; give a folder or a .zip as --data.path") from None
-    except Exception as error:  # zipfile promises no list of what a broken file raises
-        raise OSError(
-            f"cannot read {path} ({type(error).__name__}: {error}); give a folder or a whole .zip as --data.path"
-        ) from error
-    for member in members:
-        parts = tuple(member.filename.split("/"))
-        if not any(map(_is_hidden, parts)):
-            found.sizes[parts] = member.file_size
-        elif parts[-1]:
-            found.skipped.append(member.filename)
-    return found
-
-
-def _classes_and_files(
-    path: str, sizes: Mapping[Parts, int]
-) -> tuple[list[str], dict[str, list[tuple[str, int]]], str]:
-    """The sorted class names; sorted (file, label) of "train", and of "val" and "test" where they have a folder; and a
-    digest of all files' names and sizes, which is the same where one more folder wraps them.
-    """
-    files = sorted(parts for parts in sizes if _is_image(parts))
-    if not files:
-        raise ValueError(f"{path} holds no image; those with the extensions {', '.join(EXTENSIONS)} are read")
-    start = int(len({parts[0] for parts in files}) == 1 and min(map(len, files)) > 2)  # one folder wraps all
-    tops = sorted({parts[start] for parts in files})
-    level = start + _are_splits(path, tops)  # of the class folders
-    for parts in files:
-        if len(parts) < level + 2:
-            raise ValueError(f"{'/'.join(parts)} in {path} lies in no class folder; put it in one or take it out")
-    inside = {parts[: level + 1] for parts in sizes if len(parts) > level + 1 and parts[:start] == files[0][:start]}
-    for parts in sorted(inside - {parts[: level + 1] for parts in files}):
-        raise ValueError(f"the class folder {'/'.join(parts)} in {path} holds no image; fill it or take it out")
-    found: dict[str, list[Parts]] = {"train": [], "val": [], "test": []}
-    for parts in files:
-        found[ROLES[parts[start].lower()] if level > start else "train"].append(parts)
-    if len(found["train"]) < FEWEST:
-        raise ValueError(f"{path} holds {len(found['train'])} images to train with; at least {FEWEST} are needed")
-    classes = sorted({parts[level] for parts in found["train"]})
-    for parts in (*found["val"], *found["test"]):
-        if parts[level] not in classes:
-            raise ValueError(f"the class folder {'/'.join(parts[: level + 1])} in {path} has none of its name in train")
-    number = {name: k for k, name in enumerate(classes)}
-    labelled = {name: [("/".join(parts), number[parts[level]]) for parts in x] for name, x in found.items()}
-    digest = sha256(json.dumps([(parts[start:], sizes[parts]) for parts in files]).encode()).hexdigest()[:16]
-    return list(map(printable, classes)), labelled, digest
-
-
-def _are_splits(path: str, tops: Sequence[str]) -> bool:
-    """Whether these are folders of splits, of which one is for training; a class may have one of their names.
-
-    Raises:
-        ValueError: There are others beside them, or two for the same.
-    """
-    splits = [top for name in ROLES for top in tops if top.lower() == name]
-    if len(splits) < 2:
-        return False
-    roles, listed = {ROLES[top.lower()] for top in splits}, ", ".join(splits)
-    if len(roles) < len(splits):
-        raise ValueError(f"{path} holds {listed}, of which two say the same; take one out")
-    if "train" not in roles:
-        raise ValueError(f"{path} holds {listed}, and no folder train; put one beside them")
-    if others := [top for top in tops if top not in splits]:
-        raise ValueError(
-            f"{path} holds {', '.join(others)} beside {listed}, which would not be read; take it out, or put its "
-            f"images into one of those"
-        )
-    return True

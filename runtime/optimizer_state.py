@@ -85,11 +85,12 @@ class Configured:
                     group["lr"] = value * (group["lr"] / before if before else 1.0)
                 group[key] = value
                 said[ARGUMENTS.get(key, key)] = f"{value}, not {before}"
+        scheduler: Any  # of which some have a gamma
         for scheduler, decay in zip(self.schedulers, self.decays, strict=True):
             scheduler.base_lrs = [group["initial_lr"] for group in self.groups]
-            if decay is not None and scheduler.gamma != decay:  # type: ignore[attr-defined] # of those that have one
-                said[ARGUMENTS["gamma"]] = f"{decay}, not {scheduler.gamma}"  # type: ignore[attr-defined]
-                scheduler.gamma = decay  # type: ignore[attr-defined]
+            if decay is not None and scheduler.gamma != decay:
+                said[ARGUMENTS["gamma"]] = f"{decay}, not {scheduler.gamma}"
+                scheduler.gamma = decay
         return [f"{key} {change}" for key, change in said.items()]
 
 
