@@ -112,7 +112,11 @@ def test_an_optimiser_is_one_in_deed(own_module):
         ("density.num_filters", "null", "model.density.num_filters in wrong.yaml is null"),
         ("density.sampler", "null", "model.density.sampler in wrong.yaml is null"),
         ("density.likelihood", "null", "model.density.likelihood in wrong.yaml is null"),
-        ("density.likelihood", "{class_path: Categorical, init_args: {num_levels: null}}", "num_levels in wrong.yaml"),
+        (
+            "density.likelihood",
+            "{class_path: Categorical, init_args: {num_levels: null}}",
+            "model.density.likelihood.num_levels in wrong.yaml is null",
+        ),
         ("density.likelihood", "{class_path: Categorical, init_args: {num_levels: 7}}", "7 does not divide 256"),
         ("density.likelihood", "{class_path: LogisticMixture, init_args: {log_scale_floor: -99}}", "give -40 to 5"),
         ("density.num_layers", "2.5", "num_layers in wrong.yaml is 2.5; give a whole number"),
