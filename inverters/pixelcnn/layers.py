@@ -1,6 +1,10 @@
 """The layers of PixelCNN++ (Salimans et al. 2017)."""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,26 +18,10 @@ class _ConcatELU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, right: int, dropout: float) -> Tensor:
-        batch, channels, height, width = x.shape
-        out = x.new_empty(batch, 2 * channels, height + 1, width + 1 + right)
-        out[:, :, 0].zero_()
-        out[:, :, :, 0].zero_()
-        if right:
-            out[:, :, :, -1].zero_()
-        dropped = round(dropout * 2**16)  # of 2^16
-        ctx.scale = 2**16 / (2**16 - dropped)
-        # elu(x) = max(x, e) and elu(-x) = max(-x, e) with e = exp(-|x|) - 1: one exponential for both.
-        e = x.abs().neg_().exp_().sub_(1)
-        if dropped:
-            x, e = x * ctx.scale, e.mul_(ctx.scale)
-        inside = out[:, :, 1:, 1 : 1 + width]
-        torch.maximum(x, e, out=inside[:, :channels])
-        torch.maximum(-x, e, out=inside[:, channels:])
-        kept = _random_words(out.shape, x.device) >= dropped - 2**15 if dropped else None
-        if kept is not None:
-            out.mul_(kept)
+        make = _written_for_caches if x.device.type == "cpu" and x.itemsize >= 4 else _written_for_launches
+        out, kept, ctx.scale = make(x, right, dropout)
         ctx.save_for_backward(out, kept)
-        ctx.width = width
+        ctx.width = x.shape[3]
         return out
 
     @staticmethod
@@ -47,13 +35,53 @@ class _ConcatELU(torch.autograd.Function):
         return inside[:, :channels] - inside[:, channels:], None, None
 
 
-def _random_words(shape: torch.Size, device: torch.device) -> Tensor:
+def _written_for_caches(x: Tensor, right: int, dropout: float) -> tuple[Tensor, Tensor | None, float]:
+    """The padded concat_elu, what dropout has kept, and the factor on that: one exponential, and few bytes written."""
+    batch, channels, height, width = x.shape
+    out = x.new_empty(batch, 2 * channels, height + 1, width + 1 + right)
+    out[:, :, 0].zero_()
+    out[:, :, :, 0].zero_()
+    if right:
+        out[:, :, :, -1].zero_()
+    dropped = round(dropout * 2**16)  # of 2^16
+    scale = 2**16 / (2**16 - dropped)
+    # elu(x) = max(x, e) and elu(-x) = max(-x, e) with e = exp(-|x|) - 1: one exponential for both.
+    e = x.abs().neg_().exp_().sub_(1)
+    if dropped:
+        x, e = x * scale, e.mul_(scale)
+    inside = out[:, :, 1:, 1 : 1 + width]
+    torch.maximum(x, e, out=inside[:, :channels])
+    torch.maximum(-x, e, out=inside[:, channels:])
+    kept = _random_words(out.shape) >= dropped - 2**15 if dropped else None
+    if kept is not None:
+        out.mul_(kept)
+    return out, kept, scale
+
+
+def _written_for_launches(x: Tensor, right: int, dropout: float) -> tuple[Tensor, Tensor | None, float]:
+    """The same in three or four launches of a GPU, and in half precision without rounding in between."""
+    batch, channels, height, width = x.shape
+    out = x.new_zeros(batch, 2, channels, height + 1, width + 1 + right)
+    torch.mul(x[:, None], _signs(x.dtype, x.device), out=out[:, :, :, 1:, 1 : 1 + width])
+    out = F.elu(out.flatten(1, 2), inplace=True)
+    if not dropout:
+        return out, None, 1.0
+    return *torch.native_dropout(out, dropout, True), 1 / (1 - dropout)
+
+
+@cache
+def _signs(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 and -1, which are copied to a GPU once."""
+    return torch.tensor([1, -1], dtype=dtype, device=device).view(2, 1, 1, 1)
+
+
+def _random_words(shape: torch.Size) -> Tensor:
     """Uniform int16, four from each random number of 64 bits.
 
     torch's own dropout draws one random number an element, which is a tenth of a training step on a CPU.
     """
     size = math.prod(shape)
-    wide = torch.randint(-(2**63), 2**63 - 1, ((size + 3) // 4,), device=device)
+    wide = torch.randint(-(2**63), 2**63 - 1, ((size + 3) // 4,))
     return wide.view(torch.int16)[:size].view(shape)
 
 
@@ -87,6 +115,7 @@ class ShiftedConv2d(nn.Conv2d):
     """
 
     bias: Tensor
+    ready: tuple[Tensor, Tensor] | None = None  # weight and bias, in a block of `weights_at_once`
 
     def __init__(
         self,
@@ -104,7 +133,21 @@ class ShiftedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2] // self.stride[0], x.shape[3] // self.stride[1]
-        return super().forward(x)[:, :, :height, :width]
+        weight, bias = self.ready or (self.weight, self.bias)
+        return F.conv2d(x, weight, bias, self.stride, self.padding)[:, :, :height, :width]
+
+
+class _Inside(torch.autograd.Function):
+    """What lies in the border of a `padded_concat_elu`; its gradient is padded once, and not for each side."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, width: int) -> Tensor:
+        ctx.right = x.shape[3] - width - 1
+        return x[:, :, 1:, 1 : 1 + width]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return F.pad(grad, (1, ctx.right, 1, 0)), None
 
 
 class SkipConv2d(ShiftedConv2d):
@@ -112,9 +155,10 @@ class SkipConv2d(ShiftedConv2d):
 
     def forward(self, width: int, *padded: Tensor) -> Tensor:  # type: ignore[override] # of one input
         """[B, C_i, H + 1, W + 1 or W + 2] each, with W given -> [B, C', H, W], as of their concatenation."""
-        weights = self.weight.split([x.shape[1] for x in padded], dim=1)
-        biases = (self.bias, *[None] * (len(padded) - 1))
-        outputs = [F.conv2d(x, w, b)[:, :, 1:, 1 : 1 + width] for x, w, b in zip(padded, weights, biases, strict=True)]
+        weight, bias = self.ready or (self.weight, self.bias)
+        weights = weight.split([x.shape[1] for x in padded], dim=1) if len(padded) > 1 else (weight,)
+        biases = (bias, *[None] * (len(padded) - 1))
+        outputs = [_Inside.apply(F.conv2d(x, w, b), width) for x, w, b in zip(padded, weights, biases, strict=True)]
         return outputs[0] if len(outputs) == 1 else outputs[0] + outputs[1]
 
 
@@ -123,18 +167,63 @@ class ShiftedConvTranspose2d(nn.ConvTranspose2d):
 
     bias: Tensor
     init_scale = 1.0
+    ready: tuple[Tensor, Tensor] | None = None  # as that of ShiftedConv2d
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple[int, int]) -> None:
         beyond = (0, kernel_size[1] - 2)
         super().__init__(in_channels, out_channels, kernel_size, stride=2, padding=beyond, output_padding=beyond)
         _normalise_weight(self, axis=1)
 
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override] # of an output of any size
+        weight, bias = self.ready or (self.weight, self.bias)
+        return F.conv_transpose2d(x, weight, bias, self.stride, self.output_padding, self.output_padding)
 
-def _normalise_weight(layer: ShiftedConv2d | ShiftedConvTranspose2d, axis: int) -> None:
+
+Normalised = ShiftedConv2d | ShiftedConvTranspose2d
+
+
+def _normalise_weight(layer: Normalised, axis: int) -> None:
     """w = g v / ||v|| per output channel (Salimans and Kingma 2016), v drawn from N(0, 0.05^2) as there."""
     nn.init.normal_(layer.weight, std=0.05)
     nn.init.zeros_(layer.bias)
     weight_norm(layer, dim=axis)
+
+
+@contextmanager
+def weights_at_once(layers: Sequence[Normalised]) -> Iterator[None]:
+    """A block in which the layers' normalised weights and biases are ready, in the precision of autocast.
+
+    Those that have the shape of one output's weights in common are normalised together, and all biases are rounded
+    together: on a GPU a launch for each layer takes longer than its work.
+    """
+    device = layers[0].bias.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else layers[0].bias.dtype
+    with torch.autocast(device, enabled=False):
+        biases = torch.cat([layer.bias for layer in layers]).to(dtype).split([len(layer.bias) for layer in layers])
+        for layer, weight, bias in zip(layers, _normalised(layers, dtype), biases, strict=True):
+            layer.ready = weight, bias
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.ready = None
+
+
+def _normalised(layers: Sequence[Normalised], dtype: torch.dtype) -> list[Tensor]:
+    """The layers' weights, as each has its own."""
+    by_shape: dict[torch.Size, list[tuple[Normalised, Tensor, Tensor]]] = defaultdict(list)
+    for layer in layers:
+        parametrizations: Any = layer.parametrizations
+        gain, direction = parametrizations.weight.original0, parametrizations.weight.original1  # of weight_norm
+        if layer.transposed:
+            gain, direction = gain.transpose(0, 1), direction.transpose(0, 1)
+        by_shape[direction.shape[1:]].append((layer, gain, direction))  # [O, 1, 1, 1], [O, I, h, w]
+    found: dict[Normalised, Tensor] = {}
+    for those in by_shape.values():
+        alike, gains, directions = zip(*those, strict=True)
+        together = torch._weight_norm(torch.cat(directions), torch.cat(gains), 0).to(dtype)
+        found |= zip(alike, together.split([len(direction) for direction in directions]), strict=True)
+    return [found[layer].transpose(0, 1) if layer.transposed else found[layer] for layer in layers]
 
 
 def folding(context_shape: tuple[int, ...], image_shape: tuple[int, int, int]) -> tuple[int, int]:
@@ -185,13 +274,26 @@ class ContextBias(nn.Module):
         self.dropout = dropout
 
     def forward(self, context: Tensor, size: tuple[int, int]) -> Tensor:
-        if context.ndim == 2:
-            bias = F.linear(context, self.weight)[:, :, None, None]  # [B, C, 1, 1]
-        else:
-            bias = F.conv2d(context, self.weight[:, :, None, None])  # [B, C, H', W']
-            if bias.shape[2:] != size:
-                bias = F.interpolate(bias, size=size, mode="bilinear", align_corners=False)  # [B, C, H, W]
-        return F.dropout(bias, self.dropout, self.training)
+        """The biases [B, C, H or 1, W or 1] of a feature map's size."""
+        (products,) = context_products([self], context)
+        return self.resized(products, size)
+
+    def resized(self, products: Tensor, size: tuple[int, int]) -> Tensor:
+        """The same from this layer's `context_products`."""
+        if products.shape[2:] not in ((1, 1), size):
+            products = F.interpolate(products, size=size, mode="bilinear", align_corners=False)
+        return F.dropout(products, self.dropout, self.training)
+
+
+def context_products(layers: Sequence[ContextBias], context: Tensor) -> tuple[Tensor, ...]:
+    """h times each layer's weights, [B, C, 1, 1] or [B, C, H', W'] at h's own size: one product for all layers."""
+    weight = torch.cat([layer.weight for layer in layers])
+    products = (
+        F.linear(context, weight)[:, :, None, None]
+        if context.ndim == 2
+        else F.conv2d(context, weight[:, :, None, None])
+    )
+    return products.split([len(layer.weight) for layer in layers], dim=1)
 
 
 class GatedResidualLayer(nn.Module):
@@ -221,8 +323,8 @@ class GatedResidualLayer(nn.Module):
         self.context = ContextBias(context_shape, 2 * num_filters, context_dropout)
         self.dropout = dropout
 
-    def forward(self, x: Tensor, activated: Tensor, skips: tuple[Tensor, ...], context: Tensor) -> Tensor:
-        """The layer's output for x [B, F, H, W], from its padded_concat_elu and those of the skip connections.
+    def forward(self, x: Tensor, activated: Tensor, skips: tuple[Tensor, ...], products: Tensor) -> Tensor:
+        """The layer's output for x [B, F, H, W], from its padded_concat_elu, those of the skip connections, and h's.
 
         The activations are arguments because each has two or three users.
         """
@@ -231,5 +333,5 @@ class GatedResidualLayer(nn.Module):
             hidden = hidden + self.skip(x.shape[3], *skips)
         right = activated.shape[3] - x.shape[3] - 1
         hidden = padded_concat_elu(hidden, right, self.dropout if self.training else 0.0)  # [B, 2F, H + 1, ...]
-        gated = self.conv_out(hidden) + self.context(context, x.shape[2:])  # [B, 2F, H, W]
+        gated = self.conv_out(hidden) + self.context.resized(products, (x.shape[2], x.shape[3]))  # [B, 2F, H, W]
         return x + F.glu(gated, dim=1)
