@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -125,7 +126,7 @@ class LogisticMixture(Likelihood):
         return logits[:, 0], means, log_scales.clamp(min=self.log_scale_floor), coefficients.tanh()
 
     @staticmethod
-    def _mean(channel: int, means: Tensor, coefficients: Tensor, value: list[Tensor]) -> Tensor:
+    def _mean(channel: int, means: Tensor, coefficients: Tensor, value: Sequence[Tensor]) -> Tensor:
         """The mean of one channel given the values of those before it, [B, K, H, W]."""
         mean = means[:, channel]
         first = channel * (channel - 1) // 2
@@ -134,27 +135,26 @@ class LogisticMixture(Likelihood):
         return mean
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        channels = x.shape[1]
+        channels, level = x.shape[1], x[:, :, None]  # [B, C, 1, H, W]
         logits, means, log_scales, coefficients = self._split(params, channels)
-        value = [x[:, c, None].to(means.dtype) / 127.5 - 1 for c in range(channels)]  # each [B, 1, H, W]
-        log_prob = logits.log_softmax(dim=1)  # [B, K, H, W]
-        for c in range(channels):
-            inverse_scale = torch.exp(-log_scales[:, c])
-            centred = value[c] - self._mean(c, means, coefficients, value)
-            upper = (centred + 1 / 255) * inverse_scale
-            lower = (centred - 1 / 255) * inverse_scale
-            width = 2 / 255 * inverse_scale  # upper - lower, without cancellation
-            # log(sigma(u) - sigma(l)) = log sigma(u) + log sigma(-l) + log(1 - exp(l - u)): exact, no clamp. The last
-            # is log(u - l) where that is tiny: it underflows at log-scales of 86 and more. All branches are finite, or
-            # torch.where would give NaN gradients.
-            log_upper = F.logsigmoid(upper)
-            log_lower = F.logsigmoid(-lower)
-            log_width = torch.where(
-                width > TINY, torch.log(-torch.expm1(-width.clamp(min=TINY))), math.log(2 / 255) - log_scales[:, c]
-            )
-            interior = log_upper + log_lower + log_width
-            level = x[:, c, None]
-            log_prob = log_prob + torch.where(level == 0, log_upper, torch.where(level == 255, log_lower, interior))
+        value = level.to(means.dtype) / 127.5 - 1
+        means = torch.stack([self._mean(c, means, coefficients, value.unbind(1)) for c in range(channels)], dim=1)
+        inverse_scale = torch.exp(-log_scales)  # [B, C, K, H, W], as all below
+        centred = value - means
+        upper = (centred + 1 / 255) * inverse_scale
+        lower = (centred - 1 / 255) * inverse_scale
+        width = 2 / 255 * inverse_scale  # upper - lower, without cancellation
+        # log(sigma(u) - sigma(l)) = log sigma(u) + log sigma(-l) + log(1 - exp(l - u)): exact, no clamp. The last is
+        # log(u - l) where that is tiny: it underflows at log-scales of 86 and more. All branches are finite, or
+        # torch.where would give NaN gradients.
+        log_upper = F.logsigmoid(upper)
+        log_lower = F.logsigmoid(-lower)
+        log_width = torch.where(
+            width > TINY, torch.log(-torch.expm1(-width.clamp(min=TINY))), math.log(2 / 255) - log_scales
+        )
+        interior = log_upper + log_lower + log_width
+        of_channels = torch.where(level == 0, log_upper, torch.where(level == 255, log_lower, interior))
+        log_prob = logits.log_softmax(dim=1) + of_channels.sum(dim=1)  # [B, K, H, W]
         return log_prob.logsumexp(dim=1)
 
     def noise(self, uniforms: Tensor) -> Tensor:
