@@ -11,7 +11,9 @@ from test_configs import CONFIGS
 from test_readme import LINES
 
 from benchmarks import cost
+from benchmarks.launches import launches, parts_of_step
 from benchmarks.measure import gemm_rate, interleaved, ratio
+from benchmarks.sizes import SIZES
 
 COMMANDS = {line[2]: line[3:] for line in LINES if line[:2] == ["python", "-m"]}
 TINY = ["--sizes=tiny", "--threads=1"]
@@ -33,7 +35,7 @@ def run(monkeypatch, tmp_path, capsys):
 
 
 def test_all_are_in_the_readme():
-    names = ("cache", "cost", "nearest", "sampling", "scaling", "training")
+    names = ("cache", "cost", "launches", "nearest", "sampling", "scaling", "training")
     assert COMMANDS.keys() == {f"benchmarks.{name}" for name in names}
     assert {word for command in COMMANDS.values() for word in command if word.endswith(".yaml")} <= set(CONFIGS)
 
@@ -115,3 +117,20 @@ def test_nce_with_h_in_float16(run, tmp_path):
     (row,) = run("cache", "--config", config, "--nce", str(path))["rows"]
     assert row["test images"] == 500
     assert row["NCE, float16"] == pytest.approx(row["NCE, float32"], rel=1e-3)
+
+
+def test_a_launch_computes_and_is_no_view():
+    x = torch.ones(2, 3)
+    assert launches(lambda: torch.empty(6).copy_(x.T.reshape(6)).view(2, 3).add_(1)) == {
+        "clone": 1,
+        "copy_": 1,
+        "add_": 1,
+    }
+    with torch.autocast("cpu", torch.bfloat16):
+        assert launches(lambda: x @ x.T) == {"_to_copy": 2, "mm": 1}
+
+
+@pytest.mark.parametrize(("size", "most"), [("mnist", 3050), ("cifar", 3280)])
+def test_a_step_in_bf16_launches_no_more_than_it_did(size, most):
+    parts = parts_of_step(SIZES[size], torch.device("cpu"), bf16=True)
+    assert sum(sum(part.values()) for part in parts.values()) <= most
