@@ -4,9 +4,12 @@ At each image row the vertical stream runs once, over the whole row. The horizon
 what it takes from the row above, the vertical stream and the context is computed for the whole row beforehand.
 A lower resolution has a new row only at every second row, and a new cell only at every second column, of the one above.
 Rows are [B, C, 1, W] in the vertical stream and [B, W, C] in the horizontal one; cells are [B, C].
+
+What a cell takes and gives lies where it lay in the row before, so that a CUDA graph can repeat it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -112,7 +115,7 @@ class _HorizontalDown:
 
     def start_row(self) -> None:
         left, right = self.inputs[:, :-1:2], self.inputs[:, 1::2]  # columns 2j - 1 and 2j of the row above
-        self.outputs = left @ self.taps[0][0] + right @ self.taps[0][1] + self.bias
+        self.outputs.copy_(left @ self.taps[0][0] + right @ self.taps[0][1] + self.bias)
 
     def __call__(self, j: int) -> Tensor:
         """Output cell j, once the inputs have columns 2j - 1 and 2j of this row."""
@@ -131,7 +134,7 @@ class _HorizontalUp:
         self.outputs = weight.new_zeros(batch, width, conv.out_channels)
 
     def start_odd_row(self) -> None:
-        self.outputs = (self.inputs @ self.rows[1] + self.bias).view(self.outputs.shape)
+        self.outputs.copy_((self.inputs @ self.rows[1] + self.bias).view(self.outputs.shape))
 
     def put(self, j: int, cell: Tensor) -> None:
         self.inputs[:, j] = cell
@@ -162,16 +165,22 @@ class _Level:
 class IncrementalPixelCNN:
     """A PixelCNN++ with its weight normalisation folded, for one batch of contexts; dropout off, in inference mode.
 
-    Call `row(r, image)` and then `cell(r, c, image)` for every cell of the row, filling `image` in between.
+    Call `row(r, image)` and then `cell(r, c)` for every cell of the row, filling `pixels` in between.
 
     Args:
         network: With its weights as they are now.
         context: h, [B, ...].
+
+    Attributes:
+        pixels: The row at work, uint8 [B, C, 1, W].
     """
 
     def __init__(self, network: PixelCNNNetwork, context: Tensor) -> None:
         self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above, network.first_left)]
         self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
+        batch, (channels, _, width) = len(context), network.image_shape
+        self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
+        self.first_cells = self.first[0][1].new_zeros(batch, width, network.first_left.out_channels)
         context = folded(context, network.fold)
         self.levels = [_Level(network, level, context) for level in range(3)]
 
@@ -181,7 +190,8 @@ class IncrementalPixelCNN:
         return torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
 
     def row(self, r: int, image: Tensor) -> None:
-        """Prepare row r from the rows above it in image, uint8 [B, C, H, W]."""
+        """Prepare row r from the rows above it in image, uint8 [B, C, H, W], and take what it has of row r itself."""
+        self.pixels.copy_(image[:, :, r : r + 1])
         (vertical_weight, vertical_bias), (above_weight, above_bias), (left_weight, left_bias) = self.first
         two = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 2 - min(r, 2), 0))  # rows r - 2, r - 1
         pair = two[:, :, 1:]
@@ -191,7 +201,7 @@ class IncrementalPixelCNN:
         if r == 0:
             vertical, above = torch.zeros_like(vertical), torch.zeros_like(above)
         left = F.conv2d(pair, left_weight[:, :, :1], left_bias)  # of column c, for column c + 1
-        self.first_cells = (above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT.contiguous()  # [B, W, F]
+        self.first_cells.copy_((above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT)  # [B, W, F]
         self._vertical(0, r, vertical)
 
     def _vertical(self, number: int, r: int, x: Tensor) -> Tensor:
@@ -222,11 +232,11 @@ class IncrementalPixelCNN:
             horizontal.start_row(r, activated)
         return x
 
-    def cell(self, r: int, c: int, image: Tensor) -> Tensor:
-        """The likelihood's parameters at (r, c), [B, P], from the pixels before it in image."""
+    def cell(self, r: int, c: int) -> Tensor:
+        """The likelihood's parameters at (r, c), [B, P], from the pixels before it."""
         x = self.first_cells[:, c]
         if c > 0:
-            x = torch.addmm(x, self._scaled(image[:, :, r, c - 1]), self.first[2][0][:, :, 1, 0].T)
+            x = torch.addmm(x, self._scaled(self.pixels[:, :, 0, c - 1]), self.first[2][0][:, :, 1, 0].T)
         return F.linear(F.elu(self._horizontal(0, r, c, x)), *self.head)
 
     def _horizontal(self, number: int, r: int, c: int, x: Tensor) -> Tensor:
@@ -253,18 +263,55 @@ class IncrementalPixelCNN:
         return x
 
 
+class RowGraphs:
+    """Draws the cells of a row; on a GPU by a CUDA graph, because launching one by one takes longer than computing.
+
+    Rows differ in how many resolutions have a cell in them, one, two or three: of each kind one is captured, and then
+    stands for all. All graphs read and write the tensors that were there when they were captured.
+
+    Args:
+        draw: Draws the cells of row r, without a wait for the device and without memory of its own between rows.
+        device: Where it does.
+    """
+
+    def __init__(self, draw: Callable[[int], None], device: torch.device) -> None:
+        self.draw = draw
+        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def __call__(self, r: int) -> None:
+        if self.pool is None or r == 0:  # which is of all three resolutions: everything is loaded before a capture
+            self.draw(r)
+            return
+        kind = math.gcd(r, 4)
+        if kind not in self.graphs:
+            graph = torch.cuda.CUDAGraph()
+            # "thread_local": a loader's thread that pins memory, or NCCL's, may do what a capture must not.
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                self.draw(r)  # is only written down
+            self.graphs[kind] = graph
+        self.graphs[kind].replay()
+
+
 @torch.inference_mode()
 def incremental_sample(network: PixelCNNNetwork, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Draw one image for each row of context, as a full pass for each pixel would: uint8 [B, C, H, W]."""
     channels, height, width = network.image_shape
     image = context.new_zeros((len(context), *network.image_shape), dtype=torch.uint8)
     noise = network.noise(context, generators)
+    row_noise = torch.empty_like(noise[:, :, :1])
     with evaluating(network):
         rows = IncrementalPixelCNN(network, context)
+
+    def draw(r: int) -> None:
+        for c in range(width):
+            params, its_noise = rows.cell(r, c)[:, :, None, None], row_noise[..., c : c + 1]
+            rows.pixels[..., c : c + 1] = network.likelihood.sample(params, its_noise, channels)
+
+    cells = RowGraphs(draw, context.device)
     for r in tqdm(range(height), desc=f"sampling {len(image)} images, rows", delay=5, leave=False):
         rows.row(r, image)
-        for c in range(width):
-            params = rows.cell(r, c, image)
-            here = (slice(None), slice(None), slice(r, r + 1), slice(c, c + 1))
-            image[here] = network.likelihood.sample(params[:, :, None, None], noise[here], channels)
+        row_noise.copy_(noise[:, :, r : r + 1])
+        cells(r)
+        image[:, :, r : r + 1] = rows.pixels
     return image
