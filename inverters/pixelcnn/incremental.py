@@ -57,7 +57,10 @@ class _VerticalLayer:
 
 
 class _HorizontalConv:
-    """A 2x2 convolution, cell by cell: one accumulating product gives this cell's output and a share of the next's."""
+    """A 2x2 convolution of concat_elu's output, cell by cell.
+
+    One accumulating product gives this cell's output and a share of the next's.
+    """
 
     def __init__(self, conv: ShiftedConv2d, batch: int, width: int) -> None:
         weight, self.bias = conv.weight, conv.bias  # [O, I, 2, 2]
@@ -68,15 +71,18 @@ class _HorizontalConv:
         self.outputs = weight.new_zeros(batch, width + 1, conv.out_channels)
         flat, size = self.outputs.flatten(1), conv.out_channels
         self.pairs = [flat[:, c * size : (c + 2) * size] for c in range(width)]
+        self.cells = self.inputs.unbind(dim=1)[1:]
+        self.halves = [cell.unflatten(1, (2, -1)) for cell in self.cells]
+        self.signs = weight.new_tensor([[1.0], [-1.0]])
 
     def start_row(self, extra: Tensor) -> None:
         """The outputs so far: bias, the row above, whose inputs are still here, and `extra` [B, W or 1, O]."""
         rows = torch.cat((self.inputs[:, :-1], self.inputs[:, 1:]), dim=2)  # [B, W, 2I]
         self.outputs[:, :-1] = rows @ self.above + (extra + self.bias)
 
-    def __call__(self, c: int, cell: Tensor) -> Tensor:
-        self.inputs[:, c + 1] = cell
-        self.pairs[c].addmm_(cell, self.here)
+    def __call__(self, c: int, x: Tensor) -> Tensor:
+        torch.mul(x[:, None], self.signs, out=self.halves[c])  # x and -x, as concat_elu has them
+        self.pairs[c].addmm_(F.elu(self.cells[c], inplace=True), self.here)
         return self.outputs[:, c]
 
 
@@ -97,11 +103,11 @@ class _HorizontalLayer:
         self.conv_in.start_row(vertical[:, :, 0].mT @ self.from_vertical + self.skip_bias)
         self.conv_out.start_row(self.context[:, :, r].mT)
 
-    def __call__(self, c: int, x: Tensor, activated: Tensor, skip: Tensor | None) -> Tensor:
-        hidden = self.conv_in(c, activated)
+    def __call__(self, c: int, x: Tensor, skip: Tensor | None) -> Tensor:
+        hidden = self.conv_in(c, x)
         if skip is not None:
             hidden = torch.addmm(hidden, skip, self.from_encoder)
-        return x + F.glu(self.conv_out(c, concat_elu(hidden)), dim=1)
+        return x + F.glu(self.conv_out(c, hidden), dim=1)
 
 
 class _HorizontalDown:
@@ -176,7 +182,10 @@ class IncrementalPixelCNN:
     """
 
     def __init__(self, network: PixelCNNNetwork, context: Tensor) -> None:
-        self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above, network.first_left)]
+        self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above)]
+        weight = network.first_left.weight  # [F, C + 1, 2, 1], of which the last channel is that of ones
+        self.left_above = (weight[:, :, :1], network.first_left.bias + weight[:, -1, 1, 0])
+        self.left = weight[:, :-1, 1, 0].T
         self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
         batch, (channels, _, width) = len(context), network.image_shape
         self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
@@ -185,22 +194,20 @@ class IncrementalPixelCNN:
         self.levels = [_Level(network, level, context) for level in range(3)]
 
     def _scaled(self, image: Tensor) -> Tensor:
-        """Pixels as the network takes them, with the channel of ones: [B, C, ...] -> [B, C + 1, ...]."""
-        x = image.to(self.head[0].dtype) / 127.5 - 1
-        return torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
+        """Pixels as the network takes them, but for the channel of ones."""
+        return image.to(self.head[0].dtype) / 127.5 - 1
 
     def row(self, r: int, image: Tensor) -> None:
         """Prepare row r from the rows above it in image, uint8 [B, C, H, W], and take what it has of row r itself."""
         self.pixels.copy_(image[:, :, r : r + 1])
-        (vertical_weight, vertical_bias), (above_weight, above_bias), (left_weight, left_bias) = self.first
-        two = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 2 - min(r, 2), 0))  # rows r - 2, r - 1
+        rows = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 0, 0, 0, 1), value=1.0)
+        two = F.pad(rows, (0, 0, 2 - min(r, 2), 0))  # [B, C + 1, 2, W], rows r - 2 and r - 1
         pair = two[:, :, 1:]
-        vertical = F.conv2d(two, vertical_weight, vertical_bias, padding=(0, 1))
-        above = F.conv2d(pair, above_weight, above_bias, padding=(0, 1))
+        vertical, above = (F.conv2d(x, *c, padding=(0, 1)) for x, c in zip((two, pair), self.first, strict=True))
         # The shifts come after the bias: row 0 of either stream, and the left tap at column 0, are zero.
         if r == 0:
             vertical, above = torch.zeros_like(vertical), torch.zeros_like(above)
-        left = F.conv2d(pair, left_weight[:, :, :1], left_bias)  # of column c, for column c + 1
+        left = F.conv2d(pair, *self.left_above)  # of column c, for column c + 1
         self.first_cells.copy_((above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT)  # [B, W, F]
         self._vertical(0, r, vertical)
 
@@ -236,30 +243,24 @@ class IncrementalPixelCNN:
         """The likelihood's parameters at (r, c), [B, P], from the pixels before it."""
         x = self.first_cells[:, c]
         if c > 0:
-            x = torch.addmm(x, self._scaled(self.pixels[:, :, 0, c - 1]), self.first[2][0][:, :, 1, 0].T)
+            x = torch.addmm(x, self._scaled(self.pixels[:, :, 0, c - 1]), self.left)
         return F.linear(F.elu(self._horizontal(0, r, c, x)), *self.head)
 
     def _horizontal(self, number: int, r: int, c: int, x: Tensor) -> Tensor:
         """One cell of the horizontal stream at a resolution and those below."""
         level = self.levels[number]
-        activated = concat_elu(x)
-        skips = [activated]
+        skips = [layer.conv_in.cells[c] for _, layer in level.encoder]  # which they fill
         for _, layer in level.encoder:
-            x = layer(c, x, activated, None)
-            activated = concat_elu(x)
-            skips.append(activated)
-        if number == 2:
-            skips.pop()
-        else:
+            x = layer(c, x, None)
+        if number < 2:
+            skips.append(concat_elu(x))
             level.horizontal_down.inputs[:, c + 1] = x
             if r % 2 == 0 and c % 2 == 0:
                 below = self._horizontal(number + 1, r // 2, c // 2, level.horizontal_down(c // 2))
                 level.horizontal_up.put(c // 2, below)
             x = level.horizontal_up.outputs[:, c]
-            activated = concat_elu(x)
         for _, layer in level.decoder:
-            x = layer(c, x, activated, skips.pop())
-            activated = concat_elu(x)
+            x = layer(c, x, skips.pop())
         return x
 
 
