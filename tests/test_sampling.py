@@ -86,6 +86,25 @@ def test_sweeps_tell_how_much_the_context_leaves_open():
     assert (drawn == 7).all()
 
 
+def test_fixed_point_iteration_ends_where_no_two_passes_agree(monkeypatch):
+    density = random_pixelcnn((1, 4, 4), (3,), Categorical())
+    passes = itertools.count(1)
+
+    def another_level(image, context):
+        return 1e3 * torch.eye(256)[next(passes)].view(1, 256, 1, 1).expand(len(image), -1, 4, 4)
+
+    monkeypatch.setattr(density, "forward", another_level)
+    with pytest.raises(ValueError, match=r"not ended after 17 sweeps.*--trainer.deterministic true"):
+        fixed_point_sample(density, torch.randn(2, 3), generators(2))
+
+
+def test_fixed_point_iteration_never_calls_a_compiled_network(monkeypatch):
+    """Whose batch shrinks, so that it would be compiled again and again."""
+    density = random_pixelcnn((1, 4, 4), (3,), Categorical())
+    monkeypatch.setattr(density, "_compiled_call_impl", lambda *_: pytest.fail("called"))
+    assert fixed_point_sample(density, torch.randn(2, 3), generators(2))[0].shape == (2, 1, 4, 4)
+
+
 @pytest.mark.parametrize("sampler", ["incremental", "fixed_point"])
 def test_sampler_is_a_key_that_changes_nothing_but_the_way(sampler, caplog):
     caplog.set_level("INFO")
