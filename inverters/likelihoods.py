@@ -36,11 +36,6 @@ class Likelihood(ABC):
         """Draw uint8 [B, C, H, W] on the 8-bit grid, from params [B, P, H, W] and noise [B, U, H, W]."""
 
 
-def _gumbel(uniforms: Tensor) -> Tensor:
-    """argmax(logits + gumbel) is a draw from softmax(logits)."""
-    return -torch.log(-torch.log(uniforms))
-
-
 def _wide(params: Tensor) -> Tensor:
     """float32 at least: in bfloat16 level 255 rounds away."""
     return params if params.dtype == torch.float64 else params.float()
@@ -65,7 +60,7 @@ class Categorical(Likelihood):
         return self.num_levels
 
     def num_uniforms(self, channels: int) -> int:
-        return self.num_levels
+        return 1
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         params, level = _wide(params), x[:, 0].long()
@@ -81,11 +76,18 @@ class Categorical(Likelihood):
         return torch.where(level % self.step == 0, log_prob, -torch.inf)
 
     def noise(self, uniforms: Tensor) -> Tensor:
-        return _gumbel(uniforms)
+        return uniforms.double()
 
     def sample(self, params: Tensor, noise: Tensor, channels: int) -> Tensor:
-        level = (_wide(params) + noise).argmax(dim=1, keepdim=True)  # [B, 1, H, W]
-        return (level * self.step).to(torch.uint8)
+        """The first level whose cumulative probability exceeds the noise.
+
+        Probabilities are counted in units of 2^-40, so that their sums are exact, in whatever order a GPU adds them.
+        The noise is a share of their total and has 24 bits: no level is drawn that has none, and none beyond the last.
+        """
+        mass = (_wide(params).movedim(1, -1).softmax(dim=-1) * 2.0**40).cumsum(dim=-1, dtype=torch.long)  # [B, H, W, L]
+        below = (mass[..., -1:] * noise.movedim(1, -1)).long()  # [B, H, W, 1]
+        level = torch.searchsorted(mass, below, right=True)
+        return (level * self.step).to(torch.uint8).movedim(-1, 1)
 
 
 class LogisticMixture(Likelihood):
@@ -119,9 +121,12 @@ class LogisticMixture(Likelihood):
         return self.num_components + channels
 
     def _split(self, params: Tensor, channels: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Mixture logits [B, K, H, W]; means and log-scales [B, C, K, H, W]; coefficients [B, pairs, K, H, W]."""
-        params = _wide(params).unflatten(1, (-1, self.num_components))  # [B, groups, K, H, W]
+        """Mixture logits [B, K, H, W]; means and log-scales [B, C, K, H, W]; coefficients [B, pairs, K, H, W].
+
+        Of all components, or of so many as there are in params.
+        """
         pairs = channels * (channels - 1) // 2
+        params = _wide(params).unflatten(1, (1 + 2 * channels + pairs, -1))  # [B, groups, K, H, W]
         logits, means, log_scales, coefficients = params.split((1, channels, channels, pairs), dim=1)
         return logits[:, 0], means, log_scales.clamp(min=self.log_scale_floor), coefficients.tanh()
 
@@ -159,18 +164,21 @@ class LogisticMixture(Likelihood):
 
     def noise(self, uniforms: Tensor) -> Tensor:
         first, second = uniforms.split((self.num_components, uniforms.shape[1] - self.num_components), dim=1)
-        return torch.cat((_gumbel(first), torch.logit(second)), dim=1)  # Gumbel, then logistic
+        gumbel = -torch.log(-torch.log(first))  # argmax(logits + gumbel) is a draw from softmax(logits)
+        return torch.cat((gumbel, torch.logit(second)), dim=1)
 
     def sample(self, params: Tensor, noise: Tensor, channels: int) -> Tensor:
-        logits, means, log_scales, coefficients = self._split(params, channels)
         gumbel, logistic = noise.split((self.num_components, channels), dim=1)
-        chosen = (logits + gumbel).argmax(dim=1, keepdim=True)  # [B, 1, H, W]
+        groups = _wide(params).unflatten(1, (-1, self.num_components))  # [B, groups, K, H, W]
+        chosen = (groups[:, 0] + gumbel).argmax(dim=1)[:, None, None]
+        of_chosen = groups.gather(2, chosen.expand(-1, groups.shape[1], -1, -1, -1))  # [B, groups, 1, H, W]
+        _, means, log_scales, coefficients = self._split(of_chosen[:, :, 0], channels)
+        # Beyond 80, infinity times 0 could be drawn.
+        deviations = log_scales.clamp(max=80).exp() * logistic[:, :, None]  # [B, C, 1, H, W], as the means
         levels: list[Tensor] = []
         value: list[Tensor] = []
         for c in range(channels):
-            mean = self._mean(c, means, coefficients, value).gather(1, chosen)
-            scale = log_scales[:, c].gather(1, chosen).clamp(max=80).exp()  # beyond, infinity times 0 could be drawn
-            drawn = mean + scale * logistic[:, c, None]
+            drawn = self._mean(c, means, coefficients, value) + deviations[:, c]
             # A level's cell is half a level to each side; the tails belong to 0 and 255.
             level = ((drawn + 1) * 127.5).round().clamp(0, 255)
             levels.append(level)

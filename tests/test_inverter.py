@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -206,6 +207,43 @@ def test_evaluation_takes_the_largest_batch_that_fits():
     inverter.density.room = 0
     with pytest.raises(torch.OutOfMemoryError):
         inverter.log_prob_in_parts(batch)
+
+
+class _CrammedGrey(Grey):
+    """Has memory for so many draws and no more."""
+
+    room = 3
+
+    def sample(self, context, generators):
+        drawn = super().sample(context, generators)
+        if len(context) > self.room:
+            raise torch.OutOfMemoryError
+        return drawn
+
+
+def test_sampling_takes_the_largest_batch_that_fits_and_draws_the_same():
+    inverter = Inverter("logits", SHAPE, 10, density=_CrammedGrey)
+    image = torch.randint(256, (2, *SHAPE), dtype=torch.uint8)
+    expected = Inverter("logits", SHAPE, 10, density=Grey).draws(image, [7, 9], num_draws=5)
+    for _ in range(2):  # of 10, of 5, of 3; then at once of 3
+        batches = list(inverter.draw_batches(image, [7, 9], num_draws=5))
+        assert [len(batch) for batch in batches] == [3, 3, 3, 1]
+        assert torch.equal(torch.cat(batches), expected.flatten(0, 1))
+        assert inverter.largest_sample_batch == 3
+    inverter.density.room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        inverter.draws(image, [7, 9], num_draws=1)
+
+
+@pytest.mark.parametrize(("device", "given", "taken"), [("cpu", None, 64), ("meta", None, 1024), ("meta", 5, 5)])
+def test_a_batch_of_draws_is_as_large_as_the_device_wants_or_as_is_given(device, given, taken, monkeypatch):
+    """The device "meta" stands for any but a CPU."""
+    inverter = Inverter(None, SHAPE, 10, density=Grey, sample_batch_size=given).to(device)
+    monkeypatch.setattr(inverter.density, "sample", lambda context, generators: torch.zeros(len(context)))
+    monkeypatch.setattr("inverters.inverter.draw_generator", lambda *key: None)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which "meta" does not have
+    image = torch.zeros(1, *SHAPE, dtype=torch.uint8, device=device)
+    assert len(next(inverter.draw_batches(image, [0], num_draws=1100))) == taken
 
 
 @pytest.mark.parametrize(("shape", "likelihood"), [((1, 28, 28), Categorical()), ((3, 28, 28), LogisticMixture())])

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 
@@ -119,6 +120,35 @@ def test_draws_have_the_frequencies_of_log_prob(likelihood, channels):
     large = expected > 5
     statistic = ((observed - expected)[large] ** 2 / expected[large]).sum()
     assert scipy.stats.chi2.sf(statistic, large.sum() - 1) > 1e-4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("num_levels", [2, 16, 256])
+def test_a_categorical_draw_inverts_the_cumulative_distribution(num_levels, dtype):
+    """It is the first level at which NumPy's cumulative sum exceeds the one uniform number, but for roundings."""
+    likelihood, n = Categorical(num_levels), 2000
+    params = 4 * torch.randn(n, num_levels, 1, 1, dtype=dtype)
+    uniforms = torch.rand(n, likelihood.num_uniforms(1), 1, 1).to(dtype)
+    assert uniforms[0].numel() == 1
+    level = likelihood.sample(params, likelihood.noise(uniforms), 1).flatten().numpy() // likelihood.step
+    mass = scipy.special.softmax(params[:, :, 0, 0].double().numpy(), axis=1)
+    above = np.take_along_axis(mass.cumsum(axis=1), level[:, None], axis=1)[:, 0]
+    below = above - np.take_along_axis(mass, level[:, None], axis=1)[:, 0]
+    u = uniforms.flatten().double().numpy()
+    assert (below - 1e-6 < u).all()
+    assert (u < above + 1e-6).all()
+
+
+@pytest.mark.parametrize("uniform", [2.0**-25, 2.0**-24, 0.5, 1 - 2.0**-24])  # the least and the most of `noise`
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_level_without_probability_is_never_drawn(uniform, dtype):
+    """Whatever the sum of the probabilities is rounded to."""
+    n, likelihood = 500, Categorical()
+    possible = torch.rand(n, 256, 1, 1) < torch.rand(n, 1, 1, 1)
+    possible[:, 128] = True
+    params = torch.where(possible, torch.randn(n, 256, 1, 1, dtype=dtype), -torch.inf)
+    drawn = likelihood.sample(params, likelihood.noise(torch.full((n, 1, 1, 1), uniform, dtype=dtype)), 1)
+    assert possible.gather(1, drawn.long()).all()
 
 
 def test_categorical_refuses_colour():

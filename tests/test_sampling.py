@@ -5,12 +5,14 @@ import pytest
 import scipy.stats
 import torch
 from test_pixelcnn import random_pixelcnn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from inverters.generators import draw_generator
 from inverters.likelihoods import Categorical, LogisticMixture
-from inverters.pixelcnn import PixelCNN
+from inverters.pixelcnn import PixelCNN, incremental
 from inverters.pixelcnn.fixed_point import fixed_point_sample
-from inverters.pixelcnn.incremental import IncrementalPixelCNN, incremental_sample
+from inverters.pixelcnn.incremental import IncrementalPixelCNN, RowGraphs, incremental_sample
 from inverters.pixelcnn.network import evaluating
 
 CASES = [
@@ -84,6 +86,25 @@ def test_sweeps_tell_how_much_the_context_leaves_open():
     assert (drawn == 7).all()
 
 
+def test_fixed_point_iteration_ends_where_no_two_passes_agree(monkeypatch):
+    density = random_pixelcnn((1, 4, 4), (3,), Categorical())
+    passes = itertools.count(1)
+
+    def another_level(image, context):
+        return 1e3 * torch.eye(256)[next(passes)].view(1, 256, 1, 1).expand(len(image), -1, 4, 4)
+
+    monkeypatch.setattr(density, "forward", another_level)
+    with pytest.raises(ValueError, match=r"not ended after 17 sweeps.*--trainer.deterministic true"):
+        fixed_point_sample(density, torch.randn(2, 3), generators(2))
+
+
+def test_fixed_point_iteration_never_calls_a_compiled_network(monkeypatch):
+    """Whose batch shrinks, so that it would be compiled again and again."""
+    density = random_pixelcnn((1, 4, 4), (3,), Categorical())
+    monkeypatch.setattr(density, "_compiled_call_impl", lambda *_: pytest.fail("called"))
+    assert fixed_point_sample(density, torch.randn(2, 3), generators(2))[0].shape == (2, 1, 4, 4)
+
+
 @pytest.mark.parametrize("sampler", ["incremental", "fixed_point"])
 def test_sampler_is_a_key_that_changes_nothing_but_the_way(sampler, caplog):
     caplog.set_level("INFO")
@@ -104,6 +125,59 @@ def test_incremental_sampler_keeps_everything_on_the_contexts_device(image_shape
     assert drawn.shape == (3, *image_shape)
 
 
+class _Graph:
+    """A CUDA graph as far as a CPU has one: the same operations, on the same tensors, with results in the same place.
+
+    A capture executes, which on a GPU it does not; so the first replay after it does nothing.
+    """
+
+    def __init__(self):
+        self.operations, self.replays = [], 0
+
+    def replay(self):
+        self.replays += 1
+        for function, args, kwargs, results in self.operations if self.replays > 1 else ():
+            again = function(*args, **kwargs)
+            for kept, new in zip(tree_leaves(results), tree_leaves(again), strict=True):
+                if kept.data_ptr() != new.data_ptr():
+                    kept.copy_(new)
+
+
+class _Capture(TorchDispatchMode):
+    """`torch.cuda.graph`, which writes down all operations, and refuses those that wait for a GPU or copy to it."""
+
+    waits = {"_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "is_pinned"}
+
+    def __init__(self, graph, pool, capture_error_mode):
+        super().__init__()
+        self.graph = graph
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in self.waits
+        results = function(*args, **kwargs or {})
+        self.graph.operations.append((function, args, kwargs or {}, results))
+        return results
+
+
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood"), CASES)
+def test_graphs_of_rows_draw_what_is_drawn_without_them(image_shape, context_shape, likelihood, monkeypatch):
+    channels, _, width = image_shape
+    density = random_pixelcnn((channels, 12, width), context_shape, likelihood)
+    context = torch.randn(3, *context_shape)
+    expected, made = incremental_sample(density, context, generators(3)), []
+
+    def on_gpu(draw, device):
+        made.append(RowGraphs(draw, torch.device("cuda")))
+        return made[0]
+
+    monkeypatch.setattr(incremental, "RowGraphs", on_gpu)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", _Graph)
+    monkeypatch.setattr(torch.cuda, "graph", _Capture)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 1))
+    assert torch.equal(incremental_sample(density, context, generators(3)), expected)
+    assert {kind: graph.replays for kind, graph in made[0].graphs.items()} == {1: 6, 2: 3, 4: 2}
+
+
 @pytest.mark.parametrize(("image_shape", "context_shape", "likelihood"), CASES)
 def test_incremental_parameters_are_those_of_the_full_pass(image_shape, context_shape, likelihood):
     density = random_pixelcnn(image_shape, context_shape, likelihood, num_layers=2)
@@ -116,7 +190,7 @@ def test_incremental_parameters_are_those_of_the_full_pass(image_shape, context_
         columns = []
         for r in range(height):
             network.row(r, image)
-            columns += [network.cell(r, c, image) for c in range(width)]
+            columns += [network.cell(r, c) for c in range(width)]
         expected = density(image, context)
     assert expected.abs().max() > 0.5
     torch.testing.assert_close(torch.stack(columns, dim=2).view(expected.shape), expected, atol=1e-5, rtol=1e-5)

@@ -26,6 +26,9 @@ def fixed_point_sample(
     Returns:
         uint8 [B, C, H, W], and the number of sweeps that each took with the one that changed nothing, int64 [B]: the
         fewer, the less is left open by the context.
+
+    Raises:
+        ValueError: A pass does not give the same numbers twice, as some kernels of GPUs do not.
     """
     channels, height, width = network.image_shape
     image = context.new_zeros((len(context), *network.image_shape), dtype=torch.uint8)
@@ -34,17 +37,25 @@ def fixed_point_sample(
     active = torch.arange(len(generators), device=context.device)
     description = f"sampling {len(image)} images, pixels final in all"
     with evaluating(network), tqdm(total=height * width, desc=description, delay=5, leave=False) as bar:
-        while len(active):
+        for _ in range(height * width + 1):  # each makes one more pixel final, at least; the last confirms
             before = image[active]
-            after = network.likelihood.sample(network(before, context[active]), noise[active], channels)
+            # Not a call of the network: compiled, it would be compiled again for every size of the batch.
+            params = network.forward(before, context[active])
+            after = network.likelihood.sample(params, noise[active], channels)
             image[active] = after
             sweeps[active] += 1
             changed = (after != before).any(dim=1).flatten(1)  # [b, H * W]
             # Up to the first pixel that changed, and it, everything is final: what they depend on has not changed.
             final = (changed.cumsum(dim=1) == 0).sum(dim=1) + 1
             active = active[changed.any(dim=1)]
-            if len(active):
-                bar.update(int(final[changed.any(dim=1)].min()) - bar.n)
+            if not len(active):
+                break
+            bar.update(int(final[changed.any(dim=1)].min()) - bar.n)
+        else:
+            raise ValueError(
+                f"fixed-point iteration has not ended after {height * width + 1} sweeps, as it does where a pass gives "
+                f"the same numbers twice; give --trainer.deterministic true, or take the density's sampler incremental"
+            )
     fewest, median, most = sweeps.min(), sweeps.median(), sweeps.max()
     log.info("fixed-point iteration: %d images, %d to %d sweeps, median %d", len(image), fewest, most, median)
     return image, sweeps

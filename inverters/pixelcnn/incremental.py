@@ -4,9 +4,12 @@ At each image row the vertical stream runs once, over the whole row. The horizon
 what it takes from the row above, the vertical stream and the context is computed for the whole row beforehand.
 A lower resolution has a new row only at every second row, and a new cell only at every second column, of the one above.
 Rows are [B, C, 1, W] in the vertical stream and [B, W, C] in the horizontal one; cells are [B, C].
+
+What a cell takes and gives lies where it lay in the row before, so that a CUDA graph can repeat it.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +57,10 @@ class _VerticalLayer:
 
 
 class _HorizontalConv:
-    """A 2x2 convolution, cell by cell: one accumulating product gives this cell's output and a share of the next's."""
+    """A 2x2 convolution of concat_elu's output, cell by cell.
+
+    One accumulating product gives this cell's output and a share of the next's.
+    """
 
     def __init__(self, conv: ShiftedConv2d, batch: int, width: int) -> None:
         weight, self.bias = conv.weight, conv.bias  # [O, I, 2, 2]
@@ -65,15 +71,18 @@ class _HorizontalConv:
         self.outputs = weight.new_zeros(batch, width + 1, conv.out_channels)
         flat, size = self.outputs.flatten(1), conv.out_channels
         self.pairs = [flat[:, c * size : (c + 2) * size] for c in range(width)]
+        self.cells = self.inputs.unbind(dim=1)[1:]
+        self.halves = [cell.unflatten(1, (2, -1)) for cell in self.cells]
+        self.signs = weight.new_tensor([[1.0], [-1.0]])
 
     def start_row(self, extra: Tensor) -> None:
         """The outputs so far: bias, the row above, whose inputs are still here, and `extra` [B, W or 1, O]."""
         rows = torch.cat((self.inputs[:, :-1], self.inputs[:, 1:]), dim=2)  # [B, W, 2I]
         self.outputs[:, :-1] = rows @ self.above + (extra + self.bias)
 
-    def __call__(self, c: int, cell: Tensor) -> Tensor:
-        self.inputs[:, c + 1] = cell
-        self.pairs[c].addmm_(cell, self.here)
+    def __call__(self, c: int, x: Tensor) -> Tensor:
+        torch.mul(x[:, None], self.signs, out=self.halves[c])  # x and -x, as concat_elu has them
+        self.pairs[c].addmm_(F.elu(self.cells[c], inplace=True), self.here)
         return self.outputs[:, c]
 
 
@@ -94,11 +103,11 @@ class _HorizontalLayer:
         self.conv_in.start_row(vertical[:, :, 0].mT @ self.from_vertical + self.skip_bias)
         self.conv_out.start_row(self.context[:, :, r].mT)
 
-    def __call__(self, c: int, x: Tensor, activated: Tensor, skip: Tensor | None) -> Tensor:
-        hidden = self.conv_in(c, activated)
+    def __call__(self, c: int, x: Tensor, skip: Tensor | None) -> Tensor:
+        hidden = self.conv_in(c, x)
         if skip is not None:
             hidden = torch.addmm(hidden, skip, self.from_encoder)
-        return x + F.glu(self.conv_out(c, concat_elu(hidden)), dim=1)
+        return x + F.glu(self.conv_out(c, hidden), dim=1)
 
 
 class _HorizontalDown:
@@ -112,7 +121,7 @@ class _HorizontalDown:
 
     def start_row(self) -> None:
         left, right = self.inputs[:, :-1:2], self.inputs[:, 1::2]  # columns 2j - 1 and 2j of the row above
-        self.outputs = left @ self.taps[0][0] + right @ self.taps[0][1] + self.bias
+        self.outputs.copy_(left @ self.taps[0][0] + right @ self.taps[0][1] + self.bias)
 
     def __call__(self, j: int) -> Tensor:
         """Output cell j, once the inputs have columns 2j - 1 and 2j of this row."""
@@ -131,7 +140,7 @@ class _HorizontalUp:
         self.outputs = weight.new_zeros(batch, width, conv.out_channels)
 
     def start_odd_row(self) -> None:
-        self.outputs = (self.inputs @ self.rows[1] + self.bias).view(self.outputs.shape)
+        self.outputs.copy_((self.inputs @ self.rows[1] + self.bias).view(self.outputs.shape))
 
     def put(self, j: int, cell: Tensor) -> None:
         self.inputs[:, j] = cell
@@ -162,36 +171,44 @@ class _Level:
 class IncrementalPixelCNN:
     """A PixelCNN++ with its weight normalisation folded, for one batch of contexts; dropout off, in inference mode.
 
-    Call `row(r, image)` and then `cell(r, c, image)` for every cell of the row, filling `image` in between.
+    Call `row(r, image)` and then `cell(r, c)` for every cell of the row, filling `pixels` in between.
 
     Args:
         network: With its weights as they are now.
         context: h, [B, ...].
+
+    Attributes:
+        pixels: The row at work, uint8 [B, C, 1, W].
     """
 
     def __init__(self, network: PixelCNNNetwork, context: Tensor) -> None:
-        self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above, network.first_left)]
+        self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above)]
+        weight = network.first_left.weight  # [F, C + 1, 2, 1], of which the last channel is that of ones
+        self.left_above = (weight[:, :, :1], network.first_left.bias + weight[:, -1, 1, 0])
+        self.left = weight[:, :-1, 1, 0].T
         self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
+        batch, (channels, _, width) = len(context), network.image_shape
+        self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
+        self.first_cells = self.first[0][1].new_zeros(batch, width, network.first_left.out_channels)
         context = folded(context, network.fold)
         self.levels = [_Level(network, level, context) for level in range(3)]
 
     def _scaled(self, image: Tensor) -> Tensor:
-        """Pixels as the network takes them, with the channel of ones: [B, C, ...] -> [B, C + 1, ...]."""
-        x = image.to(self.head[0].dtype) / 127.5 - 1
-        return torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
+        """Pixels as the network takes them, but for the channel of ones."""
+        return image.to(self.head[0].dtype) / 127.5 - 1
 
     def row(self, r: int, image: Tensor) -> None:
-        """Prepare row r from the rows above it in image, uint8 [B, C, H, W]."""
-        (vertical_weight, vertical_bias), (above_weight, above_bias), (left_weight, left_bias) = self.first
-        two = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 2 - min(r, 2), 0))  # rows r - 2, r - 1
+        """Prepare row r from the rows above it in image, uint8 [B, C, H, W], and take what it has of row r itself."""
+        self.pixels.copy_(image[:, :, r : r + 1])
+        rows = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 0, 0, 0, 1), value=1.0)
+        two = F.pad(rows, (0, 0, 2 - min(r, 2), 0))  # [B, C + 1, 2, W], rows r - 2 and r - 1
         pair = two[:, :, 1:]
-        vertical = F.conv2d(two, vertical_weight, vertical_bias, padding=(0, 1))
-        above = F.conv2d(pair, above_weight, above_bias, padding=(0, 1))
+        vertical, above = (F.conv2d(x, *c, padding=(0, 1)) for x, c in zip((two, pair), self.first, strict=True))
         # The shifts come after the bias: row 0 of either stream, and the left tap at column 0, are zero.
         if r == 0:
             vertical, above = torch.zeros_like(vertical), torch.zeros_like(above)
-        left = F.conv2d(pair, left_weight[:, :, :1], left_bias)  # of column c, for column c + 1
-        self.first_cells = (above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT.contiguous()  # [B, W, F]
+        left = F.conv2d(pair, *self.left_above)  # of column c, for column c + 1
+        self.first_cells.copy_((above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT)  # [B, W, F]
         self._vertical(0, r, vertical)
 
     def _vertical(self, number: int, r: int, x: Tensor) -> Tensor:
@@ -222,35 +239,59 @@ class IncrementalPixelCNN:
             horizontal.start_row(r, activated)
         return x
 
-    def cell(self, r: int, c: int, image: Tensor) -> Tensor:
-        """The likelihood's parameters at (r, c), [B, P], from the pixels before it in image."""
+    def cell(self, r: int, c: int) -> Tensor:
+        """The likelihood's parameters at (r, c), [B, P], from the pixels before it."""
         x = self.first_cells[:, c]
         if c > 0:
-            x = torch.addmm(x, self._scaled(image[:, :, r, c - 1]), self.first[2][0][:, :, 1, 0].T)
+            x = torch.addmm(x, self._scaled(self.pixels[:, :, 0, c - 1]), self.left)
         return F.linear(F.elu(self._horizontal(0, r, c, x)), *self.head)
 
     def _horizontal(self, number: int, r: int, c: int, x: Tensor) -> Tensor:
         """One cell of the horizontal stream at a resolution and those below."""
         level = self.levels[number]
-        activated = concat_elu(x)
-        skips = [activated]
+        skips = [layer.conv_in.cells[c] for _, layer in level.encoder]  # which they fill
         for _, layer in level.encoder:
-            x = layer(c, x, activated, None)
-            activated = concat_elu(x)
-            skips.append(activated)
-        if number == 2:
-            skips.pop()
-        else:
+            x = layer(c, x, None)
+        if number < 2:
+            skips.append(concat_elu(x))
             level.horizontal_down.inputs[:, c + 1] = x
             if r % 2 == 0 and c % 2 == 0:
                 below = self._horizontal(number + 1, r // 2, c // 2, level.horizontal_down(c // 2))
                 level.horizontal_up.put(c // 2, below)
             x = level.horizontal_up.outputs[:, c]
-            activated = concat_elu(x)
         for _, layer in level.decoder:
-            x = layer(c, x, activated, skips.pop())
-            activated = concat_elu(x)
+            x = layer(c, x, skips.pop())
         return x
+
+
+class RowGraphs:
+    """Draws the cells of a row; on a GPU by a CUDA graph, because launching one by one takes longer than computing.
+
+    Rows differ in how many resolutions have a cell in them, one, two or three: of each kind one is captured, and then
+    stands for all. All graphs read and write the tensors that were there when they were captured.
+
+    Args:
+        draw: Draws the cells of row r, without a wait for the device and without memory of its own between rows.
+        device: Where it does.
+    """
+
+    def __init__(self, draw: Callable[[int], None], device: torch.device) -> None:
+        self.draw = draw
+        self.pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+
+    def __call__(self, r: int) -> None:
+        if self.pool is None or r == 0:  # which is of all three resolutions: everything is loaded before a capture
+            self.draw(r)
+            return
+        kind = math.gcd(r, 4)
+        if kind not in self.graphs:
+            graph = torch.cuda.CUDAGraph()
+            # "thread_local": a loader's thread that pins memory, or NCCL's, may do what a capture must not.
+            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+                self.draw(r)  # is only written down
+            self.graphs[kind] = graph
+        self.graphs[kind].replay()
 
 
 @torch.inference_mode()
@@ -259,12 +300,19 @@ def incremental_sample(network: PixelCNNNetwork, context: Tensor, generators: Se
     channels, height, width = network.image_shape
     image = context.new_zeros((len(context), *network.image_shape), dtype=torch.uint8)
     noise = network.noise(context, generators)
+    row_noise = torch.empty_like(noise[:, :, :1])
     with evaluating(network):
         rows = IncrementalPixelCNN(network, context)
+
+    def draw(r: int) -> None:
+        for c in range(width):
+            params, its_noise = rows.cell(r, c)[:, :, None, None], row_noise[..., c : c + 1]
+            rows.pixels[..., c : c + 1] = network.likelihood.sample(params, its_noise, channels)
+
+    cells = RowGraphs(draw, context.device)
     for r in tqdm(range(height), desc=f"sampling {len(image)} images, rows", delay=5, leave=False):
         rows.row(r, image)
-        for c in range(width):
-            params = rows.cell(r, c, image)
-            here = (slice(None), slice(None), slice(r, r + 1), slice(c, c + 1))
-            image[here] = network.likelihood.sample(params[:, :, None, None], noise[here], channels)
+        row_noise.copy_(noise[:, :, r : r + 1])
+        cells(r)
+        image[:, :, r : r + 1] = rows.pixels
     return image
