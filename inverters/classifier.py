@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from inverters.exact_float32 import exact_float32
 from inverters.networks import ConvNet, NetworkFactory, made_network, unit_interval
 from inverters.representation import NOT_LOADED, architecture
 
@@ -64,11 +65,13 @@ class Classifier(LightningModule):
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test")
+        with exact_float32(batch["image"].device):
+            return self._evaluate(batch, "test")
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities, [B, K]."""
-        return self(batch["image"]).softmax(dim=1)
+        with exact_float32(batch["image"].device):
+            return self(batch["image"]).softmax(dim=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.optimizer(self.parameters(), lr=self.lr)
