@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import WandbLogger
-from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 
 class ParsedCLI(LightningCLI):
@@ -75,10 +75,10 @@ def begin_validation_anew(checkpoint: dict[str, Any]) -> None:
     progress["current"], progress["is_last_batch"] = nothing, False
 
 
-def averaged_module(callback: WeightAveraging) -> nn.Module:
-    """The copy of the model that has the averaged weights. Their counter is beside it, on the CPU, where it is read."""
+def averaged_model(callback: WeightAveraging) -> AveragedModel:
+    """The copy of the model that has the averaged weights, `module`, and how many updates it has had, on the CPU."""
     assert callback._average_model is not None
-    return callback._average_model.module
+    return callback._average_model
 
 
 def without_anonymous(logger: WandbLogger) -> None:
