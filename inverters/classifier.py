@@ -49,15 +49,13 @@ class Classifier(LightningModule):
         return self.network(unit_interval(image, self.network))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        loss = F.cross_entropy(self(batch["image"]), batch["label"])
-        self.log("train/cross_entropy_nats", loss.detach(), prog_bar=True, sync_dist=True)  # all have as many images
-        return {"loss": loss}
+        return {"loss": F.cross_entropy(self(batch["image"]), batch["label"])}
 
     def _evaluate(self, batch: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
         logits = self(batch["image"])
         self.accuracy.update(logits, batch["label"])
         self.cross_entropy.update(F.cross_entropy(logits, batch["label"], reduction="none"))
-        self.log(f"{stage}/accuracy", self.accuracy, prog_bar=True)
+        self.log(f"{stage}/accuracy", self.accuracy)
         self.log(f"{stage}/cross_entropy_nats", self.cross_entropy)
         return {"correct": logits.argmax(dim=1) == batch["label"]}
 

@@ -37,6 +37,16 @@ def set_folder(trainer: pl.Trainer, folder: Path) -> None:
     trainer._default_root_dir = str(folder)  # type: ignore[attr-defined] # as its annotations lack all that it sets so
 
 
+def logs_this_step(trainer: pl.Trainer) -> bool:
+    """Whether Lightning gives what is logged at this training step to the loggers."""
+    return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def leave_signals_alone(trainer: pl.Trainer) -> None:
+    """Have several processes not ask each other before each step for a signal, for which a GPU would be waited for."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+
+
 def end_after_this_step(trainer: pl.Trainer) -> None:
     """Have Lightning raise its SIGTERMException when this step's validation and logging are done."""
     trainer._signal_connector.received_sigterm = True
