@@ -9,6 +9,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torchmetrics import MeanMetric
 
 from inverters.generators import bits_per_dim
+from runtime.lightning import logs_this_step
 
 
 class BitsPerDim(Callback):
@@ -16,7 +17,7 @@ class BitsPerDim(Callback):
 
     Where a step gives none, its loss takes their place: that of a training step of what is not trained by likelihood,
     and all of a generator without one. A metric with summed states, so that the number does not depend on batches or
-    processes; during training, the mean of the latest global batch.
+    processes; during training, the mean of a global batch, at the steps that are logged.
     """
 
     def __init__(self) -> None:
@@ -25,15 +26,17 @@ class BitsPerDim(Callback):
     def _log(self, pl_module: Any, stage: str, name: str, mean: Any) -> None:
         mean = torch.as_tensor(mean).float()
         if name == "loss":
-            pl_module.log(f"{stage}/loss", mean, prog_bar=True)
+            pl_module.log(f"{stage}/loss", mean)
             return
         num_dims = math.prod(pl_module.density.image_shape)
-        pl_module.log(f"{stage}/nce_nats", mean, prog_bar=True)
+        pl_module.log(f"{stage}/nce_nats", mean)
         pl_module.log(f"{stage}/bits_per_dim", bits_per_dim(mean, num_dims))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if not logs_this_step(trainer):  # several processes wait for each other's GPUs
+            return
         name = _given(outputs)
         # Every process has as many images.
         mean = trainer.strategy.reduce(outputs[name].detach().mean(), reduce_op="mean")

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from inverters.exact_float32 import exact_float32
 from runtime.datamodule import datamodule_of
 
 
@@ -31,7 +32,7 @@ class Calibrate(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
         if trainer.state.fn == TrainerFn.FITTING:
             total = partial(trainer.strategy.reduce, reduce_op="sum")
-            with trainer.precision_plugin.val_step_context():
+            with trainer.precision_plugin.val_step_context(), exact_float32(pl_module.device):
                 pl_module.density.calibrate(self._batches(trainer, pl_module), total)
             self.calibrated = {name: buffer.clone() for name, buffer in pl_module.density.named_buffers()}
 

@@ -9,14 +9,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-import torch
 from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from runtime.datamodule import datamodule_of
-from runtime.lightning import begin_validation_anew, end_after_this_step
+from runtime.lightning import begin_validation_anew, end_after_this_step, leave_signals_alone
+from runtime.processes import Highest
 from runtime.run import Run
 from runtime.signals import SIGNALS, answer
 
@@ -34,6 +34,7 @@ class Interruption(Callback):
     def __init__(self) -> None:
         self.received: signal.Signals | None = None  # by this process
         self.agreed: signal.Signals | None = None  # by any
+        self.highest: Highest | None = None
         self.training = self.mid_validation = False
         self.validated_step = -1
 
@@ -44,6 +45,7 @@ class Interruption(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: LightningModule) -> None:
         self.training = True
+        leave_signals_alone(trainer)
         # Here, as Lightning's handlers are in place by now; it puts back all that it found when the fit ends.
         for number in SIGNALS:
             answer(number, self._remember)
@@ -69,10 +71,10 @@ class Interruption(Callback):
         if trainer.world_size == 1:  # without a tensor, for whose value a GPU would have to be waited for
             self.agreed = self.received
             return self.agreed is not None
-        mine = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
-        highest = int(trainer.strategy.reduce(mine, reduce_op="max"))
-        if highest:
-            self.agreed = signal.Signals(highest)
+        if self.highest is None:
+            self.highest = Highest()
+        if number := self.highest.of_all(int(self.received or 0)):
+            self.agreed = signal.Signals(number)
         return self.agreed is not None
 
     def on_train_batch_end(

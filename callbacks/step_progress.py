@@ -1,6 +1,7 @@
 """How far is it, and how long will it take?"""
 
 import sys
+import time
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
@@ -17,6 +18,8 @@ class StepProgress(ProgressBar):
     def __init__(self) -> None:
         super().__init__()
         self.enabled = True
+        self.interval = 1.0
+        self.shown_at = 0.0
         self.bar: tqdm[Any] | None = None
 
     def disable(self) -> None:
@@ -24,9 +27,10 @@ class StepProgress(ProgressBar):
 
     def _open(self, description: str, total: float, initial: int = 0) -> None:
         # Off a terminal a line every half minute is enough.
-        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self.interval = 1.0 if sys.stderr.isatty() else 30.0
+        self.shown_at = time.monotonic()
         self.bar = tqdm(
-            desc=description, total=int(total), initial=initial, disable=not self.enabled, mininterval=interval,
+            desc=description, total=int(total), initial=initial, disable=not self.enabled, mininterval=self.interval,
             dynamic_ncols=True, file=sys.stderr,
         )  # fmt: skip
 
@@ -42,9 +46,11 @@ class StepProgress(ProgressBar):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert self.bar is not None
-        if trainer.global_step % 10 == 0:
-            metrics = {k: v for k, v in trainer.progress_bar_metrics.items() if isinstance(v, int | float)}
-            self.bar.set_postfix({k: f"{v:.4g}" for k, v in metrics.items()}, refresh=False)
+        # A GPU is waited for where it is read, as Lightning does at every step for what has prog_bar=True.
+        if self.enabled and time.monotonic() - self.shown_at >= self.interval:
+            self.shown_at = time.monotonic()
+            metrics = {k: v for k, v in trainer.callback_metrics.items() if not k.endswith("/bits_per_dim")}
+            self.bar.set_postfix({k: f"{float(v):.4g}" for k, v in metrics.items()}, refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

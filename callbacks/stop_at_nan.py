@@ -1,9 +1,11 @@
 """A run whose loss is no longer a number stops, and keeps its last good checkpoint."""
 
+import math
 from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
 
 from inverters.inverter import Inverter
 from runtime.run import Run
@@ -37,13 +39,13 @@ class StopAtNaN(Callback):
 
     def _check(self, trainer: Trainer, pl_module: Any) -> None:
         """Raises FloatingPointError, in every process, where one has seen a loss or a weight that is no number."""
-        first = int(self.first)
-        if not all(parameter.isfinite().all() for parameter in pl_module.parameters()):
-            first = min(first, trainer.global_step)
+        finite = all_finite(pl_module)
         # A weight of 1e30 is a number, and what comes of it is none.
         validated = trainer.callback_metrics.get(pl_module.monitor[0])
-        if validated is not None and not validated.isfinite():
-            first = min(first, trainer.global_step)
+        if validated is not None:
+            finite = finite & validated.isfinite().to(finite.device)
+        here = torch.where(finite, NEVER, trainer.global_step)
+        first = int(torch.minimum(self.first.to(here.device), here))  # all in one read
         if not trainer.strategy.reduce_boolean_decision(first < NEVER, all=False):
             return
         step = min(first, trainer.global_step)
@@ -58,9 +60,17 @@ class StopAtNaN(Callback):
         )
 
 
+def all_finite(module: nn.Module) -> Tensor:
+    """Whether all weights are numbers, on their device."""
+    weights = [weight for weight in module.parameters() if weight.numel() and weight.dtype.is_floating_point]
+    if not weights:
+        return torch.tensor(True)
+    # The largest of each, which is NaN where one is; the common norm of huge ones would be infinite.
+    return torch.stack(torch._foreach_norm(weights, ord=math.inf)).isfinite().all()
+
+
 def likely_cause(pl_module: Any) -> str:
     """With its remedy."""
-    frozen = pl_module.representation.parameters() if isinstance(pl_module, Inverter) else []
-    if not all(parameter.isfinite().all() for parameter in frozen):
+    if isinstance(pl_module, Inverter) and not all_finite(pl_module.representation):
         return "the classifier has such weights: train it anew, or give another with --classifier"
     return f"most likely the learning rate {pl_module.lr:g} is too high: lower --model.lr"

@@ -6,15 +6,18 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor, nn
 
 from runtime.checkpoints import check_fit
-from runtime.lightning import averaged_module
+from runtime.lightning import averaged_model
 
 
 class WarmWeightAveraging(WeightAveraging):
     """Averages with decay min(d, (1 + t) / (10 + t)) at update t; validation, test and samples use the average.
 
     A constant 0.9995 would leave half of the initial weights in the average after 1500 steps.
+
+    Lightning's own averages one tensor after the other, and waits for a GPU at each.
 
     Args:
         decay: d (the paper's model: 0.9995; 0.999 for runs under 20 000 steps).
@@ -23,24 +26,45 @@ class WarmWeightAveraging(WeightAveraging):
     def __init__(self, decay: float = 0.9995) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay {decay} is not in [0, 1)")
-
-        def average(averaged: Any, current: Any, num_averaged: Any) -> None:
-            t = num_averaged.double()  # on the weights' device, whose value nobody waits for
-            # In this form equal weights, such as frozen ones, stay equal to the last bit.
-            steps = torch._foreach_sub(current, averaged)
-            torch._foreach_mul_(steps, (1 - ((1 + t) / (10 + t)).clamp(max=decay)).to(steps[0].dtype))
-            torch._foreach_add_(averaged, steps)
-
-        super().__init__(use_buffers=False, multi_avg_fn=average)
+        super().__init__(use_buffers=False)
+        self.decay = decay
         self.swapped_in = False
+        self.num_updates = 0  # t, of which a checkpoint has a tensor
+        # Found once: to search a model for them at each step takes as long as to average.
+        self.averaged: list[Tensor] = []
+        self.current: list[Tensor] = []
+        self.with_buffers: list[tuple[nn.Module, nn.Module]] = []
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        averaged_module(self).to(pl_module.device)  # Lightning makes the copy before the model is there
+        averaged_model(self).module.to(pl_module.device)  # Lightning makes the copy before the model is there
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Nothing: the average is of every step that the run has made, whatever its checkpoint says."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._latest_update_step = trainer.global_step
+        model = averaged_model(self)
+        self.num_updates = int(model.n_averaged)
+        self.averaged, self.current = list(model.module.parameters()), list(pl_module.parameters())
+        pairs = zip(model.module.modules(), pl_module.modules(), strict=True)
+        self.with_buffers = [pair for pair in pairs if any(True for _ in pair[1].buffers(recurse=False))]
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step <= self._latest_update_step:
+            return
+        model, t = averaged_model(self), self.num_updates
+        if t == 0:
+            torch._foreach_copy_(self.averaged, self.current)
+        else:  # equal weights, such as frozen ones, stay equal to the last bit
+            torch._foreach_lerp_(self.averaged, self.current, 1 - min(self.decay, (1 + t) / (10 + t)))
+        for averaged, current in self.with_buffers:
+            for mine, theirs in zip(averaged.buffers(recurse=False), current.buffers(recurse=False), strict=True):
+                mine.copy_(theirs)
+        model.n_averaged += 1
+        self.num_updates += 1
         self._latest_update_step = trainer.global_step
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

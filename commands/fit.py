@@ -17,6 +17,7 @@ from callbacks.bits_per_dim import BitsPerDim
 from callbacks.cache_activations import CacheActivations
 from callbacks.calibrate import Calibrate
 from callbacks.cost_estimate import CostEstimate
+from callbacks.cross_entropy import CrossEntropy
 from callbacks.exact_resume import ExactResume
 from callbacks.freeze_classifier import FreezeClassifier
 from callbacks.initialise_from_data import InitialiseFromData
@@ -135,7 +136,7 @@ class Fit:
                 Calibrate(),  # after the averaged weights are swapped in
             ]
         else:
-            callbacks.append(self.results)
+            callbacks += [CrossEntropy(), self.results]
         if verb == "fit":
             callbacks += [
                 StopAtNaN(settings.trainer.log_every_n_steps or 50),

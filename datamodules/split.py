@@ -63,7 +63,9 @@ class ImageDataset(Split):
         return len(self.images)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
-        chosen = torch.as_tensor(positions, device=self.images.device)
+        chosen = torch.as_tensor(positions)
+        if self.images.is_cuda:  # which would wait for a copy of what is not pinned
+            chosen = chosen.pin_memory().to(self.images.device, non_blocking=True)
         batch: Batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
         if self.h is not None:
             batch["h"] = self.h[positions]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from inverters.exact_float32 import exact_float32
 from inverters.networks import ConvNet, NetworkFactory, made_network, unit_interval
 from inverters.representation import NOT_LOADED, architecture
 
@@ -48,15 +49,13 @@ class Classifier(LightningModule):
         return self.network(unit_interval(image, self.network))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        loss = F.cross_entropy(self(batch["image"]), batch["label"])
-        self.log("train/cross_entropy_nats", loss.detach(), prog_bar=True, sync_dist=True)  # all have as many images
-        return {"loss": loss}
+        return {"loss": F.cross_entropy(self(batch["image"]), batch["label"])}
 
     def _evaluate(self, batch: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
         logits = self(batch["image"])
         self.accuracy.update(logits, batch["label"])
         self.cross_entropy.update(F.cross_entropy(logits, batch["label"], reduction="none"))
-        self.log(f"{stage}/accuracy", self.accuracy, prog_bar=True)
+        self.log(f"{stage}/accuracy", self.accuracy)
         self.log(f"{stage}/cross_entropy_nats", self.cross_entropy)
         return {"correct": logits.argmax(dim=1) == batch["label"]}
 
@@ -64,11 +63,13 @@ class Classifier(LightningModule):
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return self._evaluate(batch, "test")
+        with exact_float32(batch["image"].device):
+            return self._evaluate(batch, "test")
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities, [B, K]."""
-        return self(batch["image"]).softmax(dim=1)
+        with exact_float32(batch["image"].device):
+            return self(batch["image"]).softmax(dim=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.optimizer(self.parameters(), lr=self.lr)

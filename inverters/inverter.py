@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from inverters.exact_float32 import exact_float32
 from inverters.generators import (
     ConditionalDensity,
     ConditionalGenerator,
@@ -126,22 +127,25 @@ class Inverter(LightningModule):
         return ("val/nce_nats", "max") if isinstance(self.density, ConditionalDensity) else ("val/loss", "min")
 
     def log_prob(self, batch: dict[str, Tensor]) -> Tensor:
-        """log p(x | h) of each image, [B] nats. h is that of `context_image` where the batch has one.
+        """log p(x | h) of each image, [B] nats, in IEEE float32. h is that of `context_image` where the batch has one.
 
         Raises:
             ValueError: The generator has no likelihood; likewise below. Or the images are not uint8.
         """
         check_images(batch["image"])
-        return self._with_likelihood().log_prob(batch["image"], self._batch_context(batch))
+        with exact_float32(batch["image"].device):
+            return self._with_likelihood().log_prob(batch["image"], self._batch_context(batch))
 
     def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
         """`log_prob` without gradient, in parts that fit into memory: [B] float64 nats."""
         self._with_likelihood()
-        return self.validation_step(batch, 0)["log_prob"]
+        return self.test_step(batch, 0)["log_prob"]
 
     @torch.no_grad()
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """The density's `evaluation`, tensors [B, ...], in the largest parts that an accelerator's memory holds.
+
+        In the run's precision, as it only chooses among the weights of one run.
 
         On a CPU in parts of 64 images: more leave its caches, and take a quarter longer.
         """
@@ -159,7 +163,10 @@ class Inverter(LightningModule):
                     raise
                 self.largest_eval_batch = (size + 1) // 2
 
-    test_step = validation_step
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """`validation_step` in IEEE float32, as draws are made: the number and the pictures are of one network."""
+        with exact_float32(batch["image"].device):
+            return self.validation_step(batch, batch_idx)
 
     def draw_batches(
         self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0, shown: bool = False
@@ -173,7 +180,7 @@ class Inverter(LightningModule):
                 batch = keys[: min(wanted, self.largest_sample_batch)]
                 rows = torch.tensor([row for row, _ in batch], device=image.device)
                 try:
-                    with torch.no_grad(), torch.autocast(image.device.type, enabled=False):
+                    with torch.no_grad(), exact_float32(image.device):
                         drawn = make(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
                 except torch.OutOfMemoryError:
                     if len(batch) == 1:
@@ -215,16 +222,17 @@ class Inverter(LightningModule):
         Raises:
             ValueError: h of a training image is not finite.
         """
-        if self.standardise and self.context_mean.numel():
-            mean, scale = channel_statistics(map(self.representation, images))
-            if not (mean.isfinite().all() and scale.isfinite().all()):
-                raise ValueError(
-                    f"layer {self.representation.layer} gives NaN or infinity on training images: its classifier has "
-                    f"diverged; train it anew with a lower learning rate, or give another with --classifier"
-                )
-            self.context_mean.copy_(mean)
-            self.context_scale.copy_(scale)
-        self.density.initialise(first, self.context(first))
+        with exact_float32(first.device):
+            if self.standardise and self.context_mean.numel():
+                mean, scale = channel_statistics(map(self.representation, images))
+                if not (mean.isfinite().all() and scale.isfinite().all()):
+                    raise ValueError(
+                        f"layer {self.representation.layer} gives NaN or infinity on training images: its classifier "
+                        f"has diverged; train it anew with a lower learning rate, or give another with --classifier"
+                    )
+                self.context_mean.copy_(mean)
+                self.context_scale.copy_(scale)
+            self.density.initialise(first, self.context(first))
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from inverters.exact_float32 import exact_float32
 from inverters.networks import stages, unit_interval
 
 NOT_LOADED = (
@@ -64,20 +65,24 @@ class Representation(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """h of uint8 images [B, C, H, W]: [B, ...] as the layer gives it; [B, 0] if the layer is None.
 
-        Not in bfloat16 under autocast: h is the same number in every run.
+        In IEEE float32 whatever a run's precision is: h is the same number in every run.
         """
         h = unit_interval(image, self.network)
         if self.layer is None:
             return h.new_empty(len(h), 0)
-        with torch.autocast(h.device.type, enabled=False):
+        with exact_float32(h.device):
             for stage in self.used.values():
                 h = stage(h)
         return h
 
     @torch.no_grad()
     def output(self, image: Tensor) -> Tensor:
-        """What the whole network gives for uint8 images [B, C, H, W]: [B, ...]; of a classifier scores, [B, K]."""
-        return self.network(unit_interval(image, self.network))
+        """What the whole network gives for uint8 images [B, C, H, W]: [B, ...]; of a classifier scores, [B, K].
+
+        In IEEE float32, as h.
+        """
+        with exact_float32(image.device):
+            return self.network(unit_interval(image, self.network))
 
     def class_probabilities(self, image: Tensor) -> Tensor:
         """What a classifier predicts for uint8 images [B, C, H, W]: [B, K]."""

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import WandbLogger
-from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 
 class ParsedCLI(LightningCLI):
@@ -35,6 +35,16 @@ class ParsedCLI(LightningCLI):
 def set_folder(trainer: pl.Trainer, folder: Path) -> None:
     """Give a trainer the folder of its run, which its processes have agreed on since it was made."""
     trainer._default_root_dir = str(folder)  # type: ignore[attr-defined] # as its annotations lack all that it sets so
+
+
+def logs_this_step(trainer: pl.Trainer) -> bool:
+    """Whether Lightning gives what is logged at this training step to the loggers."""
+    return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def leave_signals_alone(trainer: pl.Trainer) -> None:
+    """Have several processes not ask each other before each step for a signal, for which a GPU would be waited for."""
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def end_after_this_step(trainer: pl.Trainer) -> None:
@@ -75,10 +85,10 @@ def begin_validation_anew(checkpoint: dict[str, Any]) -> None:
     progress["current"], progress["is_last_batch"] = nothing, False
 
 
-def averaged_module(callback: WeightAveraging) -> nn.Module:
-    """The copy of the model that has the averaged weights. Their counter is beside it, on the CPU, where it is read."""
+def averaged_model(callback: WeightAveraging) -> AveragedModel:
+    """The copy of the model that has the averaged weights, `module`, and how many updates it has had, on the CPU."""
     assert callback._average_model is not None
-    return callback._average_model.module
+    return callback._average_model
 
 
 def without_anonymous(logger: WandbLogger) -> None:

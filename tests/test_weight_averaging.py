@@ -3,30 +3,50 @@
 from types import SimpleNamespace
 
 import torch
+from reads import Reads
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from callbacks.weight_averaging import WarmWeightAveraging
 
 
-def test_the_average_is_its_recursion_and_frozen_weights_stay_bit_for_bit():
-    model = nn.Sequential(nn.Linear(3, 5), nn.Linear(5, 2).requires_grad_(False))
-    averaged = AveragedModel(model, **WarmWeightAveraging(decay=0.5)._kwargs)
-    frozen = model[1].weight.clone()
-    expected = None
+def test_the_average_is_its_recursion_to_the_last_place_and_frozen_weights_stay_bit_for_bit():
+    """(1 + t) / (10 + t) is below 0.5 up to t = 8."""
+    model = nn.Sequential(nn.Linear(30, 50), nn.Linear(5, 2).requires_grad_(False), nn.BatchNorm1d(3))
+    callback, trainer = WarmWeightAveraging(decay=0.7), SimpleNamespace(global_step=0)
+    callback._average_model = AveragedModel(model)
+    callback.on_train_start(trainer, model)
+    averaged, frozen = callback._average_model.module, model[1].weight.clone()
     for t in range(30):
         nn.init.normal_(model[0].weight)
-        averaged.update_parameters(model)
-        now = model[0].weight.detach().double()
-        # From the first weights on; (1 + t) / (10 + t) is below 0.5 up to t = 8.
-        expected = now if expected is None else expected + (now - expected) * (1 - min(0.5, (1 + t) / (10 + t)))
-        torch.testing.assert_close(averaged.module[0].weight.double(), expected, rtol=0, atol=1e-6)
-    assert torch.equal(averaged.module[1].weight, frozen)
+        model[2].running_mean = torch.full((3,), float(t))
+        old, now = averaged[0].weight.double(), model[0].weight.double()
+        trainer.global_step += 1
+        callback.on_train_batch_end(trainer, model, None, None, t)
+        expected = now if t == 0 else old + (now - old) * (1 - min(0.7, (1 + t) / (10 + t)))
+        unit = torch.finfo(torch.float32).eps * torch.maximum(old.abs(), now.abs())
+        assert ((averaged[0].weight - expected).abs() <= unit).all()
+        assert torch.equal(averaged[2].running_mean, model[2].running_mean)
+    assert torch.equal(averaged[1].weight, frozen)
+    assert callback._average_model.n_averaged == 30
+
+
+def test_averaging_reads_no_tensor_after_the_first_step():
+    """A GPU would be waited for."""
+    model = nn.Linear(3, 5)
+    callback, trainer = WarmWeightAveraging(), SimpleNamespace(global_step=0)
+    callback._average_model = AveragedModel(model)
+    callback.on_train_start(trainer, model)
+    with Reads() as reads:
+        for trainer.global_step in range(1, 4):
+            callback.on_train_batch_end(trainer, model, None, None, 0)
+    assert reads.count == 0
 
 
 def test_a_checkpoint_does_not_say_which_steps_are_averaged():
     """A step far ahead would end the averaging without a word."""
-    averaging = WarmWeightAveraging()
+    averaging, model = WarmWeightAveraging(), nn.Linear(3, 5)
+    averaging._average_model = AveragedModel(model)
     averaging.load_state_dict({"latest_update_step": 10**30})
-    averaging.on_train_start(SimpleNamespace(global_step=7), None)
+    averaging.on_train_start(SimpleNamespace(global_step=7), model)
     assert averaging.state_dict() == {"latest_update_step": 7}
