@@ -182,6 +182,7 @@ def description(known: KnownKeys) -> str:
 
 TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
+    "devices": 1,  # not all that a machine has
     "max_steps": 250_000,
     "max_epochs": -1,
     "val_check_interval": 1000,

@@ -14,8 +14,10 @@ from commands.config_files import CONFIGS as FOLDER
 from commands.config_files import config_names, preset_names
 from commands.known_keys import KnownKeys, given_keys
 from commands.parser import ParsedCommand
+from runtime.silence import silence_lightning
 
 GPU = "--config=presets/gpu.yaml"
+silence_lightning()  # as the command does before it parses
 
 
 def checked(verb, *words):
