@@ -2,6 +2,7 @@
 
     snakemake --cores 2 study_mnist5k    # the small study, on a CPU
     snakemake --cores 2 worlds           # where the information is known exactly
+    snakemake --cores 8 --resources gpu=8 paper    # on a machine of 8 GPUs: a run on each
     snakemake --executor slurm --jobs 64 paper
 
 What is done is not done again; an interrupted training goes on from its last checkpoint.
@@ -19,7 +20,9 @@ FIT = f"{CLI} fit --name {RUN} --ckpt_path auto"  # an interrupted run goes on
 # More arguments for every run: snakemake ... --config 'arguments=--data.data_dir /data'
 ARGUMENTS = config.get("arguments", "")
 # Of a run without a GPU; more threads than one are slower for each run than as many runs beside each other.
-ENVIRONMENT = "export OMP_NUM_THREADS={threads};"
+ENVIRONMENT = "export OMP_NUM_THREADS={threads}; "
+# And of one with: where there are several, each run has one of them.
+ENVIRONMENT += f"{sys.executable} {Path(workflow.basedir) / 'runtime' / 'one_gpu.py'} "
 
 LAYERS = ["conv1", "conv2", "fc3", "logits"]
 AFFNIST = ["affnist_conv_fc3", "affnist_pool_fc3", "affnist_fc_fc3"]

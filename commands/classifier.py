@@ -18,7 +18,9 @@ from runtime.run import Run, wait_for_trainings
 PROGRAM = Path(__file__).resolve().parents[1] / "cli.py"
 
 
-def trained_classifier(root: Path, name: str, data: ImageDataModule, arguments: Mapping[str, Any], train: bool) -> Path:
+def trained_classifier(
+    root: Path, name: str, data: ImageDataModule, arguments: Mapping[str, Any], train: bool, presets: Sequence[Path]
+) -> Path:
     """The best checkpoint of a classifier config's newest run that saw this data and has ended by itself.
 
     Where there is none, the config is trained, or its interrupted training goes on, once: others wait at a lock file,
@@ -30,6 +32,7 @@ def trained_classifier(root: Path, name: str, data: ImageDataModule, arguments: 
         data: Of the inverter.
         arguments: What the training shares with the inverter's, by key; null values are not given.
         train: Whether to train it at all.
+        presets: Which its config is given too.
 
     Raises:
         FileNotFoundError: It is missing and is not to be trained, or there is no such config.
@@ -48,7 +51,8 @@ def trained_classifier(root: Path, name: str, data: ImageDataModule, arguments: 
         if run is None:
             words = f"no classifier trained on this data in {root / name} yet; training it first: {command}"
             print(words, flush=True)
-            given = [f"--{key}={_text(value)}" for key, value in arguments.items() if value is not None]
+            given = [f"--config={preset}" for preset in presets]
+            given += [f"--{key}={_text(value)}" for key, value in arguments.items() if value is not None]
             if interrupted := _newest(root, name, data, "last", finished=False):
                 given.append(f"--ckpt_path={interrupted.last}")
             status = _run([sys.executable, str(PROGRAM), *command.split()[2:], *given], handle)

@@ -9,7 +9,7 @@ from commands import BY_FIRST_PROCESS, OF_DATA, VERBS
 from commands.fit import Fit
 from commands.parser import ParsedCommand
 from runtime.lightning import set_folder
-from runtime.processes import in_all_processes
+from runtime.processes import check_started, in_all_processes
 from runtime.run import Run, check_name, find_checkpoint
 
 
@@ -18,6 +18,7 @@ class Command(ParsedCommand):
 
     def run(self) -> None:
         """Do it, in all processes that take part."""
+        check_started(self.trainer)
         alone = self.verb in BY_FIRST_PROCESS
         if alone and not self.trainer.is_global_zero:
             return

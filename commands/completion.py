@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 from commands import SKIPPED, WITHOUT_CONFIG
-from commands.config_files import config_names
+from commands.config_files import config_names, preset_names
 from commands.known_keys import Given, KnownKeys
 from commands.signatures import class_names
 
@@ -37,7 +37,7 @@ def command_parser() -> argparse.ArgumentParser:
         verbs.add_parser(verb, help=verb)  # without it shtab takes it for a secret
     for verb in SKIPPED:
         keys = verbs.add_parser(verb, help=verb)
-        choices = {"config": config_names(), "model": MODELS, "data": data}
+        choices = {"config": [*config_names(), *preset_names()], "model": MODELS, "data": data}
         for name in KnownKeys(verb, given).names:
             if name != "help":
                 keys.add_argument(f"--{name}", choices=choices.get(name))

@@ -63,6 +63,16 @@ def config_names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
+def preset_names() -> list[str]:
+    """Of all presets: keys that any experiment can be given in addition."""
+    return sorted(f"presets/{path.stem}" for path in CONFIGS.glob("presets/*.yaml"))
+
+
+def is_preset(path: Path) -> bool:
+    """Whether a config is no experiment, and so names no run."""
+    return path.parent.name == "presets"
+
+
 def find_config(name: str) -> Path:
     """A config by its path, or by its name in configs/, with or without its ending.
 
@@ -74,8 +84,9 @@ def find_config(name: str) -> Path:
     if path is None:
         if Path(name).is_dir():
             raise FileNotFoundError(f"the config {name} is a folder; give a file in it")
-        near = difflib.get_close_matches(Path(name).stem, config_names(), n=1)
-        hint = f"; did you mean {near[0]}.yaml?" if near else "; python cli.py configs lists them"
+        named = {Path(known).stem: known for known in (*preset_names(), *config_names())}
+        near = difflib.get_close_matches(Path(name).stem, named, n=1)
+        hint = f"; did you mean {named[near[0]]}.yaml?" if near else "; python cli.py configs lists them"
         raise FileNotFoundError(f"no config {name} here or in {CONFIGS}{hint}")
     return path
 
@@ -104,11 +115,32 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def with_config_paths(arguments: list[str]) -> tuple[list[str], list[Path]]:
-    """Arguments with the path of every config, and these paths. Raises as `find_config`."""
+    """Arguments with the path of every config, and these paths; presets come first, as later values replace earlier.
+
+    So a preset gives what the experiment leaves open: one that says how often it validates, or when it stops, goes on
+    to do so.
+
+    Raises:
+        OSError: As `find_config`.
+        ValueError: All of them are presets.
+    """
     arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
-    paths = []
-    for i, argument in enumerate(arguments[:-1]):
-        if argument in ("--config", "-c"):
-            paths.append(find_config(arguments[i + 1]))
-            arguments[i + 1] = str(paths[-1])
-    return arguments, paths
+    kept: list[str] = []
+    paths: list[Path] = []
+    presets: list[Path] = []
+    words = iter(arguments)
+    for word in words:
+        name = next(words, None) if word in ("--config", "-c") else None
+        path = None if name is None else find_config(name)
+        if path is None:
+            kept.append(word)
+        elif is_preset(path):
+            presets.append(path)
+        else:
+            kept += ["--config", str(path)]
+            paths.append(path)
+    if presets and not paths:
+        raise ValueError(f"{presets[0]} is a preset, which names no run; give it after an experiment's: --config NAME")
+    first = kept.index("--config") if paths else 0
+    kept[first:first] = [word for path in presets for word in ("--config", str(path))]
+    return kept, [*presets, *paths]

@@ -77,12 +77,13 @@ class Fit:
             "trainer.default_root_dir": str(command.root),
             "trainer.accelerator": settings.trainer.accelerator,
             "trainer.devices": 1,
+            "trainer.deterministic": settings.trainer.deterministic,
             # Everything that decides which image is where, and where they lie.
             "data": settings.data.class_path,
             **{f"data.{key}": value for key, value in settings.data.init_args.items() if key not in self.data.LOADING},
         }
         with self._until_interrupted():
-            return trained_classifier(command.root, name, self.data, shared, settings.train_classifier)
+            return trained_classifier(command.root, name, self.data, shared, settings.train_classifier, command.presets)
 
     def run(self, run: Run, checkpoint: Path | None, classifier: Path | None) -> None:
         """Do it, in every process, with what all have agreed on.
@@ -113,6 +114,8 @@ class Fit:
         rank_zero_only(print)(f"{command.name}: run folder {run.folder}", flush=True)
         with run.in_training() if self.trainer.is_global_zero else nullcontext(), self._until_interrupted():
             self._save_config(run)
+            if command.settings.compile and self.is_inverter:
+                self.model.compile_steps(self.trainer.strategy.root_device.type)
             self.trainer.fit(**arguments, weights_only=True)
         if command.settings.test_after_fit and not command.settings.trainer.fast_dev_run:
             with self._until_interrupted():

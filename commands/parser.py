@@ -14,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 import inverters  # noqa: F401 - its classes can be named in a config without their module, as those of datamodules
 from callbacks.sample_grid import SampleGrid
 from commands import SKIPPED, VERBS, function_of
-from commands.config_files import with_config_paths
+from commands.config_files import is_preset, with_config_paths
 from commands.first_look import about
 from commands.known_keys import KnownKeys, given_keys
 from commands.sentences import of_parser
@@ -58,6 +58,7 @@ def keys_of_runs(
     keep_updates: list[int] = [],  # noqa: B006 - never changed
     published: Published = Published(),  # noqa: B008 - frozen
     cache_activations: Literal["none", "float32", "float16"] = "none",
+    compile: bool = False,
 ) -> None:
     """What a run is, beside its model, data and trainer.
 
@@ -72,6 +73,7 @@ def keys_of_runs(
         keep_updates: Keep checkpoints after these numbers of updates.
         published: The paper's numbers of this experiment, for the report.
         cache_activations: Keep h of the training images on disk, for all runs, so that no step computes it.
+        compile: Compile the steps of an inverter's training and validation (minutes at the start; for GPUs).
     """
 
 
@@ -80,7 +82,8 @@ class ParsedCommand(ParsedCLI):
 
     Attributes:
         words: As they were given.
-        name: The first config's, which names the run.
+        name: The first config's that is no preset, which names the run.
+        presets: Configs that are.
         verb: The first word.
         settings: The values of all keys.
         root: The folder of all runs.
@@ -124,8 +127,9 @@ class ParsedCommand(ParsedCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         arguments, paths = with_config_paths(list(self.words))
-        if paths:
-            self.name = paths[0].stem
+        self.presets = [path for path in paths if is_preset(path)]
+        for path in paths[len(self.presets) :][:1]:
+            self.name = path.stem
         self.config = parser.parse_args(arguments)
 
     def before_instantiate_classes(self) -> None:
@@ -139,6 +143,8 @@ class ParsedCommand(ParsedCLI):
         if trainer.max_steps > 0 and isinstance(trainer.val_check_interval, int):
             # A shorter run still validates once, and so has a best checkpoint.
             trainer.val_check_interval = min(trainer.val_check_interval, trainer.max_steps)
+        if trainer.deterministic:
+            trainer.benchmark = False  # which would choose algorithms by their timing
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """The trainer; its folder, callbacks of ours and loggers come when its processes have agreed on a run.
@@ -176,6 +182,7 @@ def description(known: KnownKeys) -> str:
 
 TRAINER_DEFAULTS = {
     "default_root_dir": "runs",
+    "devices": 1,  # not all that a machine has
     "max_steps": 250_000,
     "max_epochs": -1,
     "val_check_interval": 1000,

@@ -1,7 +1,7 @@
 """The inverter p(x | h): a conditional generator of images, on top of a frozen representation."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from inverters.compiled import Compiled, Question, evaluation, loss
 from inverters.exact_float32 import exact_float32
 from inverters.generators import (
     ConditionalDensity,
@@ -43,8 +44,6 @@ class Inverter(LightningModule):
         betas: Adam's.
         lr_decay: Factor on the learning rate at every step. The default is the original's, for 250 000 steps, of which
             the paper's 0.9999 would leave nothing; runs of up to 50 000 steps take 0.9999.
-        compile: Compile the density with torch.compile (minutes at the start; for GPUs).
-        channels_last: Keep the density's weights, and so its feature maps, in that memory format (for GPUs).
         sample_batch_size: Images drawn at once, or half as many until they fit. By default 64 on a CPU, and 1024 on a
             GPU, where these take hardly longer.
 
@@ -73,8 +72,6 @@ class Inverter(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.9995),
         lr_decay: float = 0.999995,
-        compile: bool = False,
-        channels_last: bool = False,
         sample_batch_size: PositiveInt | None = None,
     ) -> None:
         super().__init__()
@@ -84,10 +81,8 @@ class Inverter(LightningModule):
         self.density = density(image_shape, context_shape)
         if not isinstance(self.density, ConditionalGenerator):
             raise ValueError(f"density gives a {type(self.density).__name__}; give what makes a ConditionalGenerator")
-        if channels_last:
-            self.density.to(memory_format=torch.channels_last)
-        if compile:
-            self.density.compile()
+        self._loss: Question = loss
+        self._evaluation: Question = evaluation
         self.sample_batch_size = sample_batch_size
         self.largest_eval_batch = self.largest_sample_batch = sys.maxsize
         self.classifies = layer is not None and num_classes > 1
@@ -103,6 +98,16 @@ class Inverter(LightningModule):
         self.register_buffer("context_mean", torch.zeros(per_channel))
         self.register_buffer("context_scale", torch.ones(per_channel))
         self.register_buffer("initialised", torch.tensor(False))
+
+    def compile_steps(self, device_type: str, backend: str | Callable[..., Any] = "inductor") -> None:
+        """Compile the steps of training and validation; test, samples and all else never meet compiled code."""
+        self._loss = Compiled(loss, device_type, backend)
+        self._evaluation = Compiled(evaluation, device_type, backend)
+
+    @property
+    def steps_are_compiled(self) -> bool:
+        """Whether they are."""
+        return isinstance(self._loss, Compiled)
 
     def context(self, image: Tensor) -> Tensor:
         """h of uint8 images [B, C, H, W] as the density takes it: [B, ...], standardised."""
@@ -141,11 +146,21 @@ class Inverter(LightningModule):
         self._with_likelihood()
         return self.test_step(batch, 0)["log_prob"]
 
-    @torch.no_grad()
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """The density's `evaluation`, tensors [B, ...], in the largest parts that an accelerator's memory holds.
+        """The density's `evaluation`, tensors [B, ...].
 
         In the run's precision, as it only chooses among the weights of one run.
+        """
+        return self._in_parts(self._evaluation, batch)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """The same in IEEE float32, as draws are made: the number and the pictures are of one network."""
+        with exact_float32(batch["image"].device):
+            return self._in_parts(evaluation, batch)
+
+    @torch.no_grad()
+    def _in_parts(self, question: Question, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is asked about a batch, tensors [B, ...], in the largest parts that an accelerator's memory holds.
 
         On a CPU in parts of 64 images: more leave its caches, and take a quarter longer.
         """
@@ -156,17 +171,12 @@ class Inverter(LightningModule):
             split = zip(*(values.split(size) for values in batch.values()), strict=True)
             parts = [dict(zip(batch, values, strict=True)) for values in split]
             try:
-                found = [self.density.evaluation(part["image"], self._batch_context(part)) for part in parts]
+                found = [question(self.density, part["image"], self._batch_context(part)) for part in parts]
                 return {name: torch.cat([part[name] for part in found]) for name in found[0]}
             except torch.OutOfMemoryError:
                 if size == 1:
                     raise
                 self.largest_eval_batch = (size + 1) // 2
-
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """`validation_step` in IEEE float32, as draws are made: the number and the pictures are of one network."""
-        with exact_float32(batch["image"].device):
-            return self.validation_step(batch, batch_idx)
 
     def draw_batches(
         self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0, shown: bool = False
@@ -236,8 +246,8 @@ class Inverter(LightningModule):
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        loss = self.density.loss(batch["image"], self._batch_context(batch))
-        return {"loss": loss.mean(), **({"log_prob": -loss.detach()} if self.density.by_likelihood else {})}
+        each = self._loss(self.density, batch["image"], self._batch_context(batch))["loss"]
+        return {"loss": each.mean(), **({"log_prob": -each.detach()} if self.density.by_likelihood else {})}
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from inverters.inverter import Inverter
@@ -51,8 +51,9 @@ def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext =
     """Measure what a step and a draw cost, in a few seconds; weights and random state stay as they are.
 
     Args:
-        inverter: On the device that is to be measured.
-        image: The images of one process's batch, uint8 [B, C, H, W]. Fewer are used where a step takes over a second.
+        inverter: On the device that is to be measured. Where its steps are compiled, they are by now, and for B images.
+        image: The images of one process's batch, uint8 [B, C, H, W]. Fewer are used where a step takes over a second
+            and is not compiled.
         autocast: The precision of the run.
     """
     parameters = [p for p in inverter.density.parameters() if p.requires_grad]
@@ -67,21 +68,47 @@ def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext =
     with torch.random.fork_rng(devices=forked):
         flops, bytes_of_one = _counted(inverter, image[:1], autocast)
         _, bytes_of_two = _counted(inverter, image[:1].repeat(2, 1, 1, 1), autocast)
-        step(1)
-        size, seconds = 1, _seconds(step, 1)
-        while seconds < 1 and size < len(image):
-            size = min(4 * size, len(image))
-            step(size)
+        if inverter.steps_are_compiled:
+            size = len(image)
+            step(size)  # is compiled
+            step(size)  # records its CUDA graph
             seconds = _seconds(step, size)
+        else:
+            step(1)
+            size, seconds = 1, _seconds(step, 1)
+            while seconds < 1 and size < len(image):
+                size = min(4 * size, len(image))
+                step(size)
+                seconds = _seconds(step, size)
+        seconds_of_all = seconds * len(image) / size + _update_seconds(inverter, parameters)
         sample_seconds = _seconds(inverter.draws, image[:1], [0], 1)
     activation_bytes = bytes_of_two - bytes_of_one
     return Cost(
         flops=flops,
-        images_per_second=size / seconds,
+        images_per_second=len(image) / seconds_of_all,
         activation_bytes=activation_bytes,
         fixed_bytes=5 * sum(p.nbytes for p in parameters) + bytes_of_one - activation_bytes,
         sample_seconds=sample_seconds,
     )
+
+
+def _update_seconds(inverter: Inverter, parameters: list[nn.Parameter]) -> float:
+    """Of the optimiser and the moving average, on copies of the parameters."""
+    theirs = inverter.configure_optimizers()["optimizer"]
+    copies: list[Tensor] = [nn.Parameter(p.detach().clone()) for p in parameters]
+    average = [p.detach().clone() for p in parameters]
+    for copied in copies:
+        copied.grad = torch.zeros_like(copied)
+    optimizer = type(theirs)(copies, **theirs.defaults)
+
+    @torch.no_grad()
+    def update() -> None:
+        optimizer.step()
+        torch._foreach_lerp_(average, copies, 0.5)
+        synchronise(copies[0].device)
+
+    update()
+    return _seconds(update)
 
 
 def _counted(inverter: Inverter, image: Tensor, autocast: AutocastContext) -> tuple[int, int]:

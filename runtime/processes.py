@@ -88,6 +88,28 @@ def in_all_processes(trainer: pl.Trainer, work: Callable[[], None]) -> None:
         work()
 
 
+def check_started(trainer: pl.Trainer) -> None:
+    """Raises ValueError where a launcher has started another number of processes than a run has.
+
+    Each would take itself for the only one, and there would be as many runs.
+    """
+    launchers = (
+        ("torchrun", "TORCHELASTIC_RUN_ID", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+        ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"),
+    )
+    for launcher, sign, of_all, other in launchers:
+        if sign not in os.environ:
+            continue
+        processes, number = int(os.environ[of_all]), int(os.environ.get(other, 1))
+        nodes = number if launcher == "srun" else processes // number
+        if processes != trainer.num_devices * trainer.num_nodes:
+            more = f" and --trainer.num_nodes {nodes}" if nodes > 1 else ""
+            raise ValueError(
+                f"{launcher} has started {processes} processes on {nodes} node{'s' if nodes > 1 else ''}, and this run "
+                f"is of {trainer.num_devices} on {trainer.num_nodes}; give --trainer.devices {processes // nodes}{more}"
+            )
+
+
 def one_process_environment() -> dict[str, str]:
     """The environment without what launchers of several processes set, for a command that is to run alone."""
     launchers = ("SLURM_", "TORCHELASTIC_", "PMI", "OMPI_")

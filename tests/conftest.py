@@ -25,10 +25,11 @@ from runtime.cost import measured_cost  # noqa: E402
 
 @pytest.fixture(autouse=True)
 def _as_before():
-    """Every test begins with the same seed, and leaves threads and answers to signals, which commands inherit."""
+    """Every test begins with the same seed, and leaves threads, algorithms and answers to signals, as they were."""
     torch.manual_seed(0)
     yield
     torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(False)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGUSR1, signal.SIG_DFL)

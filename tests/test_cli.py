@@ -265,10 +265,10 @@ def interrupt_at_draw(n, number, monkeypatch):
     monkeypatch.setattr(PixelCNN, "sample", interrupted)
 
 
-def test_bfloat16_and_channels_last_are_keys(here, capsys):
+def test_bfloat16_is_a_key(here, capsys):
     (classifier,) = Path("runs/classifier_mnist5k").glob("*/checkpoints/best.ckpt")
     main(["fit", *INVERTER, *SMALL, "--trainer.max_steps=2", "--trainer.precision=bf16-mixed",
-          "--model.channels_last=true", f"--classifier={classifier}", "--trainer.default_root_dir=other"])  # fmt: skip
+          f"--classifier={classifier}", "--trainer.default_root_dir=other"])  # fmt: skip
     rounded = result(root="other")
     main(["test", *INVERTER, *SMALL, "--trainer.default_root_dir=other"])
     exact = result(root="other")

@@ -1,10 +1,13 @@
 import math
+import time
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
+from callbacks.cost_estimate import advice
 from inverters import Inverter, MSEDecoder, PixelCNN
 from runtime.cost import duration, measured_cost
 
@@ -54,3 +57,22 @@ def test_memory_grows_with_filters_and_batch():
 
 def test_durations_are_for_people():
     assert [duration(s) for s in (40, 420, 11_520, 1e6)] == ["40 s", "7 min", "3.2 h", "12 days"]
+
+
+def test_a_step_takes_the_time_of_its_optimiser_too(monkeypatch):
+    class Slow(torch.optim.Adam):
+        def step(self):
+            time.sleep(0.1)
+
+    inverter = Inverter("fc3", (1, 28, 28), 10, density=PIXELCNN)
+    monkeypatch.setattr(inverter, "configure_optimizers", lambda: {"optimizer": Slow(inverter.density.parameters())})
+    assert measured_cost(inverter, torch.zeros(4, 1, 28, 28, dtype=torch.uint8)).images_per_second < 4 / 0.1
+
+
+def test_a_gpu_run_as_it_comes_is_told_of_the_preset():
+    def on(device, compiled=False):
+        return SimpleNamespace(device=torch.device(device), steps_are_compiled=compiled)
+
+    assert advice(on("cuda"), "32-true") == "; --config presets/gpu.yaml is faster"
+    others = (on("cpu"), "32-true"), (on("cuda"), "bf16-mixed"), (on("cuda", compiled=True), "32-true")
+    assert [advice(*other) for other in others] == ["", "", ""]

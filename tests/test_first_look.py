@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import tomllib
-from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -233,8 +232,9 @@ def test_the_wheel_has_every_config_and_every_package():
     setuptools = project["tool"]["setuptools"]
     packages = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob("*/**/__init__.py")}
     assert set(setuptools["packages"]) == {*packages, "configs"}
-    (pattern,) = setuptools["package-data"]["configs"]
-    assert all(fnmatch(path.name, pattern) for path in (ROOT / "configs").iterdir())
+    configs = ROOT / "configs"
+    packed = {path for pattern in setuptools["package-data"]["configs"] for path in configs.glob(pattern)}
+    assert packed == {path for path in configs.rglob("*") if path.is_file()}
     assert project["project"]["scripts"] == {"inverters": "cli:main"}
 
 

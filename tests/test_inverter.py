@@ -266,36 +266,6 @@ def test_bfloat16_gives_the_same_nce_and_leaves_h_alone(shape, likelihood):
     assert rounded == pytest.approx(nce, rel=1e-3)
 
 
-def plain_and_with(**options):
-    """Two inverters of the same weights, one with an option."""
-    for more in ({}, options):
-        torch.manual_seed(0)
-        yield Inverter("conv2", SHAPE, 10, density=small_density, **more).eval()
-
-
-def test_channels_last_gives_the_same_numbers():
-    plain, other = plain_and_with(channels_last=True)
-    batch = {"image": torch.randint(256, (3, *SHAPE), dtype=torch.uint8)}
-    torch.testing.assert_close(other.log_prob(batch), plain.log_prob(batch), rtol=1e-6, atol=0)
-    assert torch.equal(other.draws(batch["image"], [0, 1, 2], 1), plain.draws(batch["image"], [0, 1, 2], 1))
-
-
-@pytest.mark.slow  # a minute, and a C++ compiler
-@pytest.mark.filterwarnings("ignore")  # of the compiler's own
-def test_compiled_gives_the_same_numbers_and_checkpoint():
-    plain, compiled = plain_and_with(compile=True)
-    images, log_probs = torch.randint(256, (8, *SHAPE), dtype=torch.uint8), []
-    for inverter in (plain, compiled):
-        inverter.initialise([images], images)
-        step = inverter.training_step({"image": images}, 0)
-        step["loss"].backward()
-        log_probs.append(step["log_prob"])
-    torch.testing.assert_close(*log_probs, rtol=1e-5, atol=0)
-    assert plain.state_dict().keys() == compiled.state_dict().keys()
-    for a, b in zip(plain.density.parameters(), compiled.density.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4)
-
-
 def test_learning_rate_decays_every_step():
     inverter = Inverter(None, SHAPE, 10, density=small_density, lr=0.1, lr_decay=0.5)
     configured = inverter.configure_optimizers()

@@ -19,8 +19,8 @@ README = {line[-1]: [part for part in line[1:-1] if part not in ("--executor", "
 def plan(tmp_path):
     """The engine's dry run of a target."""
 
-    def run(target):
-        command = [*PROGRAM, *README.get(target, []), "--dry-run", "--printshellcmds", target]
+    def run(target, *more):
+        command = [*PROGRAM, *README.get(target, []), "--dry-run", "--printshellcmds", target, *more]
         found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
         return found.stdout + found.stderr
 
