@@ -96,11 +96,35 @@ def flops(function: Step) -> int:
     return int(counter.get_total_flops())
 
 
-def gemm_rate(device: torch.device, size: int = 2048) -> float:
-    """The machine's FLOP/s in a large square matrix product, the best of seven."""
-    a, b = torch.randn(2, size, size, device=device)
+def gemm_rate(device: torch.device, size: int | None = None, dtype: torch.dtype | None = None) -> float:
+    """The machine's FLOP/s in a large square matrix product, the best of seven.
+
+    By default of 2048 x 2048 matrices in float32, and on a GPU of 8192 x 8192 in bfloat16.
+    """
+    gpu = device.type != "cpu"
+    size, dtype = size or (8192 if gpu else 2048), dtype or (torch.bfloat16 if gpu else torch.float32)
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
     torch.mm(a, b)
     return 2 * size**3 / min(seconds(lambda: torch.mm(a, b), device) for _ in range(7))
+
+
+def queued_seconds(function: Step, device: torch.device) -> float:
+    """Seconds until the CPU has given a call to the device, which need not have done it."""
+    synchronise(device)
+    start = time.perf_counter()
+    function()
+    found = time.perf_counter() - start
+    synchronise(device)
+    return found
+
+
+def kernels(function: Step, device: torch.device) -> tuple[int, float]:
+    """How many kernels a call runs on a GPU, and the seconds that they take together."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        function()
+        synchronise(device)
+    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return len(events), sum(event.device_time for event in events) / 1e6
 
 
 def status_bytes(key: str) -> int:

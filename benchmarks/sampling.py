@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from benchmarks.cost import configured, inverter_step
-from benchmarks.measure import Step, flops, gemm_rate, interleaved, options, ratio, report
+from benchmarks.measure import Step, flops, gemm_rate, interleaved, options, queued_seconds, ratio, report
 from benchmarks.peer import OF_PEER, peer_pixelcnn
 from benchmarks.sizes import OF_SIZES, SIZES
 from evaluations.figures import sample_grid
@@ -39,7 +39,7 @@ def row(size: str, batch: int, given: argparse.Namespace) -> dict[str, Any]:
         times = interleaved(functions, given.repeats, device)
         counted, full_flops = flops(functions["incremental"]), num_pixels * flops(functions["full pass"])
     incremental, full = statistics.median(times["incremental"]), statistics.median(times["full pass"])
-    result = {
+    result: dict[str, Any] = {
         "size": size,
         "images": batch,
         "one pass a pixel, s": round(num_pixels * full, 1),
@@ -50,6 +50,8 @@ def row(size: str, batch: int, given: argparse.Namespace) -> dict[str, Any]:
         "incremental share of GEMM rate": f"{counted / incremental / gemm_rate(device):.0%}",
         "sweeps of equal cost": round(incremental / full, 1),
     }
+    if device.type == "cuda":
+        result["queued, s"] = round(queued_seconds(functions["incremental"], device), 2)
     if given.peer:
         result["ratio to peer"] = ratio(times["peer's full pass"], times["incremental"], num_pixels)
     return result
@@ -84,7 +86,7 @@ def main() -> None:
     if given.grid:
         report("sample grids during training", [grid_row(given.grid, given.device, given.repeats)], given)
         return
-    table = [row(size, batch, given) for size in given.sizes for batch in SIZES[size].sampling_batches]
+    table = [row(size, batch, given) for size in given.sizes for batch in SIZES[size].on(given.device).sampling_batches]
     report("exact sampling", table, given)
 
 

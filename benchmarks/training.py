@@ -15,25 +15,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Step, flops, gemm_rate, interleaved, options, ratio, report, status_bytes, training_step
+from benchmarks.measure import (
+    Step,
+    flops,
+    gemm_rate,
+    interleaved,
+    kernels,
+    options,
+    queued_seconds,
+    ratio,
+    report,
+    status_bytes,
+    training_step,
+)
 from benchmarks.peer import OF_PEER, peer_pixelcnn
 from benchmarks.sizes import OF_SIZES, SIZES, Size
+from inverters.compiled import Compiled
+from inverters.compiled import loss as asked
 
 
 def our_step(size: Size, dropout: float, device: torch.device, key: str = "") -> Step:
-    """Forward, backward and Adam of the unconditional model; the key is bf16, compile, channels_last or several."""
+    """Forward, backward and Adam of the unconditional model; the key is bf16, compile or both."""
     density = size.density(context_size=0, dropout=dropout).to(device)
-    if "channels_last" in key:
-        density.to(memory_format=torch.channels_last)
-    if "compile" in key:
-        density.compile()
+    question = Compiled(asked, device.type) if "compile" in key else asked
     image = size.images(size.training_batch).to(device)
     context = torch.empty(len(image), 0, device=device)
     autocast = torch.autocast(device.type, torch.bfloat16) if "bf16" in key else contextlib.nullcontext()
 
     def loss() -> Tensor:
         with autocast:
-            return density.loss(image, context).mean()
+            return question(density, image, context)["loss"].mean()
 
     return training_step(loss, torch.optim.Adam(density.parameters(), fused=True))
 
@@ -53,7 +64,7 @@ def peer_step(size: Size, dropout: float, device: torch.device, checkout: Path) 
 def peak_memory(size: str, dropout: float, device: torch.device, checkout: Path | None) -> int:
     """Bytes that two steps add to the process that makes them; run in a fresh one."""
     warnings.filterwarnings("ignore")
-    this = SIZES[size]
+    this = SIZES[size].on(device)
     step = peer_step(this, dropout, device, checkout) if checkout else our_step(this, dropout, device)
     # Not getrusage's, which on Linux begins with that of the process that started it.
     most = torch.cuda.max_memory_allocated if device.type == "cuda" else partial(status_bytes, "VmHWM")
@@ -68,7 +79,7 @@ def peak_memory(size: str, dropout: float, device: torch.device, checkout: Path 
 def peer_row(size: str, threads: int, given: argparse.Namespace) -> dict[str, Any]:
     """Ours, and where --peer is given the peer's, at one number of threads."""
     torch.set_num_threads(threads)
-    device, this = given.device, SIZES[size]
+    device, this = given.device, SIZES[size].on(given.device)
     rate = gemm_rate(device)
     functions = {"ours": our_step(this, given.dropout, device)}
     if given.peer:
@@ -85,6 +96,9 @@ def peer_row(size: str, threads: int, given: argparse.Namespace) -> dict[str, An
             memory = pool.apply(peak_memory, (size, given.dropout, device, checkout))
         row[f"{name}, MiB"] = round(memory / 2**20)
     row["GFLOP a step"] = round(counted / 1e9)
+    if device.type == "cuda":
+        row["queued, ms"] = round(1e3 * queued_seconds(functions["ours"], device), 1)
+        row["kernels"], _ = kernels(functions["ours"], device)
     if given.peer:
         row["speed ratio"] = ratio(times["peer"], times["ours"])
         row["memory ratio"] = round(row["ours, MiB"] / row["peer, MiB"], 2)
@@ -92,10 +106,9 @@ def peer_row(size: str, threads: int, given: argparse.Namespace) -> dict[str, An
 
 
 def key_rows(size: str, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """What bf16, channels_last and compile gain, alone and together."""
-    device, this = given.device, SIZES[size]
-    keys = ("", "channels_last", "bf16", "compile", "bf16 channels_last", "bf16 compile", "bf16 compile channels_last")
-    functions = {key or "fp32": our_step(this, given.dropout, device, key) for key in keys}
+    """What bf16 and compile gain. One compilation: another takes as many minutes again."""
+    device, this = given.device, SIZES[size].on(given.device)
+    functions = {key or "fp32": our_step(this, given.dropout, device, key) for key in ("", "bf16", "bf16 compile")}
     times = interleaved(functions, given.repeats, device)
     return [
         {
@@ -111,12 +124,13 @@ def key_rows(size: str, given: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     given = options(
         __doc__, threads=[1, 2], sizes=OF_SIZES, peer=OF_PEER, dropout={"type": float, "default": 0.5},
-        keys={"action": "store_true", "help": "compare bf16, channels_last and compile instead"},
+        keys={"action": "store_true", "help": "compare float32, bf16 and bf16 compiled instead"},
     )  # fmt: skip
     if given.keys:
         table = [row for size in given.sizes for row in key_rows(size, given)]
     else:
-        table = [peer_row(size, threads, given) for size in given.sizes for threads in given.threads]
+        threads = given.threads if given.device.type == "cpu" else given.threads[:1]
+        table = [peer_row(size, number, given) for size in given.sizes for number in threads]
     report(f"training, unconditional, dropout {given.dropout}", table, given)
 
 

