@@ -17,7 +17,7 @@ from inverters import Inverter
 from inverters.representation import digest
 from runtime.activations import cached_activations
 from runtime.files import json_bytes, npz_bytes
-from runtime.processes import shared_draws
+from runtime.processes import in_order, part_of_process, shared_draws
 from runtime.run import Run
 
 if TYPE_CHECKING:
@@ -69,20 +69,20 @@ def distances(
     h = in_parts(representation, inverter, images)
 
     draws = shared_draws(trainer, inverter.draws, images, index, num_samples, seed)  # [M, S, C, H, W]
+    shown = slice(num_queries)
+    candidates = shared_draws(trainer, inverter.draws, images[shown], index[shown], num_candidates, seed)
+    one_nn = in_order(trainer, nearest(part_of_process(trainer, h).to(inverter.device), h_training, k=1)[0])[:, 0]
+    if not trainer.is_global_zero:
+        return
     agrees = None
     if inverter.classifies:
         classes = in_parts(representation.class_probabilities, inverter, images).argmax(1)
         of_draws = in_parts(representation.class_probabilities, inverter, draws.flatten(0, 1)).argmax(1)
         agrees = of_draws.unflatten(0, (len(images), num_samples)) == classes[:, None]
     h_draws = [in_parts(representation, inverter, its) for its in draws]
-    numbers, arrays = table_1(nearest(h, h_training, k=1)[0][:, 0], h, h_draws, agrees)
-
-    shown = slice(num_queries)
-    candidates = shared_draws(trainer, inverter.draws, images[shown], index[shown], num_candidates, seed)
+    numbers, arrays = table_1(one_nn, h, h_draws, agrees)
     h_candidates = [in_parts(representation, inverter, its) for its in candidates]
     near = neighbours(images[shown], candidates, h[shown], h_candidates, training, h_training, space)
-    if not trainer.is_global_zero:
-        return
     result = DistancesResult(
         name=run.name, layer=representation.layer, seed=seed, network_digest=digest(representation.network),
         density_digest=digest(inverter.density), **numbers,

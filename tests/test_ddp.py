@@ -82,7 +82,7 @@ def test_two_processes_draw_what_one_draws(tmp_path, two_processes):
             (path,) = (folder / "runs" / "inverter_mnist5k_fc3").glob(pattern)
             loaded = np.load(path)
             path.unlink()
-            return loaded if isinstance(loaded, np.ndarray) else loaded["samples"]
+            return loaded if isinstance(loaded, np.ndarray) else np.column_stack((loaded["one_nn"], loaded["samples"]))
 
         one, two = by_one_and_two([tmp_path] * 2, [verb, *DIGITS, *more], read)
         assert len(one) == 5

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import bootstrap
 
-from evaluations.distances import most_different_samples, nearest, neighbours, sample_distances, table_1
+from evaluations.distances import _by_torch, most_different_samples, nearest, neighbours, sample_distances, table_1
 from evaluations.results import DistancesResult
 
 
@@ -33,6 +33,23 @@ def test_nearest_do_not_depend_on_the_chunk(rows_a_chunk, tmp_path):
     queries, rows = torch.randn(5, 30), torch.randn(60, 30).repeat(2, 1)  # each row twice, so that there are ties
     in_chunks = nearest(queries, on_disk(tmp_path, rows.numpy()), 9, chunk_bytes=8 * 30 * rows_a_chunk)
     assert all(map(torch.equal, nearest(queries, rows, 9), in_chunks))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_a_gpu_finds_what_scipy_finds(dtype, tmp_path, monkeypatch):
+    """By the function that a GPU takes."""
+    rows = on_disk(tmp_path, (255 * torch.rand(70, 2, 30)).numpy().astype(dtype))
+    queries = 255 * torch.rand(7, 2, 30)
+    expected, indices = nearest(queries, rows, 5, chunk_bytes=2**12)
+    monkeypatch.setattr("evaluations.distances._by_scipy", _by_torch)
+    found, found_indices = nearest(queries, rows, 5, chunk_bytes=2**13)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    assert torch.equal(found_indices, indices)
+
+
+def test_a_process_without_queries_finds_nothing():
+    found, indices = nearest(torch.zeros(0, 2, 3), torch.rand(9, 2, 3), 1)
+    assert found.shape == indices.shape == (0, 1)
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2**22])

@@ -268,10 +268,10 @@ class RowGraphs:
     """Draws the cells of a row; on a GPU by a CUDA graph, because launching one by one takes longer than computing.
 
     Rows differ in how many resolutions have a cell in them, one, two or three: of each kind one is captured, and then
-    stands for all. All graphs read and write the tensors that were there when they were captured.
+    stands for all. One that cannot be captured is an error.
 
     Args:
-        draw: Draws the cells of row r, without a wait for the device and without memory of its own between rows.
+        draw: Draws the cells of row r, from and to tensors that stay where they are, without a wait for the device.
         device: Where it does.
     """
 
