@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from shlex import join
 
-import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
@@ -31,7 +30,7 @@ from callbacks.stop_at_nan import StopAtNaN
 from callbacks.weight_averaging import WarmWeightAveraging
 from commands.classifier import trained_classifier
 from commands.parser import ParsedCommand
-from commands.sentences import of_a_peer
+from commands.sentences import of_a_peer, of_the_device
 from inverters import Inverter
 from runtime.checkpoints import check_fit, check_resumable, load_checkpoint
 from runtime.files import write_all
@@ -106,13 +105,16 @@ class Fit:
         self.trainer.loggers = self._loggers(run, first_step, wandb_id)
         arguments = command.verb_arguments() | {"ckpt_path": self.checkpoint and str(self.checkpoint)}
         if verb != "fit":
-            with self._until_interrupted():
+            with self._until_interrupted(self.checkpoint):
                 getattr(self.trainer, verb)(**arguments, weights_only=True)
             if verb == "test":
                 self._say_results(run)
             return
         rank_zero_only(print)(f"{command.name}: run folder {run.folder}", flush=True)
-        with run.in_training() if self.trainer.is_global_zero else nullcontext(), self._until_interrupted():
+        with (
+            run.in_training() if self.trainer.is_global_zero else nullcontext(),
+            self._until_interrupted(self.checkpoint, first_step),
+        ):
             self._save_config(run)
             if command.settings.compile and self.is_inverter:
                 self.model.compile_steps(self.trainer.strategy.root_device.type)
@@ -197,19 +199,25 @@ class Fit:
         return join(["python", "cli.py", *words])
 
     @contextmanager
-    def _until_interrupted(self) -> Iterator[None]:
+    def _until_interrupted(self, checkpoint: Path | None = None, first_step: int = 0) -> Iterator[None]:
         """A block that a signal may end; it then says how to go on.
 
+        Args:
+            checkpoint: That it begins with.
+            first_step: The steps that this has done.
+
         Raises:
-            ValueError: The checkpoint is whole, but does not hold what Lightning expects.
+            ValueError: The checkpoint is whole, but does not hold what Lightning expects; seen at the first step.
         """
         try:
             yield
         except (TypeError, LookupError, AttributeError, RuntimeError) as error:
-            if self.checkpoint is None or isinstance(error, torch.OutOfMemoryError) or of_a_peer(error):
+            loops = self.trainer.validate_loop, self.trainer.test_loop, self.trainer.predict_loop
+            begun = self.trainer.global_step > first_step or any(loop.batch_progress.total.completed for loop in loops)
+            if checkpoint is None or begun or of_a_peer(error) or of_the_device(error):
                 raise
             raise ValueError(
-                f"{type(error).__name__} in a run that goes on from {self.checkpoint}, which was changed or is of "
+                f"{type(error).__name__} in a run that goes on from {checkpoint}, which was changed or is of "
                 f"another version: {error}; give another checkpoint, or leave out --ckpt_path to train anew"
             ) from error
         except SIGTERMException:

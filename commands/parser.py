@@ -9,9 +9,10 @@ import pytorch_lightning as pl
 from jsonargparse import set_parsing_settings
 from jsonargparse.typing import PositiveInt
 from pytorch_lightning.cli import LightningArgumentParser
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-import inverters  # noqa: F401 - its classes can be named in a config without their module, as those of datamodules
+import inverters  # whose classes can be named in a config without their module, as those of datamodules
 from callbacks.sample_grid import SampleGrid
 from commands import SKIPPED, VERBS, function_of
 from commands.config_files import is_preset, with_config_paths
@@ -21,7 +22,7 @@ from commands.sentences import of_parser
 from datamodules import ImageDataModule
 from evaluations.results import Published
 from runtime.checkpoints import CheckpointFiles
-from runtime.lightning import ParsedCLI
+from runtime.lightning import ParsedCLI, set_up_processes
 
 set_parsing_settings(instantiate_subclass_spec_in_any=False)  # or a key without a type would call what it likes
 
@@ -161,11 +162,16 @@ class ParsedCommand(ParsedCLI):
                 config[key] = int(config[key])
         config["plugins"] = [*(config["plugins"] or []), CheckpointFiles()]
         try:
-            return self.trainer_of({**config, **kwargs})
+            made = self.trainer_of({**config, **kwargs})
         except (TypeError, ValueError, MisconfigurationException) as error:
             keys = ("accelerator", "devices", "num_nodes", "strategy")
             given = ", ".join(f"trainer.{key} {trainer[key]}" for key in keys)
             raise ValueError(f"these processes cannot be had ({error}); change one of {given}") from error
+        if isinstance(made.strategy, DDPStrategy) and isinstance(trainer.strategy, str):
+            # Those of h and its statistics are; a classifier's batch normalisation has its own in every process.
+            alike = isinstance(self.model, inverters.Inverter) and not any(True for _ in self.model.density.buffers())
+            set_up_processes(made.strategy, buffers_are_equal=alike)
+        return made
 
     def config_text(self) -> str:
         """The whole config as YAML."""
@@ -208,6 +214,12 @@ def check_trainer(verb: str, trainer: Any) -> None:
         value = trainer[key]
         if value is not None and value <= 0:
             raise ValueError(f"trainer.{key} is {value:g}, so that there would be nothing to do; give more than 0")
+    precision = str(trainer.precision)
+    if precision in ("16-true", "bf16-true") or precision.startswith("transformer-engine"):
+        raise ValueError(
+            f"trainer.precision is {precision}, in which weights, h and Adam's moments would be rounded; give "
+            f"bf16-mixed, which is as fast"
+        )
     if verb != "fit":
         return
     if trainer.max_steps == 0 or trainer.max_epochs == 0 or (trainer.max_steps < 0 and (trainer.max_epochs or -1) < 0):

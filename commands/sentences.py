@@ -9,6 +9,7 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
+import torch
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -90,8 +91,20 @@ def import_problem(class_path: str) -> str | None:
 
 
 def of_a_peer(error: BaseException) -> bool:
-    """Whether it says no more than that another process is no longer there."""
-    return "closed by peer" in str(error) or "Connection reset" in str(error)
+    """Whether it says no more than that another process is no longer there, or does not answer."""
+    words = ("closed by peer", "Connection reset", "NCCL", "Watchdog")
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in words)
+
+
+def of_memory(error: BaseException) -> bool:
+    """Whether a GPU's memory is full."""
+    return isinstance(error, torch.OutOfMemoryError) or bool(re.search("_ALLOC_FAILED|out of memory", str(error)))
+
+
+def of_the_device(error: BaseException) -> bool:
+    """Whether a GPU, its driver or its libraries say it."""
+    words = "CUDA error|CUDA driver|cuDNN|CUDNN_STATUS|cuBLAS|CUBLAS_STATUS|CUFFT|device-side assert"
+    return of_memory(error) or isinstance(error, torch.AcceleratorError) or bool(re.search(words, str(error)))
 
 
 def of_error(error: BaseException) -> str:
@@ -105,8 +118,19 @@ def of_error(error: BaseException) -> str:
         return f"there is no room for {int(memory[1]):,} bytes of memory; lower the numbers that decide a model's size"
     if isinstance(error, OSError | ValueError | FloatingPointError | MisconfigurationException):
         return text
+    first = re.split(r"\.? (?=GPU \d|CUDA kernel errors|Compile with|Search for)", text)[0]  # the rest is about torch
+    if of_memory(error):
+        return (
+            f"the GPU's memory is full ({first}); lower --data.batch_size or --data.eval_batch_size, share the batch "
+            f"among more GPUs (--trainer.devices), or end what else runs on this one"
+        )
     if of_a_peer(error):
         return f"another process of this run has ended; if it does not say why above, it was killed; {text}"
+    if of_the_device(error):
+        return (
+            f"the GPU or its driver has failed ({first}); try again on another GPU (CUDA_VISIBLE_DEVICES), or with "
+            f"CUDA_LAUNCH_BLOCKING=1, whose traceback has the place"
+        )
     if place := place_of_ones_own(error):
         return f"{type(error).__name__} ({text}) {place}, which is no file of this application; mend it there"
     return f"{type(error).__name__}: {text}; this should not happen, so please report it"

@@ -98,6 +98,20 @@ class Residual(nn.Sequential):
         return x + super().forward(x)
 
 
+class GlobalMaxPool(nn.AdaptiveMaxPool2d):
+    """nn.AdaptiveMaxPool2d(1), whose gradient a GPU cannot repeat bit for bit, as one that it can."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(2).max(dim=2).values[:, :, None, None]
+
+    def _get_name(self) -> str:
+        """As it was in the checkpoints of before, whose architecture is compared as text."""
+        return "AdaptiveMaxPool2d"
+
+
 def _conv_stage(
     in_channels: int, out_channels: int, dropout: float, batch_norm: bool, residual: bool, activation: Activation
 ) -> nn.Sequential:
@@ -153,7 +167,7 @@ class ConvNet(nn.Sequential):
         if min(side) < 1:
             raise ValueError(f"images of {height}x{width} are too small for ConvNet; it needs at least 16x16")
         options = (conv_dropout, batch_norm, residual, activation)
-        pooling = [nn.AdaptiveMaxPool2d(1)] if global_pooling else []
+        pooling = [GlobalMaxPool()] if global_pooling else []
         num_inputs = filters[1] * (1 if global_pooling else side[0] * side[1])
         super().__init__(
             OrderedDict(

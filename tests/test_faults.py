@@ -112,6 +112,8 @@ def test_a_checkpoint_is_not_asked_about_images_that_lie_elsewhere(with_inverter
         (["fit", "--trainer.limit_val_batches=0"], "trainer.limit_val_batches is 0, so that there would be nothing"),
         (["test", "--trainer.limit_test_batches=0"], "trainer.limit_test_batches is 0, so that there would be nothing"),
         (["fit", "--trainer.accumulate_grad_batches=2"], "data.batch_size is the whole batch of a step"),
+        (["fit", "--trainer.precision=bf16-true"], "trainer.precision is bf16-true, in which weights"),
+        (["test", "--trainer.precision=16-true"], "would be rounded; give bf16-mixed"),
         (["fit", "--trainer.devices=abc"], "change one of trainer.accelerator cpu, trainer.devices abc"),
         (["fit", "--trainer.devices=0"], "change one of trainer.accelerator cpu, trainer.devices 0"),
         (["fit", "--trainer.strategy=dpp"], "trainer.strategy dpp"),
