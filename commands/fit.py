@@ -32,6 +32,7 @@ from commands.classifier import trained_classifier
 from commands.parser import ParsedCommand
 from commands.sentences import of_a_peer
 from inverters import Inverter
+from inverters.compiled import of_compiler
 from runtime.checkpoints import check_fit, check_resumable, load_checkpoint
 from runtime.files import write_all
 from runtime.metrics_csv import MetricsCSV
@@ -200,11 +201,18 @@ class Fit:
         """A block that a signal may end; it then says how to go on.
 
         Raises:
-            ValueError: The checkpoint is whole, but does not hold what Lightning expects.
+            ValueError: The model cannot be compiled, or the checkpoint is whole, but not what Lightning expects.
         """
         try:
             yield
         except (TypeError, LookupError, AttributeError, RuntimeError) as error:
+            if of_compiler(error):
+                problem = " ".join(str(error).split())[:300]
+                raise ValueError(
+                    f"the model cannot be compiled here ({problem}); see that a C++ compiler such as g++ is there, "
+                    f"remove torchinductor_* from the folder of temporary files, where one that "
+                    f"was killed may have left half a file, or leave out --compile"
+                ) from error
             if self.checkpoint is None or isinstance(error, torch.OutOfMemoryError) or of_a_peer(error):
                 raise
             raise ValueError(
