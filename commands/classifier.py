@@ -19,8 +19,9 @@ PROGRAM = Path(__file__).resolve().parents[1] / "cli.py"
 
 
 def trained_classifier(
-    root: Path, name: str, data: ImageDataModule, arguments: Mapping[str, Any], train: bool, presets: Sequence[Path]
-) -> Path:
+    root: Path, name: str, data: ImageDataModule, arguments: Mapping[str, Any], train: bool,
+    presets: Sequence[Path] = (),
+) -> Path:  # fmt: skip
     """The best checkpoint of a classifier config's newest run that saw this data and has ended by itself.
 
     Where there is none, the config is trained, or its interrupted training goes on, once: others wait at a lock file,

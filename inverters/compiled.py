@@ -22,6 +22,11 @@ def evaluation(generator: ConditionalGenerator, image: Tensor, context: Tensor) 
     return generator.evaluation(image, context)
 
 
+def of_compiler(error: BaseException) -> bool:
+    """Whether torch.compile has failed; its classes would take seconds to import."""
+    return any(base.__name__ == "BackendCompilerFailed" for base in type(error).__mro__)
+
+
 class Compiled:
     """One of these, compiled by torch.compile, network and likelihood in one graph, for one number of images.
 
@@ -32,9 +37,6 @@ class Compiled:
         question: To compile.
         device_type: Where it will be asked.
         backend: torch.compile's.
-
-    Raises:
-        ValueError: When it is asked: there is no compiler, or it fails.
     """
 
     def __init__(self, question: Question, device_type: str, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -65,11 +67,5 @@ class Compiled:
         except torch.OutOfMemoryError:
             self.size = 0  # whoever asks tries fewer
             raise
-        except torch._dynamo.exc.BackendCompilerFailed as error:
-            problem = " ".join(str(error).split())[:300]
-            raise ValueError(
-                f"the model cannot be compiled here: {problem}; see that a C++ compiler such as g++ is installed, or "
-                f"leave out --compile"
-            ) from error
         # The next replay of a CUDA graph overwrites what this one gave.
         return {name: values[:num_images].clone() for name, values in found.items()}

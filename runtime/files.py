@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, one's share of it, or the largest file allowed
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # as Lustre says where it is mounted without flock, or NFS
+WITHOUT_LOCKS: set[int] = set()  # the file systems of which that was said
 
 
 @contextmanager
@@ -59,7 +60,10 @@ def locked(path: Path, wait: bool = True, announcement: str = "", needed: bool =
             except OSError as error:
                 if needed or error.errno not in NO_LOCKS:
                     raise
-                print(f"the file system of {path} has no locks; start no two commands of one run at a time", flush=True)
+                if (device := os.fstat(handle).st_dev) not in WITHOUT_LOCKS:
+                    WITHOUT_LOCKS.add(device)
+                    words = f"the file system of {path} has no locks; start no two commands of one run at a time"
+                    print(words, flush=True)
             if os.fstat(handle).st_nlink:  # else whoever held it has deleted it
                 yield handle
                 return

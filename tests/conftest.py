@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -21,6 +22,16 @@ from small_runs import INVERTER, SHORT  # noqa: E402 - after the path
 
 from cli import main  # noqa: E402 - after the path
 from runtime.cost import measured_cost  # noqa: E402
+
+
+def pytest_configure(config):
+    """A GPU is seen only where its tests are asked for: `pytest -m gpu`. Nothing has looked for one yet."""
+    if not wants_gpu(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the commands that tests start too
+
+
+def wants_gpu(markexpr):
+    return bool(re.search(r"(?<!not )\bgpu\b", markexpr))
 
 
 @pytest.fixture(autouse=True)

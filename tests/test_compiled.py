@@ -80,7 +80,8 @@ def test_without_a_compiler_a_run_says_so(graphs, with_classifier, monkeypatch, 
     monkeypatch.setattr(Inverter.compile_steps, "__defaults__", (no_compiler,))
     said = failure(capsys, "fit", *SHORT)
     assert "cannot be compiled here" in said
-    assert "see that a C++ compiler such as g++ is installed, or leave out --compile" in said
+    assert "see that a C++ compiler such as g++ is there" in said
+    assert "or leave out --compile" in said
 
 
 @pytest.mark.slow  # two minutes, and a C++ compiler

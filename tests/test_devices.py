@@ -1,10 +1,13 @@
 """Which devices a command takes: one, unless it is told otherwise."""
 
+import os
 import subprocess
 import sys
 
 import pytest
-from small_runs import INVERTER, ROOT, failure
+import torch
+from conftest import wants_gpu
+from small_runs import INVERTER, ROOT, environment_of_its_own, failure
 from test_study import plan  # noqa: F401 - a fixture
 
 from cli import main
@@ -71,3 +74,11 @@ def test_several_processes_for_a_run_of_one_are_refused(monkeypatch, capsys, tmp
     assert f"{launcher} has started 4 processes on 1 node" in said
     assert "give --trainer.devices 4" in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_tests_see_a_gpu_only_where_they_ask_for_it():
+    assert [wants_gpu(expr) for expr in ("not slow and not gpu", "slow", "", "gpu", "gpu or slow")] == [
+        False, False, False, True, True,
+    ]  # fmt: skip
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == environment_of_its_own()["CUDA_VISIBLE_DEVICES"] == ""
+    assert torch.cuda.device_count() == 0

@@ -1,7 +1,9 @@
 """Runs: their order, their names, their locks, and that what belongs together is of one run, one test and one data."""
 
 import csv
+import errno
 import io
+import itertools
 import json
 import os
 import signal
@@ -319,3 +321,17 @@ def test_two_of_every_verb_at_once_on_one_run(with_inverter, times):
     assert run.nearest(run.rows(DistancesResult)[0])
     assert Path("runs/report.html").is_file()
     assert not list(Path("runs").glob("*/*/.*.????????"))
+
+
+def test_a_file_system_without_locks_is_said_once_and_a_run_ends_well(with_classifier, monkeypatch, capsys):
+    numbers = itertools.cycle((errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK))  # of Lustre, and of two kinds of NFS
+
+    def flock(handle, operation):
+        raise OSError(next(numbers), "no locks")
+
+    monkeypatch.setattr(files.fcntl, "flock", flock)
+    monkeypatch.setattr(files, "WITHOUT_LOCKS", set())
+    main(["fit", *SHORTER])
+    said = capsys.readouterr().out
+    assert said.count("has no locks; start no two commands of one run at a time") == 1
+    assert result()["num_images"] == 10

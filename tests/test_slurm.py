@@ -27,8 +27,8 @@ def cluster():
 def job_script():
     """README's, with what this machine has."""
     script = re.search(r"```bash\n(#!/bin/bash\n#SBATCH.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
-    script = re.sub(r"#SBATCH --(gpus-per-node|cpus-per-task|time|signal)=.*\n", "", script)
-    script = script.replace("--ntasks-per-node=4", "--ntasks-per-node=2")
+    script = re.sub(r"#SBATCH --(gpus-per-node|time|signal)=.*\n", "", script)
+    script = script.replace("--ntasks-per-node=4", "--ntasks-per-node=2").replace("-per-task=4", "-per-task=1")
     script, count = re.subn(
         r"python cli.py fit --config \S+ --trainer.devices 4",
         f"{sys.executable} {CLI} fit {' '.join(LONGER + DDP)}", script,
