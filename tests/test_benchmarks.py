@@ -35,7 +35,9 @@ def run(monkeypatch, tmp_path, capsys):
 
 
 def test_all_are_in_the_readme():
-    names = ("cache", "cost", "gpu_check", "gpu_time", "launches", "nearest", "sampling", "scaling", "training")
+    names = (
+        "cache", "cost", "gpu_check", "gpu_time", "launches", "nearest", "sampling", "scaling", "threads", "training",
+    )  # fmt: skip
     assert COMMANDS.keys() == {f"benchmarks.{name}" for name in names}
     assert {word for command in COMMANDS.values() for word in command if word.endswith(".yaml")} <= set(CONFIGS)
 
@@ -156,3 +158,9 @@ def test_an_error_of_one_measurement_is_its_row(run, monkeypatch):
     assert "no such option" in rows["step, of no kind"]["error"]
     assert rows["step, bf16"]["ms"] > 0
     assert rows["draws"]["noise, ms"] < rows["draws"]["ms"]
+
+
+def test_threads_beside_a_busy_program(run):
+    (row,) = run("threads", "--threads=1", "--busy=1", "--repeats=1")["rows"]
+    assert row["busy programs"] == 1
+    assert float(row["1 thread"].split()[0]) > 0
