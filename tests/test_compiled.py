@@ -84,14 +84,15 @@ def test_without_a_compiler_a_run_says_so(graphs, with_classifier, monkeypatch, 
     assert "or leave out --compile" in said
 
 
-@pytest.mark.slow  # two minutes, and a C++ compiler
+@pytest.mark.slow  # minutes, and a C++ compiler
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own
-def test_a_compiled_run_in_bfloat16_gives_the_numbers_of_a_plain_one(graphs, with_classifier, monkeypatch):
+def test_a_run_with_the_preset_gives_the_numbers_of_an_eager_one(graphs, with_classifier, monkeypatch):
     monkeypatch.setattr("callbacks.cost_estimate.measured_cost", measured_cost)
     torch._dynamo.utils.counters.clear()
-    exact = ["--trainer.precision=bf16-mixed", "--model.density.dropout=0"]
-    main(["fit", *SHORT, *exact])
+    preset = ["--config=presets/gpu.yaml", "--model.density.dropout=0"]
+    main(["fit", *SHORT, *preset])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
-    main(["fit", *SHORT, *exact, "--compile=false", "--trainer.default_root_dir=plain",
+    main(["fit", *SHORT, *preset, "--compile=false", "--trainer.default_root_dir=eager",
           f"--classifier={checkpoint_of('classifier_mnist5k', 'best')}"])  # fmt: skip
-    assert result()["nce_nats"] == pytest.approx(result(root="plain")["nce_nats"], rel=2e-3)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
+    assert result()["nce_nats"] == pytest.approx(result(root="eager")["nce_nats"], rel=2e-3)
