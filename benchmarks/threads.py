@@ -47,7 +47,8 @@ def work(config: str, threads: int) -> None:
     step()
     print(flush=True)
     for _ in sys.stdin:
-        times, end = [], time.monotonic() + TURN
+        times: list[float] = []
+        end = time.monotonic() + TURN
         while not times or time.monotonic() < end:
             start = time.perf_counter()
             step()
