@@ -62,7 +62,9 @@ class StopAtNaN(Callback):
 
 def all_finite(module: nn.Module) -> Tensor:
     """Whether all weights are numbers, on their device."""
-    weights = [weight for weight in module.parameters() if weight.numel() and weight.dtype.is_floating_point]
+    weights: list[Tensor] = [
+        weight for weight in module.parameters() if weight.numel() and weight.dtype.is_floating_point
+    ]
     if not weights:
         return torch.tensor(True)
     # The largest of each, which is NaN where one is; the common norm of huge ones would be infinite.

@@ -43,7 +43,7 @@ class Highest:
 
     def __init__(self) -> None:
         gloo = torch.distributed.get_backend() == "gloo"
-        self.group = None if gloo else torch.distributed.new_group(backend="gloo")
+        self.group: Any = None if gloo else torch.distributed.new_group(backend="gloo")
 
     def of_all(self, number: int) -> int:
         found = torch.tensor(number)

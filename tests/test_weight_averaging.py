@@ -31,6 +31,16 @@ def test_the_average_is_its_recursion_to_the_last_place_and_frozen_weights_stay_
     assert callback._average_model.n_averaged == 30
 
 
+def test_weights_in_float64_are_averaged_too():
+    model = nn.Linear(3, 5)
+    callback, trainer = WarmWeightAveraging(), SimpleNamespace(global_step=0)
+    callback._average_model = AveragedModel(model)  # as Lightning does, before the precision is set
+    callback.on_train_start(trainer, model.double())
+    for trainer.global_step in range(1, 4):
+        callback.on_train_batch_end(trainer, model, None, None, 0)
+    assert torch.equal(callback._average_model.module.weight.double(), model.weight)
+
+
 def test_averaging_reads_no_tensor_after_the_first_step():
     """A GPU would be waited for."""
     model = nn.Linear(3, 5)
