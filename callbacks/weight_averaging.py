@@ -59,9 +59,7 @@ class WarmWeightAveraging(WeightAveraging):
         if t == 0:
             torch._foreach_copy_(self.averaged, self.current)
         else:  # equal weights, such as frozen ones, stay equal to the last bit
-            # Lightning makes the copy before a run in float64 is one.
-            current = [theirs.to(mine.dtype) for mine, theirs in zip(self.averaged, self.current, strict=True)]
-            torch._foreach_lerp_(self.averaged, current, 1 - min(self.decay, (1 + t) / (10 + t)))
+            torch._foreach_lerp_(self.averaged, self.current, 1 - min(self.decay, (1 + t) / (10 + t)))
         for pair in self.with_buffers:
             for mine, theirs in zip(*(module.buffers(recurse=False) for module in pair), strict=True):
                 mine.copy_(theirs)

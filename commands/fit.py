@@ -95,6 +95,8 @@ class Fit:
         """
         command, verb, self.checkpoint = self.command, self.command.verb, checkpoint
         first_step, wandb_id = 0, None
+        if self.trainer.precision == "64-true":  # Lightning does so after the average and a checkpoint have had float32
+            self.model.double()
         if self.checkpoint:
             saved = load_checkpoint(self.checkpoint)
             check_fit(self.model, saved["state_dict"], self.checkpoint)

@@ -75,11 +75,9 @@ def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext =
             seconds = _seconds(step, size)
         else:
             step(1)
-            size, seconds = 1, _seconds(step, 1)
-            while seconds < 1 and size < len(image):
-                size = min(4 * size, len(image))
-                step(size)
-                seconds = _seconds(step, size)
+            size = min(len(image), max(1, round(1 / _seconds(step, 1))))
+            step(size)
+            seconds = _seconds(step, size)
         seconds_of_all = seconds * len(image) / size + _update_seconds(inverter, parameters)
         sample_seconds = _seconds(inverter.draws, image[:1], [0], 1)
     activation_bytes = bytes_of_two - bytes_of_one

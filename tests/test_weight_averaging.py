@@ -1,13 +1,17 @@
 """The average of the weights."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from reads import Reads
+from small_runs import INVERTER, SHORT, checkpoint_of
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from callbacks.weight_averaging import WarmWeightAveraging
+from cli import main
+from runtime.checkpoints import load_checkpoint
 
 
 def test_the_average_is_its_recursion_to_the_last_place_and_frozen_weights_stay_bit_for_bit():
@@ -31,14 +35,17 @@ def test_the_average_is_its_recursion_to_the_last_place_and_frozen_weights_stay_
     assert callback._average_model.n_averaged == 30
 
 
-def test_weights_in_float64_are_averaged_too():
-    model = nn.Linear(3, 5)
-    callback, trainer = WarmWeightAveraging(), SimpleNamespace(global_step=0)
-    callback._average_model = AveragedModel(model)  # as Lightning does, before the precision is set
-    callback.on_train_start(trainer, model.double())
-    for trainer.global_step in range(1, 4):
-        callback.on_train_batch_end(trainer, model, None, None, 0)
-    assert torch.equal(callback._average_model.module.weight.double(), model.weight)
+def test_a_run_in_float64_goes_on_as_if_uninterrupted(with_classifier):
+    wide = [*SHORT, "--trainer.precision=64-true", "--test_after_fit=false", "--trainer.enable_progress_bar=false"]
+    main(["fit", *wide, "--trainer.max_steps=2"])
+    main(["fit", *wide, "--trainer.max_steps=3", "--ckpt_path=last"])
+    interrupted = load_checkpoint(checkpoint_of())
+    main(["fit", *wide, "--trainer.max_steps=3", "--name=whole"])
+    whole = load_checkpoint(Path("runs", INVERTER, "whole", "checkpoints", "last.ckpt"))
+    for weights in ("state_dict", "current_model_state"):  # the average, and what is trained
+        for name, value in whole[weights].items():
+            assert value.dtype != torch.float32
+            assert torch.equal(interrupted[weights][name], value), name
 
 
 def test_averaging_reads_no_tensor_after_the_first_step():
