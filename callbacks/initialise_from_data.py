@@ -19,7 +19,7 @@ class InitialiseFromData(Callback):
         batch_size: For the statistics.
     """
 
-    def __init__(self, num_images: int = 64, max_images: int = 50_000, batch_size: int = 500) -> None:
+    def __init__(self, num_images: int = 64, max_images: int = 50_000, batch_size: int = 100) -> None:
         self.num_images, self.max_images, self.batch_size = num_images, max_images, batch_size
 
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
