@@ -4,27 +4,37 @@ python -m benchmarks.gpu_time [--sizes mnist affnist cifar] [--device cuda] [--c
 
 First the device's rates, in copying and in matrix products. Then a training step of each size, with h a vector and
 dropout: milliseconds on the wall, and until the CPU has queued it; kernels, and the time that they take together; the
-share of the rate in bfloat16. Then the average of the weights; and draws, with the time of their noise. An error of one
-is a row too. `aim` is what one H100 should take.
+share of the rate in bfloat16. Then the average of the weights; and draws, with the time of their noise. Last a step of
+`fit` itself at MNIST's size, with all that it does beside the bare step, on a GPU with its preset. An error of one is a
+row too, and every row is printed when it is known. `aim` is what one H100 should take.
 """
 
 import copy
+import json
+import os
 import statistics
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from benchmarks.measure import Step, flops, gemm_rate, kernels, options, queued_seconds, report, seconds, training_step
 from benchmarks.sizes import SIZES
+from commands.command import Command
 from inverters.compiled import loss
 from inverters.exact_float32 import exact_float32
 from inverters.generators import draw_generator
 from inverters.pixelcnn import PixelCNN
 from inverters.pixelcnn.incremental import incremental_sample
+from runtime.cost import synchronise
+from runtime.wandb_run import finish_wandb
 
 Row = dict[str, Any]
 STEP_AIMS = {"mnist": 10, "affnist": 16, "cifar": 60}  # ms, of a batch of 128
@@ -146,6 +156,46 @@ def sampling_rows(name: str, device: torch.device, repeats: int) -> Iterator[Row
         yield row
 
 
+class StepsOfFit(Callback):
+    """Seconds of a step of a fit on the wall, the mean from one step to another."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+        self.seconds = 0.0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if trainer.global_step in (self.first, self.last):
+            synchronise(pl_module.device)
+            sign = 1 if trainer.global_step == self.last else -1
+            self.seconds += sign * time.perf_counter() / (self.last - self.first)
+
+
+def product_row(device: torch.device) -> Row:
+    """A step of `cli.py fit`, of the published density on a GPU and of a tiny one on a CPU."""
+    gpu = device.type == "cuda"
+    last, batch, filters = (300, 128, 64) if gpu else (8, 2, 8)
+    times = {"class_path": "benchmarks.gpu_time.StepsOfFit", "init_args": {"first": last // 4, "last": last - 1}}
+    row: Row = {"size": "mnist" if gpu else "tiny", "what": "step of fit", "images": batch}
+    os.environ["WANDB_MODE"] = "offline"
+    with tempfile.TemporaryDirectory() as folder:
+        command = Command([
+            "fit", "--config=unconditional_mnist5k", *(["--config=presets/gpu.yaml"] if gpu else []),
+            f"--model.density.num_filters={filters}", "--model.density.num_layers=3", "--model.density.dropout=0.5",
+            f"--data.batch_size={batch}", f"--trainer.max_steps={last}", f"--trainer.val_check_interval={last}",
+            "--trainer.limit_val_batches=1", "--test_after_fit=false", "--sample_grid.num_images=0",
+            f"--trainer.accelerator={device.type}", f"--trainer.default_root_dir={folder}",
+            f"--trainer.callbacks=[{json.dumps(times)}]",
+        ])  # fmt: skip
+        try:
+            command.run()
+        except Exception as error:
+            return {**row, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"}
+        finally:
+            finish_wandb()
+    (found,) = (each for each in command.trainer.callbacks if type(each).__name__ == "StepsOfFit")
+    return {**row, "ms": round(1e3 * found.seconds, 2), "aim, ms": STEP_AIMS["mnist"] + 2 if gpu else ""}
+
+
 def main() -> None:
     started = time.perf_counter()
     given = options(
@@ -157,9 +207,15 @@ def main() -> None:
     torch.backends.cudnn.benchmark = gpu  # as in presets/gpu.yaml
     table, peak = rates(device)
     for name in given.sizes:
-        table += training_rows(name, device, repeats, given.compile or gpu, peak)
-        table.append(averaging_row(name, device, repeats))
-        table += sampling_rows(name, device, repeats)
+        rows = (
+            training_rows(name, device, repeats, given.compile or gpu, peak),
+            [averaging_row(name, device, repeats)],
+            sampling_rows(name, device, repeats),
+        )
+        for row in chain(*rows):
+            print(row, file=sys.stderr, flush=True)  # whoever ends it before its end has these
+            table.append(row)
+    table.append(product_row(device))
     report(f"where the time goes, measured in {time.perf_counter() - started:.0f} s", table, given)
 
 

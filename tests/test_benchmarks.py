@@ -158,6 +158,7 @@ def test_an_error_of_one_measurement_is_its_row(run, monkeypatch):
     assert "no such option" in rows["step, of no kind"]["error"]
     assert rows["step, bf16"]["ms"] > 0
     assert rows["draws"]["noise, ms"] < rows["draws"]["ms"]
+    assert rows["step of fit"]["ms"] > 0
 
 
 def test_threads_beside_a_busy_program(run):
