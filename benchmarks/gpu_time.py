@@ -192,7 +192,8 @@ def product_row(device: torch.device) -> Row:
             return {**row, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"}
         finally:
             finish_wandb()
-    (found,) = (each for each in command.trainer.callbacks if type(each).__name__ == "StepsOfFit")
+    callbacks = command.trainer.callbacks  # type: ignore[attr-defined] # it has
+    (found,) = (each for each in callbacks if type(each).__name__ == "StepsOfFit")
     return {**row, "ms": round(1e3 * found.seconds, 2), "aim, ms": STEP_AIMS["mnist"] + 2 if gpu else ""}
 
 
