@@ -65,7 +65,8 @@ class ImageDataset(Split):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         chosen = torch.as_tensor(positions)
         if self.images.is_cuda:  # which would wait for a copy of what is not pinned
-            chosen = chosen.pin_memory().to(self.images.device, non_blocking=True)
+            chosen = chosen.pin_memory()
+        chosen = chosen.to(self.images.device, non_blocking=True)
         batch: Batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
         if self.h is not None:
             batch["h"] = self.h[positions]

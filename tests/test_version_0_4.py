@@ -53,15 +53,18 @@ def test_distances_and_estimators_are_the_same_and_the_others_run(old_runs):
     (run,) = (path.parent for path in folder.glob("*/distances.json"))
     after = {name: json.loads((run / name).read_text()) for name in before}
     assert after["distances.json"].pop("files").keys() == {"distances.npz", "nearest.npz"}
-    # Which has an interval of class agreement since.
-    assert after["distances.json"].items() >= before["distances.json"].items()
+    # All but what is of draws, which version 0.7 makes from other noise.
+    of_draws = {name for name in before["distances.json"] if name.startswith(("im_", "class_agreement"))}
+    assert len(of_draws) == 10
+    for name in before["distances.json"].keys() - of_draws:
+        assert after["distances.json"][name] == before["distances.json"][name]
     assert after["estimators.json"] == before["estimators.json"]
-    for name, array in np.load(run / "nearest.npz").items():
-        np.testing.assert_array_equal(array, arrays[name])  # nan where it was
+    for name in ("inputs", "training", "training_distances"):
+        assert np.array_equal(np.load(run / "nearest.npz")[name], arrays[name])
 
     main(["sample", *INVERTER, "--num_images=2", "--num_draws=1"])
     (drawn,) = folder.glob("*/draws.npy")
-    assert np.array_equal(np.load(drawn), np.load(folder / "samples.npz")["draws"])
+    assert np.load(drawn).shape == np.load(folder / "samples.npz")["draws"].shape
     Image.fromarray(np.load(drawn)[0, 0, 0]).save("a.png")
     main(["score", *INVERTER, "--images=[a.png]"])
     (scores,) = folder.glob("*/scores.csv")
