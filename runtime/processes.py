@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 
@@ -98,7 +99,8 @@ def check_started(trainer: pl.Trainer) -> None:
         ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES"),
     )
     for launcher, sign, of_all, other in launchers:
-        if sign not in os.environ:
+        # In a shell on a node, which is a step of one task, Lightning starts the processes by itself.
+        if sign not in os.environ or (launcher == "srun" and SLURMEnvironment.job_name() in ("bash", "interactive")):
             continue
         processes, number = int(os.environ[of_all]), int(os.environ.get(other, 1))
         nodes = number if launcher == "srun" else processes // number

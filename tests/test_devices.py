@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from small_runs import INVERTER, ROOT, environment_of_its_own, failure
 from test_study import plan  # noqa: F401 - a fixture
 
 from cli import main
+from runtime.processes import check_started
 
 ON_A_GPU = [sys.executable, str(ROOT / "runtime" / "one_gpu.py")]
 SAYS_IT = [sys.executable, "-c", "import os; print(os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True); input()"]
@@ -74,6 +76,15 @@ def test_several_processes_for_a_run_of_one_are_refused(monkeypatch, capsys, tmp
     assert f"{launcher} has started 4 processes on 1 node" in said
     assert "give --trainer.devices 4" in said
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_shell_on_a_node_starts_its_own_processes(monkeypatch):
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    trainer = SimpleNamespace(num_devices=4, num_nodes=1)
+    with pytest.raises(ValueError, match="srun has started 1 processes"):
+        check_started(trainer)
+    monkeypatch.setenv("SLURM_JOB_NAME", "bash")
+    check_started(trainer)
 
 
 def test_tests_see_a_gpu_only_where_they_ask_for_it():
