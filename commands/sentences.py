@@ -125,7 +125,10 @@ def of_error(error: BaseException) -> str:
             f"among more GPUs (--trainer.devices), or end what else runs on this one"
         )
     if of_a_peer(error):
-        return f"another process of this run has ended; if it does not say why above, it was killed; {text}"
+        return (
+            f"another process of this run has ended; if it does not say why above, it was killed; or the processes "
+            f"cannot reach each other; {text}"
+        )
     if of_the_device(error):
         return (
             f"the GPU or its driver has failed ({first}); try again on another GPU (CUDA_VISIBLE_DEVICES), or with "

@@ -24,7 +24,7 @@ def evaluation(generator: ConditionalGenerator, image: Tensor, context: Tensor) 
 
 def of_compiler(error: BaseException) -> bool:
     """Whether torch.compile has failed; its classes would take seconds to import."""
-    return any(base.__name__ == "BackendCompilerFailed" for base in type(error).__mro__)
+    return any(base.__name__ == "TorchDynamoException" for base in type(error).__mro__)
 
 
 class Compiled:

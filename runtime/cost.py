@@ -51,7 +51,7 @@ def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext =
     """Measure what a step and a draw cost, in a few seconds; weights and random state stay as they are.
 
     Args:
-        inverter: On the device that is to be measured. Where its steps are compiled, they are by now, and for B images.
+        inverter: On the device that is to be measured. Where its steps are to be compiled, they are here, for B images.
         image: The images of one process's batch, uint8 [B, C, H, W]. Fewer are used where a step takes over a second
             and is not compiled.
         autocast: The precision of the run.

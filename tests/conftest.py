@@ -28,6 +28,7 @@ def pytest_configure(config):
     """A GPU is seen only where its tests are asked for: `pytest -m gpu`. Nothing has looked for one yet."""
     if not wants_gpu(config.option.markexpr):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the commands that tests start too
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once a process, for deterministic runs
 
 
 def wants_gpu(markexpr):

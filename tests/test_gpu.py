@@ -61,6 +61,7 @@ def test_draws_are_the_cpus(shape, likelihood, sampler):
         assert torch.equal(drawn, here.density.sample(empty, generators[1]))
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
 def test_a_compiled_step_gives_the_numbers_of_an_eager_one():
     """Replayed by a CUDA graph from the third call on, which must not overwrite what earlier ones gave."""
     torch._dynamo.reset()
@@ -75,12 +76,14 @@ def test_a_compiled_step_gives_the_numbers_of_an_eager_one():
             torch.testing.assert_close(log_prob, getattr(eager, step)(batch, 0)["log_prob"], rtol=1e-3, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own
 def test_the_preset_compiles_training_and_validation_once_into_cuda_graphs(with_classifier):
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     main(["fit", *SHORT, "--config=presets/gpu.yaml", GPU])
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2
     assert torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] == 0
+    assert torch._dynamo.utils.counters["inductor"]["cudagraph_recorded_non_static_inputs"] > 0
     assert result()["num_images"] == 70
 
 

@@ -185,7 +185,7 @@ class IncrementalPixelCNN:
         self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above)]
         weight = network.first_left.weight  # [F, C + 1, 2, 1], of which the last channel is that of ones
         self.left_above = (weight[:, :, :1], network.first_left.bias + weight[:, -1, 1, 0])
-        self.left = weight[:, :-1, 1, 0].T
+        self.left = weight[:, :-1, 1, 0].T.contiguous()
         self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
         batch, (channels, _, width) = len(context), network.image_shape
         self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
