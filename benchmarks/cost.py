@@ -40,7 +40,7 @@ def row(config: str, device: torch.device, flop_rate: float | None) -> dict[str,
     made, image = configured(config, device)
     inverter, steps = made.model, made.settings.trainer.max_steps
     cost = measured_cost(inverter, image)
-    many, images = inverter.sample_batch_size or 64, steps * len(image)
+    many, images = inverter.draws_at_once(device), steps * len(image)
     many_seconds = seconds(lambda: inverter.draws(image[:1], [0], num_draws=many), device)
     return {
         "config": made.name,

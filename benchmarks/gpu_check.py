@@ -249,11 +249,11 @@ def evaluation_out_of_memory(size: Size, device: torch.device) -> Found:
     with little_memory(gib=2):
         found = inverter.log_prob_in_parts({"image": many})
     worst, bound = (found[:N] - few).abs().max().item(), PER_SUB_PIXEL * many[0].numel()
-    text = f"parts of {inverter.largest_eval_batch}; {worst:.1e} nats"
+    text = f"parts of {inverter.evaluated.largest}; {worst:.1e} nats"
     return (
         text,
         f"parts of less than {len(many)}; {bound:.1e} nats",
-        inverter.largest_eval_batch < len(many) and worst <= bound,
+        inverter.evaluated.largest < len(many) and worst <= bound,
     )
 
 
@@ -263,7 +263,7 @@ def sampling_out_of_memory(size: Size, device: torch.device) -> Found:
     inverter.sample_batch_size = 8000
     with little_memory(gib=2):
         drawn = inverter.draws(image, [0], num_draws=8000)
-    largest = inverter.largest_sample_batch
+    largest = inverter.drawn.largest
     return f"{drawn.shape[1]} in batches of {largest}", "8000, of less", drawn.shape[1] == 8000 > largest
 
 

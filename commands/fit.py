@@ -210,22 +210,15 @@ class Fit:
             first_step: The steps that this has done.
 
         Raises:
-            ValueError: The model cannot be compiled, or the checkpoint is whole, but does not hold what Lightning
-                expects, which is seen at the first step.
+            ValueError: The checkpoint is whole, but does not hold what Lightning expects; seen at the first step.
         """
         try:
             yield
         except (TypeError, LookupError, AttributeError, RuntimeError) as error:
-            if of_compiler(error):
-                problem = " ".join(str(error).split())[:300]
-                raise ValueError(
-                    f"the model cannot be compiled here ({problem}); see that a C++ compiler such as g++ is there, "
-                    f"remove torchinductor_* from the folder of temporary files, where one that "
-                    f"was killed may have left half a file, or leave out --compile"
-                ) from error
             loops = self.trainer.validate_loop, self.trainer.test_loop, self.trainer.predict_loop
             begun = self.trainer.global_step > first_step or any(loop.batch_progress.total.completed for loop in loops)
-            if checkpoint is None or begun or of_a_peer(error) or of_the_device(error):
+            of_another = of_a_peer(error) or of_the_device(error) or of_compiler(error)
+            if checkpoint is None or begun or of_another:
                 raise
             raise ValueError(
                 f"{type(error).__name__} in a run that goes on from {checkpoint}, which was changed or is of "

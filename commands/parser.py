@@ -129,8 +129,8 @@ class ParsedCommand(ParsedCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         arguments, paths = with_config_paths(list(self.words))
         self.presets = [path for path in paths if is_preset(path)]
-        for path in paths[len(self.presets) :][:1]:
-            self.name = path.stem
+        if named := [path for path in paths if path not in self.presets]:
+            self.name = named[0].stem
         self.config = parser.parse_args(arguments)
 
     def before_instantiate_classes(self) -> None:

@@ -15,6 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from commands.known_keys import KnownKeys
 from commands.signatures import OURS, ROOT, class_names
+from inverters.compiled import of_compiler
 
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")  # as a class is named
 KINDS = {
@@ -123,6 +124,12 @@ def of_error(error: BaseException) -> str:
         return (
             f"the GPU's memory is full ({first}); lower --data.batch_size or --data.eval_batch_size, share the batch "
             f"among more GPUs (--trainer.devices), or end what else runs on this one"
+        )
+    if of_compiler(error):
+        return (
+            f"the model cannot be compiled here ({text[:300]}); see that a C++ compiler such as g++ is there, remove "
+            f"torchinductor_* from the folder of temporary files, where one that was killed may have left half a file, "
+            f"or leave out --compile"
         )
     if of_a_peer(error):
         return (

@@ -1,6 +1,5 @@
 """The inverter p(x | h): a conditional generator of images, on top of a frozen representation."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
@@ -21,6 +20,7 @@ from inverters.generators import (
     draw_generator,
 )
 from inverters.networks import ConvNet, NetworkFactory, made_network
+from inverters.parts import Parts
 from inverters.pixelcnn import PixelCNN
 from inverters.representation import NOT_LOADED, Representation
 
@@ -84,7 +84,7 @@ class Inverter(LightningModule):
         self._loss: Question = loss
         self._evaluation: Question = evaluation
         self.sample_batch_size = sample_batch_size
-        self.largest_eval_batch = self.largest_sample_batch = sys.maxsize
+        self.evaluated, self.drawn = Parts(), Parts()
         self.classifies = layer is not None and num_classes > 1
         if self.classifies:
             scores = self.representation.output(torch.zeros(1, *image_shape, dtype=torch.uint8))
@@ -164,19 +164,19 @@ class Inverter(LightningModule):
 
         On a CPU in parts of 64 images: more leave its caches, and take a quarter longer.
         """
+
+        def answer(rows: Sequence[int]) -> dict[str, Tensor]:
+            part = {name: values[rows[0] : rows[-1] + 1] for name, values in batch.items()}
+            return question(self.density, part["image"], self._batch_context(part))
+
         image = batch["image"]
-        size = min(len(image), 64) if image.device.type == "cpu" else len(image)
-        while True:
-            size = min(size, self.largest_eval_batch)
-            split = zip(*(values.split(size) for values in batch.values()), strict=True)
-            parts = [dict(zip(batch, values, strict=True)) for values in split]
-            try:
-                found = [question(self.density, part["image"], self._batch_context(part)) for part in parts]
-                return {name: torch.cat([part[name] for part in found]) for name in found[0]}
-            except torch.OutOfMemoryError:
-                if size == 1:
-                    raise
-                self.largest_eval_batch = (size + 1) // 2
+        size = 64 if image.device.type == "cpu" else len(image)
+        found = list(self.evaluated.of(range(len(image)), size, answer))
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+    def draws_at_once(self, device: torch.device) -> int:
+        """Images drawn at once on a device, where they fit."""
+        return self.sample_batch_size or (64 if device.type == "cpu" else 1024)
 
     def draw_batches(
         self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0, shown: bool = False
@@ -184,22 +184,17 @@ class Inverter(LightningModule):
         """What `draws` gives, as it is finished: uint8 [b, C, H, W], all of the first image first."""
         context, make = self.context(image), self.density.shown if shown else self.density.sample
         keys = [(row, draw) for row in range(len(image)) for draw in range(num_draws)]
-        wanted = self.sample_batch_size or (64 if image.device.type == "cpu" else 1024)
+
+        def answer(batch: Sequence[tuple[int, int]]) -> Tensor:
+            rows = torch.tensor([row for row, _ in batch], device=image.device)
+            with torch.no_grad(), exact_float32(image.device):
+                return make(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
+
+        wanted = self.draws_at_once(image.device)
         with tqdm(total=len(keys), desc="sampling, images", disable=len(keys) <= wanted, leave=False) as bar:
-            while keys:
-                batch = keys[: min(wanted, self.largest_sample_batch)]
-                rows = torch.tensor([row for row, _ in batch], device=image.device)
-                try:
-                    with torch.no_grad(), exact_float32(image.device):
-                        drawn = make(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
-                except torch.OutOfMemoryError:
-                    if len(batch) == 1:
-                        raise
-                    self.largest_sample_batch = (len(batch) + 1) // 2
-                    continue
+            for drawn in self.drawn.of(keys, wanted, answer):
                 yield drawn
-                keys = keys[len(batch) :]
-                bar.update(len(batch))
+                bar.update(len(drawn))
 
     def draws(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0, shown: bool = False) -> Tensor:
         """Draw from p(x | h) several times for each image, with noise that is a function of (seed, index, draw).

@@ -57,12 +57,12 @@ def set_folder(trainer: pl.Trainer, folder: Path) -> None:
 
 def logs_this_step(trainer: pl.Trainer) -> bool:
     """Whether Lightning gives what is logged at this training step to the loggers."""
-    return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+    return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # type: ignore[attr-defined] # as above
 
 
 def leave_signals_alone(trainer: pl.Trainer) -> None:
     """Have several processes not ask each other before each step for a signal, for which a GPU would be waited for."""
-    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign] # in its place
 
 
 def end_after_this_step(trainer: pl.Trainer) -> None:

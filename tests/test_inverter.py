@@ -200,7 +200,7 @@ def test_evaluation_takes_the_largest_batch_that_fits():
     image = torch.randint(256, (10, *SHAPE), dtype=torch.uint8)
     batch = {"image": image, "context_image": image.flip(0)}
     log_prob = inverter.log_prob_in_parts(batch)
-    assert inverter.largest_eval_batch == 3
+    assert inverter.evaluated.largest == 3
     assert not log_prob.requires_grad
     expected = [inverter.log_prob({name: x[i : i + 1] for name, x in batch.items()}) for i in range(10)]
     torch.testing.assert_close(log_prob.float(), torch.cat(expected).detach())
@@ -229,7 +229,7 @@ def test_sampling_takes_the_largest_batch_that_fits_and_draws_the_same():
         batches = list(inverter.draw_batches(image, [7, 9], num_draws=5))
         assert [len(batch) for batch in batches] == [3, 3, 3, 1]
         assert torch.equal(torch.cat(batches), expected.flatten(0, 1))
-        assert inverter.largest_sample_batch == 3
+        assert inverter.drawn.largest == 3
     inverter.density.room = 0
     with pytest.raises(torch.OutOfMemoryError):
         inverter.draws(image, [7, 9], num_draws=1)

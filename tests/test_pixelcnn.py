@@ -5,8 +5,11 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
-from inverters.pixelcnn import PixelCNN, layers
-from inverters.pixelcnn.layers import concat_elu, folded, padded_concat_elu, weights_at_once
+from inverters.pixelcnn import PixelCNN
+from inverters.pixelcnn import concat_elu as activation
+from inverters.pixelcnn.concat_elu import concat_elu, padded_concat_elu
+from inverters.pixelcnn.context import folded
+from inverters.pixelcnn.layers import weights_at_once
 
 CONTEXTS = [(5,), (3, 5, 6), (0,), (2, 20, 9)]  # a vector, a map that must be resized, unconditional, folded
 
@@ -69,11 +72,11 @@ def test_log_prob_and_gradients_are_those_of_the_plain_formulation(dtype, tolera
         assert (a - b).norm() <= tolerance * b.norm(), name
 
 
-@pytest.mark.parametrize("written", [layers._written_for_caches, layers._written_for_launches])
+@pytest.mark.parametrize("written", [activation._written_for_caches, activation._written_for_launches])
 @pytest.mark.parametrize("right", [0, 1])
 @pytest.mark.parametrize("dropout", [0, 0.3])
 def test_padded_concat_elu_is_concat_elu_in_a_border_of_zeros(monkeypatch, written, right, dropout):
-    monkeypatch.setattr(layers, "_written_for_caches", written)
+    monkeypatch.setattr(activation, "_written_for_caches", written)
     x = torch.randn(2, 3, 5, 4, dtype=torch.float64, requires_grad=True)
 
     def padded(x):
@@ -102,9 +105,9 @@ def test_concat_elu_in_half_precision_is_torch_s_elu(dtype):
     assert (ours - exact).norm() < 0.01 * exact.norm()
 
 
-@pytest.mark.parametrize("written", [layers._written_for_caches, layers._written_for_launches])
+@pytest.mark.parametrize("written", [activation._written_for_caches, activation._written_for_launches])
 def test_dropout_drops_elements_independently_at_its_rate(monkeypatch, written):
-    monkeypatch.setattr(layers, "_written_for_caches", written)
+    monkeypatch.setattr(activation, "_written_for_caches", written)
     out = padded_concat_elu(torch.ones(1, 1000, 10, 20), right=0, dropout=0.2)[0, :, 1:, 1:]
     dropped = (out == 0).double()
     assert dropped.mean().item() == pytest.approx(0.2, abs=4 * (0.16 / 400_000) ** 0.5)

@@ -12,8 +12,9 @@ from inverters.generators import draw_generator
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.pixelcnn import PixelCNN, incremental
 from inverters.pixelcnn.fixed_point import fixed_point_sample
-from inverters.pixelcnn.incremental import IncrementalPixelCNN, RowGraphs, incremental_sample
+from inverters.pixelcnn.incremental import IncrementalPixelCNN, incremental_sample
 from inverters.pixelcnn.network import evaluating
+from inverters.pixelcnn.row_graphs import RowGraphs
 
 CASES = [
     ((1, 8, 12), (5,), Categorical()),

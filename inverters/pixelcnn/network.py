@@ -13,18 +13,15 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from inverters.generators import ImageShape
 from inverters.likelihoods import Categorical, Likelihood
+from inverters.pixelcnn.concat_elu import padded_concat_elu
+from inverters.pixelcnn.context import ContextBias, context_products, folded, folding
 from inverters.pixelcnn.layers import (
     KERNELS,
-    ContextBias,
     GatedResidualLayer,
     Normalised,
     ShiftedConv2d,
     ShiftedConvTranspose2d,
     both_streams,
-    context_products,
-    folded,
-    folding,
-    padded_concat_elu,
     weights_at_once,
 )
 
