@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from benchmarks.measure import options, report
 from benchmarks.sizes import OF_SIZES, SIZES, Size
+from benchmarks.trial import PER_SUB_PIXEL, TIE, Found, N, Trial, relative, tf32
 from inverters.compiled import Compiled, loss
-from inverters.generators import draw_generator
+from inverters.exact_float32 import exact_float32
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
@@ -31,27 +32,8 @@ from inverters.networks import ConvNet, FullyConnectedNet, NetworkFactory, unit_
 from inverters.pixelcnn import PixelCNN, incremental
 from inverters.representation import Representation
 
-Found = tuple[str, str, bool]  # the value, its bound, and whether it holds
 Row = dict[str, Any]
 REPORTED = "reported"
-# Half of the last place of a float32 between 4 and 8: what a sub-pixel's log-probability is rounded to, if all have one
-# sign. 1.9e-4 nats for an image of MNIST, 7.3e-4 of CIFAR; seen on a CPU is a fifth of it.
-PER_SUB_PIXEL = 2.0**-22
-TIE = 1e-4  # parameters within it of the full pass's draw either of two pixels
-N = 8  # images
-
-
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Products of float32 in 10 bits on a GPU, or in IEEE's 23, for a while."""
-    convolutions, products = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = allowed
-    torch.set_float32_matmul_precision("high" if allowed else "highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
 
 
 def row(size: str, what: str, check: Callable[[], Found]) -> Row:
@@ -67,88 +49,16 @@ def below(value: float, bound: float, unit: str = "") -> Found:
     return f"{value:.1e}{unit}", f"{bound:.1e}{unit}", value <= bound
 
 
-def relative(found: Tensor, expected: Tensor) -> float:
-    """||found - expected|| / ||expected||."""
-    expected = expected.double().cpu()
-    return ((found.detach().double().cpu() - expected).norm() / expected.norm()).item()
-
-
-def generators(n: int) -> list[torch.Generator]:
-    return [draw_generator(index, 0, seed=0) for index in range(n)]
-
-
-class Trial:
-    """An initialised density of a size, on both devices, with images and h, and what float64 makes of them."""
-
-    def __init__(self, size: Size, device: torch.device) -> None:
-        self.density = size.density(context_size=256).eval().requires_grad_(False)
-        self.image, self.context = size.images(N), torch.randn(N, 256)
-        self.density.initialise(self.image, self.context)
-        self.there = size.density(context_size=256).eval().requires_grad_(False).to(device)
-        self.there.load_state_dict(self.density.state_dict())
-        self.x, self.h = self.image.to(device), self.context.to(device)
-        wide = self.density.double()
-        self.params, self.nats = self.evaluated(wide, self.image, self.context.double())
-        self.density = wide.float()
-        self.bound = PER_SUB_PIXEL * self.image[0].numel()
-
-    @staticmethod
-    def evaluated(density: PixelCNN, image: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
-        """Parameters [B, P, H, W] and log p(x | h) [B] in nats."""
-        with torch.inference_mode():
-            return density(image, context), density.evaluation(image, context)["log_prob"]
-
-    def in_precision(self, allowed: bool, bf16: bool) -> tuple[float, float]:
-        """The relative error of the parameters, and that of the worst image in nats."""
-        with tf32(allowed), torch.autocast(self.x.device.type, torch.bfloat16, enabled=bf16):
-            params, nats = self.evaluated(self.there, self.x, self.h)
-        return relative(params, self.params), (nats.cpu() - self.nats).abs().max().item()
-
-    def incremental_error(self) -> float:
-        """The largest difference of the incremental sampler's parameters from the full pass's."""
-        with tf32(False), torch.inference_mode():
-            network, full, worst = incremental.IncrementalPixelCNN(self.there, self.h), self.there(self.x, self.h), 0.0
-            for r in range(full.shape[2]):
-                network.row(r, self.x)
-                for c in range(full.shape[3]):
-                    worst = max(worst, (network.cell(r, c) - full[:, :, r, c]).abs().max().item())
-        return worst
-
-    def drawn(self, there: bool = True, alone: bool = False) -> Tensor:
-        """Draws of the same noise, uint8 [B, C, H, W]: on the device or the CPU, in one batch or two alone."""
-        density, h = (self.there, self.h) if there else (self.density, self.context)
-        with tf32(False):
-            if not alone:
-                return incremental.incremental_sample(density, h, generators(N)).cpu()
-            return torch.cat(
-                [incremental.incremental_sample(density, h[i : i + 1], [generators(N)[i]]).cpu() for i in range(2)]
-            )
-
-    @torch.inference_mode()
-    def up_to_ties(self, drawn: Tensor, expected: Tensor) -> Found:
-        """Whether each image that differs does so first at a pixel where parameters within TIE draw either."""
-        noise, different = self.density.noise(self.context, generators(N)), (drawn != expected).any(dim=1).flatten(1)
-        wrong = []
-        for i in different.any(dim=1).nonzero()[:, 0].tolist():
-            r, c = divmod(int(different[i].int().argmax()), drawn.shape[3])
-            params = self.density(expected[i : i + 1], self.context[i : i + 1])[:, :, r : r + 1, c : c + 1]
-            near = params + TIE * torch.randn(256, *params.shape[1:]).sign()
-            its_noise = noise[i : i + 1, :, r : r + 1, c : c + 1].expand(256, -1, -1, -1)
-            draws = self.density.likelihood.sample(near, its_noise, drawn.shape[1])
-            if not (draws == drawn[i : i + 1, :, r : r + 1, c : c + 1]).flatten(1).all(dim=1).any():
-                wrong.append(f"image {i} at row {r}, column {c}")
-        same = len(drawn) - int(different.any(dim=1).sum())
-        return f"{same} of {len(drawn)} equal" + (f"; {', '.join(wrong)}" if wrong else ""), "the rest ties", not wrong
-
-
 def of_size(name: str, device: torch.device) -> Iterator[Row]:
     """Numbers and draws of one size."""
     trial = Trial(SIZES[name], device)
-    params, nats = trial.in_precision(False, bf16=False)
+    with exact_float32(device):
+        params, nats = trial.errors()
     yield row(name, "float32: parameters against float64, relative", lambda: below(params, 1e-5))
     yield row(name, "float32: log-probability of the worst image", lambda: below(nats, trial.bound, " nats"))
-    for label, allowed, bf16 in (("TF32", True, False), ("bf16", True, True)):
-        params, nats = trial.in_precision(allowed, bf16)
+    for label, bf16 in (("TF32", False), ("bf16", True)):
+        with tf32(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            params, nats = trial.errors()
         text = f"{params:.1e}; {nats:.2g} nats of {-trial.nats.mean():.0f}"
         yield {
             "size": name,
@@ -200,7 +110,7 @@ def h_error(factory: NetworkFactory, layer: str, shape: tuple[int, int, int], de
     )
     expected = representation.double()(image)
     there, x = representation.float().to(device), image.to(device)
-    with tf32(True), torch.autocast(device.type, torch.bfloat16):
+    with tf32(), torch.autocast(device.type, torch.bfloat16):
         found = (
             there(x),
             torch.cat([there(part) for part in x.split(1)]),
@@ -223,7 +133,7 @@ def inverter_of(size: Size, device: torch.device) -> Inverter:
 def nats_whatever_the_batch(size: Size, device: torch.device) -> Found:
     """The test's log-probabilities in one batch and one by one, in a run with TF32 and bf16: the worst image."""
     inverter, image = inverter_of(size, device), size.images(N).to(device)
-    with tf32(True), torch.autocast(device.type, torch.bfloat16):
+    with tf32(), torch.autocast(device.type, torch.bfloat16):
         together = inverter.test_step({"image": image}, 0)["log_prob"]
         parts = [torch.cat([inverter.test_step({"image": p}, 0)["log_prob"] for p in image.split(n)]) for n in (1, 3)]
     worst = max((found - together).abs().max().item() for found in parts)
@@ -335,12 +245,12 @@ def of_generator(image: Tensor, context_shape: tuple[int, ...]) -> Callable[[Any
 
 
 def gradients(
-    of: Callable[[Tensor, Tensor], Tensor], density: PixelCNN, trial: Trial, bf16: bool
+    of: Callable[[Tensor, Tensor], Tensor], density: PixelCNN, image: Tensor, context: Tensor, bf16: bool
 ) -> tuple[Tensor, Tensor]:
     """The loss, and its gradient as one vector."""
     density.zero_grad()
-    with torch.autocast(trial.x.device.type, torch.bfloat16, enabled=bf16):
-        value = of(trial.x, trial.h).mean()
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
+        value = of(image, context).mean()
     value.backward()
     return value.detach(), torch.cat([p.grad.flatten() for p in density.parameters() if p.grad is not None])
 
@@ -358,15 +268,22 @@ def compiled_rows(name: str, device: torch.device) -> Iterator[Row]:
     def compiled(image: Tensor, context: Tensor) -> Tensor:
         return compiled_loss(density, image, context)["loss"]
 
+    def both(bf16: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """The compiled step's, of the third call, which is a replay of a CUDA graph with other images; the eager."""
+        for images in (trial.x.flip(0), 255 - trial.x):
+            gradients(compiled, density, images, trial.h, bf16)
+        for of in (compiled, density.loss):
+            yield gradients(of, density, trial.x, trial.h, bf16)
+
     def fp32() -> Found:
-        with tf32(False):
-            (value, grad), (expected, wanted) = (gradients(f, density, trial, False) for f in (compiled, density.loss))
+        with exact_float32(device):
+            (value, grad), (expected, wanted) = both(bf16=False)
         return below(max(relative(value, expected), relative(grad, wanted)), 1e-4)
 
     def bf16() -> Found:
-        with tf32(False):
-            _, exact = gradients(density.loss, density, trial, False)
-            errors = [relative(gradients(f, density, trial, True)[1], exact) for f in (compiled, density.loss)]
+        with exact_float32(device):
+            _, exact = gradients(density.loss, density, trial.x, trial.h, bf16=False)
+            errors = [relative(gradient, exact) for _, gradient in both(bf16=True)]
         return below(errors[0], 1.2 * errors[1])
 
     yield row(name, "compiled: loss and gradient in float32 against eager, relative", fp32)

@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -28,7 +28,7 @@ from torch import Tensor
 from benchmarks.measure import Step, flops, gemm_rate, kernels, options, queued_seconds, report, seconds, training_step
 from benchmarks.sizes import SIZES
 from commands.command import Command
-from inverters.compiled import loss
+from inverters.compiled import Compiled, Question, loss
 from inverters.exact_float32 import exact_float32
 from inverters.generators import draw_generator
 from inverters.pixelcnn import PixelCNN
@@ -39,13 +39,20 @@ from runtime.wandb_run import finish_wandb
 Row = dict[str, Any]
 STEP_AIMS = {"mnist": 10, "affnist": 16, "cifar": 60}  # ms, of a batch of 128
 DRAW_AIMS = {("mnist", 1024): 400, ("cifar", 256): 600}  # ms
-LAYOUT, GRAPHS = {"force_layout_optimization": True}, {"triton.cudagraphs": True}
-VARIANTS: dict[str, tuple[bool, dict[str, bool] | None]] = {  # autocast, and what is compiled with
+Compiler = Callable[[Question, str], Question]  # for a type of device
+
+
+def by_inductor(question: Question, device_type: str, **options: bool) -> Question:
+    compiled: Question = torch.compile(question, dynamic=False, options=dict(options))
+    return compiled
+
+
+VARIANTS: dict[str, tuple[bool, Compiler | None]] = {  # autocast, and who compiles
     "float32, TF32": (False, None),
     "bf16": (True, None),
-    "bf16, compiled": (True, {}),
-    "bf16, compiled, NHWC": (True, LAYOUT),
-    "bf16, compiled, NHWC, CUDA graphs": (True, LAYOUT | GRAPHS),  # as `--compile true`
+    "bf16, compiled": (True, by_inductor),
+    "bf16, compiled, NHWC": (True, partial(by_inductor, force_layout_optimization=True)),
+    "bf16, --compile": (True, Compiled),  # with CUDA graphs
 }
 
 
@@ -69,14 +76,12 @@ def rates(device: torch.device) -> tuple[list[Row], float]:
     return rows, rate
 
 
-def step_of(density: PixelCNN, image: Tensor, bf16: bool, options: dict[str, bool] | None) -> Step:
-    """A step of training; compiled where there are options to compile with."""
-    question = loss if options is None else torch.compile(loss, dynamic=False, options=dict(options))
+def step_of(density: PixelCNN, image: Tensor, bf16: bool, compiler: Compiler | None) -> Step:
+    """A step of training; compiled where there is a compiler."""
+    question = compiler(loss, image.device.type) if compiler else loss
     context = torch.randn(len(image), 256, device=image.device)
 
     def mean_loss() -> Tensor:
-        if image.is_cuda:
-            torch.compiler.cudagraph_mark_step_begin()
         with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16):
             return question(density, image, context)["loss"].mean()
 
@@ -88,8 +93,8 @@ def training_rows(name: str, device: torch.device, repeats: int, compiled: bool,
     size = SIZES[name].on(device)
     image = size.images(size.training_batch).to(device)
     counted = None
-    for label, (bf16, settings) in VARIANTS.items():
-        if settings is not None and not compiled:
+    for label, (bf16, compiler) in VARIANTS.items():
+        if compiler and not compiled:
             continue
         row: Row = {"size": name, "what": f"step, {label}", "images": len(image)}
         torch._dynamo.reset()
@@ -100,7 +105,7 @@ def training_rows(name: str, device: torch.device, repeats: int, compiled: bool,
             density = size.density(context_size=256, dropout=0.5).to(device).train()
             if counted is None:
                 counted = flops(step_of(copy.deepcopy(density), image[:2], False, None)) / 2
-            step = step_of(density, image, bf16, settings)
+            step = step_of(density, image, bf16, compiler)
             first = seconds(step, device, wall=True)
             step()
             step()  # the second and the third record a CUDA graph
@@ -192,8 +197,7 @@ def product_row(device: torch.device) -> Row:
             return {**row, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:150]}"}
         finally:
             finish_wandb()
-    callbacks = command.trainer.callbacks  # type: ignore[attr-defined] # it has
-    (found,) = (each for each in callbacks if type(each).__name__ == "StepsOfFit")
+    (found,) = command.config_init["fit"].trainer.callbacks
     return {**row, "ms": round(1e3 * found.seconds, 2), "aim, ms": STEP_AIMS["mnist"] + 2 if gpu else ""}
 
 

@@ -4,6 +4,7 @@ import importlib
 import json
 import statistics
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -152,7 +153,8 @@ def test_what_does_not_hold_is_named_and_the_exit_status(monkeypatch):
 
 
 def test_an_error_of_one_measurement_is_its_row(run, monkeypatch):
-    variants = {"bf16": (True, None), "of no kind": (False, {"no such option": True})}
+    no_such = partial(gpu_time.by_inductor, **{"no such option": True})
+    variants = {"bf16": (True, None), "of no kind": (False, no_such)}
     monkeypatch.setattr(gpu_time, "VARIANTS", variants)
     rows = {row["what"]: row for row in run("gpu_time", *TINY, "--compile")["rows"]}
     assert "no such option" in rows["step, of no kind"]["error"]
