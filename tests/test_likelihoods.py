@@ -151,6 +151,12 @@ def test_a_level_without_probability_is_never_drawn(uniform, dtype):
     assert possible.gather(1, drawn.long()).all()
 
 
+def test_a_level_s_share_of_the_noise_begins_where_that_before_it_ends():
+    likelihood = Categorical(4)
+    noise = torch.tensor([0, 0.25, 0.5, 0.75], dtype=torch.float64).view(4, 1, 1, 1)
+    assert likelihood.sample(torch.zeros(4, 4, 1, 1), noise, 1).flatten().tolist() == [0, 64, 128, 192]
+
+
 def test_categorical_refuses_colour():
     with pytest.raises(ValueError, match="LogisticMixture"):
         Categorical().num_parameters(3)

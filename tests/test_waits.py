@@ -11,6 +11,8 @@ from reads import Reads
 from small_runs import SMALL
 from torch import nn
 
+from callbacks.bits_per_dim import BitsPerDim
+from callbacks.cross_entropy import CrossEntropy
 from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import all_finite
 from cli import main
@@ -41,6 +43,17 @@ def test_a_step_reads_values_only_where_they_are_logged(with_classifier, monkeyp
     main(["fit", *arguments, *options])
     assert found[4] > 0  # which is logged
     assert [found[step] for step in (2, 3, 5, 6)] == [0] * 4
+
+
+@pytest.mark.parametrize("callback", [BitsPerDim(), CrossEntropy()])
+def test_processes_share_a_mean_at_logged_steps_only(callback):
+    connector = SimpleNamespace(should_update_logs=False)
+    trainer = SimpleNamespace(_logger_connector=connector, fast_dev_run=False, strategy=None)  # which would be asked
+    model = SimpleNamespace(log=None)
+    callback.on_train_batch_end(trainer, model, {"loss": torch.ones(())}, None, 0)
+    connector.should_update_logs = True
+    with pytest.raises(AttributeError, match="reduce"):
+        callback.on_train_batch_end(trainer, model, {"loss": torch.ones(())}, None, 0)
 
 
 def test_processes_agree_over_gloo_on_the_cpu_where_the_device_has_another_backend(tmp_path, monkeypatch):

@@ -48,6 +48,16 @@ def test_a_run_in_float64_goes_on_as_if_uninterrupted(with_classifier):
             assert torch.equal(interrupted[weights][name], value), name
 
 
+def test_the_average_goes_to_the_model_s_device():
+    """Lightning makes it before the model is there."""
+    model = nn.Linear(3, 5)
+    callback = WarmWeightAveraging()
+    callback._average_model = AveragedModel(model)
+    callback.on_fit_start(None, SimpleNamespace(device=torch.device("meta")))
+    assert callback._average_model.module.weight.is_meta
+    assert callback._average_model.n_averaged.device.type == "cpu"  # where it is counted without a wait
+
+
 def test_averaging_reads_no_tensor_after_the_first_step():
     """A GPU would be waited for."""
     model = nn.Linear(3, 5)
