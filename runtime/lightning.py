@@ -1,10 +1,14 @@
 """Every private part of Lightning that is used here, so that an upgrade is one file to read (tried with 2.6.6)."""
 
+import os
+import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.loggers import WandbLogger
@@ -48,6 +52,23 @@ def set_up_processes(strategy: DDPStrategy, buffers_are_equal: bool) -> None:
         strategy._timeout = timedelta(minutes=10)
     ours = {"gradient_as_bucket_view": True, "broadcast_buffers": not buffers_are_equal}
     strategy._ddp_kwargs = {**ours, **strategy._ddp_kwargs}
+
+
+def say_before_killing(seconds: float = 10) -> None:
+    """Have a process whose child has died end with a sentence: its own within some seconds, or the one here.
+
+    Lightning's observer would kill it without a word, often while it says what the child's death has done to it.
+    """
+
+    def end(observer: _ChildProcessObserver) -> None:
+        time.sleep(seconds)
+        for child in observer._child_processes:
+            child.kill()
+        said = "error: another process of this run has ended; if it does not say why above, it was killed"
+        print(said, file=sys.stderr, flush=True)
+        os._exit(1)
+
+    _ChildProcessObserver._terminate_all = end  # type: ignore[method-assign, assignment] # in its place
 
 
 def set_folder(trainer: pl.Trainer, folder: Path) -> None:

@@ -10,6 +10,7 @@ from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning.strategies import ParallelStrategy
 from torch import Tensor
 
+from runtime.lightning import say_before_killing
 from runtime.starter import STARTER, done
 
 
@@ -80,6 +81,7 @@ def in_all_processes(trainer: pl.Trainer, work: Callable[[], None]) -> None:
             strategy.setup_environment()
             work()
 
+        say_before_killing()
         os.environ[STARTER] = str(os.getpid())  # for those that it starts
         try:
             strategy.launcher.launch(joined, trainer=trainer)

@@ -1,10 +1,13 @@
 """How several processes are set up."""
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
 import torch
 from pytorch_lightning.strategies import DDPStrategy
+from small_runs import ROOT
 
 from commands.parser import ParsedCommand
 from runtime.lightning import set_up_processes
@@ -33,3 +36,23 @@ def test_a_dead_process_ends_the_others_in_minutes_where_nobody_notices_it(devic
     strategy = DDPStrategy(parallel_devices=[torch.device(device, i) for i in range(2)])
     set_up_processes(strategy, buffers_are_equal=True)
     assert strategy._timeout == timedelta(minutes=minutes)
+
+
+def test_a_process_whose_child_is_killed_ends_with_a_sentence_and_not_by_a_signal():
+    program = """
+import subprocess, time
+from lightning_fabric.strategies.launchers.subprocess_script import _ChildProcessObserver
+from runtime.lightning import say_before_killing
+import os
+say_before_killing(seconds=0.1)
+children = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+children[0].kill()
+_ChildProcessObserver(os.getpid(), children, sleep_period=0).start()
+try:
+    time.sleep(60)  # as in a collective that nobody answers
+finally:
+    print("left")
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: another process of this run has ended; if it does not say")
