@@ -136,8 +136,8 @@ class PixelCNNNetwork(nn.Module):
         if num_bytes > free:
             raise ValueError(
                 f"h enters as {context_shape[0]} channels, which takes {size_for_people(num_bytes)} of memory to train "
-                f"on, and {size_for_people(free)} are free; invert a layer that gives fewer numbers, a map in place of a "
-                f"vector, or give a smaller --model.density.num_filters"
+                f"on, and {size_for_people(free)} are free; invert a layer that gives fewer numbers, a map in place of "
+                f"a vector, or give a smaller --model.density.num_filters"
             )
 
         # A channel of ones beside the image tells it from its padding.
