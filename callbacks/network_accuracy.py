@@ -26,6 +26,8 @@ class NetworkAccuracy(Callback):
         if not pl_module.classifies:
             scores = representation.num_scores
             gives = f"gives {scores} numbers" if scores else "gives no scores"
+            if 1 < data.num_classes == scores:
+                gives = "has no weights for its scores"
             print(f"{about}, {gives} where the data has {data.num_classes} classes: no accuracy", flush=True)
             return
         batch = data.datasets["val"].first(MOST)

@@ -57,7 +57,8 @@ class Inverter(LightningModule):
 
     Attributes:
         network_name: As it was asked for, or its class; None without a layer.
-        classifies: Whether the network gives class scores, [B, K] with K > 1, and a layer of it is inverted.
+        classifies: Whether the network gives class scores, [B, K] with K > 1, and a layer of it is inverted; what loads
+            weights that have no such head sets it to False.
         classifier_name: The run whose weights the network has; it and the next two are set by who loads them.
         classifier_updates: After how many updates those were saved.
         classifier_course: The course of training that they are of, where its classifier names one.
@@ -277,6 +278,7 @@ class Inverter(LightningModule):
         checkpoint |= {
             "preprocessing": self.representation.preprocess.what.to_json(),
             "tokens": self.representation.tokens,
+            "classifies": self.classifies,
         }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
@@ -294,6 +296,7 @@ class Inverter(LightningModule):
                 f"the checkpoint was trained with --model.tokens {checkpoint['tokens']}; this config asks for "
                 f"{self.representation.tokens}"
             )
+        self.classifies = bool(self.classifies and checkpoint.get("classifies", True))
         for name in OF_CLASSIFIER:
             setattr(self, name, checkpoint.get(name))
 
