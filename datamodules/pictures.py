@@ -141,7 +141,8 @@ def read_pictures(
         try:
             images[i - len(bad)] = prepared(content(name))
         except Exception as error:  # Pillow promises no list of what a broken file raises
-            bad[name] = f"{type(error).__name__}: {error}"
+            said = re.sub(r" <_io\.BytesIO.*?>", "", str(error))  # where a file's bytes are in memory
+            bad[name] = f"{type(error).__name__}: {said}"
     return images[: len(names) - len(bad)], bad
 
 

@@ -14,6 +14,11 @@ from inverters.exact_float32 import exact_float32
 from inverters.networks import ConvNet, NetworkFactory, made_network, unit_interval
 from inverters.representation import NOT_LOADED, architecture
 
+ONE_CLASS = (
+    "the images are of one class, and a classifier tells two or more apart; put those of each class into a folder of "
+    "its own, and none outside of these (p(x), and the inverter of a network that has its weights, need no classes)"
+)
+
 
 class Classifier(LightningModule):
     """A network of named stages, trained by cross-entropy (Nash et al. 2019, appendix A: Adam, lr 3e-4).
@@ -39,6 +44,8 @@ class Classifier(LightningModule):
         course: Literal["regular", "overfitted"] | None = None,
     ) -> None:
         super().__init__()
+        if num_classes < 2:
+            raise ValueError(ONE_CLASS)
         self.network = made_network(network, image_shape, num_classes, classifier=True)
         self.lr, self.optimizer, self.course = lr, optimizer, course
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
