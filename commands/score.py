@@ -43,20 +43,22 @@ def score(
     if not images:
         raise ValueError("no images to score; give --images '[a.png, b.png]'")
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
-    rows_of, x = load_images(images, datamodule)
-    columns_of, h = load_images(contexts, datamodule) if contexts else (["itself"], None)
+    names, x = load_images(images, datamodule)
+    columns, h = ["itself"], list[Tensor | None]([None])
+    if contexts:
+        columns, others = load_images(contexts, datamodule)
+        h = list(others.to(inverter.device))
     found: list[Tensor] = []
     with torch.no_grad():
         for part in tqdm(x.to(inverter.device).split(AT_ONCE), "scoring images", delay=5, leave=False):
-            rows = [None] if h is None else h.to(inverter.device)
-            each = [inverter.log_prob(_batch(part, row)).cpu() for row in rows]
-            found.append(torch.stack(each, dim=1))
+            found.append(torch.stack([inverter.log_prob(_batch(part, of)).cpu() for of in h], dim=1))
     matrix = torch.cat(found)  # [N, M]
     if matrix.isnan().any():
         raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
-    names, columns = (list(map(printable, x)) for x in (rows_of, columns_of))
-    header = ["image", *(f"log p(x | h of {name}), nats" for name in columns)]
-    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)]
+    header = ["image", *(f"log p(x | h of {printable(name)}), nats" for name in columns)]
+    rows = [
+        [printable(name), *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)
+    ]
     path = Run.of_trainer(trainer).folder / "scores.csv"
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])
@@ -69,9 +71,9 @@ def score(
 
 def _batch(image: Tensor, context_image: Tensor | None) -> dict[str, Tensor]:
     """Images [B, C, H, W], whose h is that of one image [C, H, W], where there is one."""
-    return (
-        {"image": image} if context_image is None else {"image": image, "context_image": context_image.expand_as(image)}
-    )
+    if context_image is None:
+        return {"image": image}
+    return {"image": image, "context_image": context_image.expand_as(image)}
 
 
 def load_images(paths: list[str] | str, datamodule: ImageDataModule) -> tuple[list[str], Tensor]:
