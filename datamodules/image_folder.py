@@ -1,6 +1,5 @@
 """The user's own pictures, in one folder a class or without classes, or in a zip of such folders."""
 
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -14,7 +13,7 @@ from datamodules.images import ImageDataModule
 from datamodules.picture_files import found_in, is_image, layout
 from datamodules.pictures import cannot_be_read, fitted, listed, opened, printable, read_pictures
 from datamodules.split import ImagesAndLabels, Split, splits
-from runtime.files import size_for_people
+from runtime.files import free_memory, size_for_people
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -79,7 +78,7 @@ class ImageFolderDataModule(ImageDataModule):
                 + (f" and neither do {len(loose) - 1} more" if len(loose) > 1 else ""), flush=True
             )  # fmt: skip
         num_images = sum(map(len, self.files.values()))
-        num_bytes, free = 2 * num_images * channels * height * width, _free_memory()  # once more while they are divided
+        num_bytes, free = 2 * num_images * channels * height * width, free_memory()  # once more while they are divided
         if num_bytes > free:
             raise ValueError(
                 f"{num_images} images of {height}x{width} take {size_for_people(num_bytes)} of memory, and "
@@ -179,11 +178,3 @@ class ImageFolderDataModule(ImageDataModule):
                 f"take them out: {', '.join(map(printable, bad))}"
             )
         self.files = files
-
-
-def _free_memory() -> int:
-    """Bytes: what Linux says that it can give, and elsewhere all that there is."""
-    try:
-        return 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
-    except (OSError, LookupError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
