@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from dataset_files import write_images
 from small_runs import ROOT
 from test_readme import LINES
 
@@ -101,6 +102,20 @@ def test_own_pictures_are_one_target(plan, tmp_path):
     assert set(re.findall(r"--config (\w+)\.yaml", large)) == {
         "classifier_images", "unconditional_images", "inverter_images",
     }  # fmt: skip
+
+
+@pytest.mark.slow  # a minute
+def test_the_promised_number_is_had_for_own_pictures(plan, tmp_path):
+    """A real run, of pictures of which one is none; then nothing is left to do."""
+    write_images(tmp_path / "my_pictures", {"a": 20, "b": 20})
+    (tmp_path / "my_pictures" / "a" / "bad.png").touch()
+    short = "--data.skip_bad true --trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1"
+    given = ["images", "--config", "path=my_pictures", "layers=fc3", f"arguments={short} --num_agreement 1"]
+    subprocess.run([*PROGRAM, "--cores", "1", *given], cwd=tmp_path, check=True)
+    report = (tmp_path / IMAGES / "report.html").read_text()
+    assert "estimate of I(x; h)" in report
+    assert "1 of its 41 pictures cannot be read and are left out." in report
+    assert "Nothing to be done" in plan(*given)
 
 
 @pytest.mark.parametrize(("given", "message"), [
