@@ -18,7 +18,7 @@ from inverters.representation import NOT_LOADED, architecture, not_taken, random
 
 ONE_CLASS = (
     "the images are of one class, and a classifier tells two or more apart; put those of each class into a folder of "
-    "its own, and none outside of these (p(x), and the inverter of a network that has its weights, need no classes)"
+    "its own, and none outside of these (p(x), and an inverter of --model.weights FILE and --classifier null, need none)"
 )
 
 
