@@ -131,7 +131,7 @@ class ImageDataModule(LightningDataModule):
                 )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if self.on_device and self.num_workers == 0 and device.type == "cuda":
-            num_bytes = sum(dataset.images.nbytes for dataset in self.datasets.values() if dataset.images is not None)
+            num_bytes = sum(dataset.nbytes for dataset in self.datasets.values())
             if 4 * num_bytes < torch.cuda.mem_get_info(device)[0]:
                 self.pin_memory = False  # nothing is left to copy
                 for dataset in self.datasets.values():
