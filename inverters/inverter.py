@@ -123,6 +123,11 @@ class Inverter(LightningModule):
         """Whether they are."""
         return isinstance(self._loss, Compiled)
 
+    @property
+    def sees_original(self) -> bool:
+        """Whether h is of pictures at a side of their own, and no function of the images that the density models."""
+        return self.seen_shape != self.density.image_shape
+
     def context(self, image: Tensor) -> Tensor:
         """h of uint8 images [B, C, H', W'] as the density takes it: [B, ...], standardised."""
         return self._batch_context({"image": image})
