@@ -199,12 +199,12 @@ def what_it_sees(inverter: Any) -> dict[str, Any]:
     """Of which pictures h is, as a result has it."""
     if inverter.representation.layer is None:
         return {"image_shape": inverter.density.image_shape}
-    preprocessing = inverter.representation.preprocess.what
+    preprocessing = inverter.representation.preprocess.what.to_json()
     return {
         "sees": "original" if inverter.sees_original else "x",
         "seen_shape": inverter.seen_shape,
         "image_shape": inverter.density.image_shape,
-        "preprocessing": preprocessing.to_json() if preprocessing != Preprocessing() else None,
+        "preprocessing": None if preprocessing == Preprocessing().to_json() else preprocessing,
     }
 
 

@@ -77,7 +77,7 @@ class ImageFolderDataModule(ImageDataModule):
         self._sizes = found.sizes
         self.class_names, self.files, self.digest, loose = layout(path, found.sizes)
         self.num_classes = len(self.class_names)
-        self._is_read, self._images = False, dict[str, list[Tensor]]()  # by the split's own folder, until they are divided
+        self._is_read, self._images = False, dict[str, list[Tensor]]()  # by the split's own folder, once
         if loose:  # said now: a classifier is refused before anything else could be
             rank_zero_only(print)(
                 f"{self.name}: all pictures are of one class, as {printable(loose[0])} lies in no class folder"
@@ -87,7 +87,8 @@ class ImageFolderDataModule(ImageDataModule):
         num_bytes = 2 * num_images * sum(map(math.prod, self.shapes))  # once more while they are divided
         free = _free_memory()
         if num_bytes > free:
-            sizes, key = " and ".join(f"{h}x{w}" for _, h, w in self.shapes), "side" if original_side is None else "original_side"
+            sizes = " and ".join(f"{height}x{width}" for _, height, width in self.shapes)
+            key = "side" if original_side is None else "original_side"
             raise ValueError(
                 f"{num_images} images of {sizes} take {size_for_people(num_bytes)} of memory, and "
                 f"{size_for_people(free)} are free; give a smaller --data.{key}"

@@ -19,7 +19,7 @@ class Batch(TypedDict, total=False):
     label: Tensor  # int64 [B]
     index: Tensor  # int64 [B], where the image is in the data set's files
     position: Tensor  # int64 [B], where it is in its split; from a test split, as the next one
-    other_image: Tensor  # uint8 [B, C, H', W'], `seen` of the next of the split, cyclically: to score an h of another one
+    other_image: Tensor  # uint8 [B, C, H', W'], `seen` of the next of the split, cyclically: to score its h
     # Of which h is taken instead of `image`, where that is not what the network sees; not where the batch has h.
     context_image: Tensor  # uint8 [B, C, H', W']
     h: Tensor  # [B, ...], what a network makes of what it sees; where a callback has given the split its h

@@ -72,7 +72,7 @@ def measured_cost(
     with torch.random.fork_rng(devices=forked):
         context = inverter.context(seen[:1])
         flops, bytes_of_one = _counted(inverter, image[:1], context, autocast)
-        _, bytes_of_two = _counted(inverter, *(torch.cat((x, x)) for x in (image[:1], context)), autocast)
+        _, bytes_of_two = _counted(inverter, torch.cat([image[:1]] * 2), torch.cat([context] * 2), autocast)
         if inverter.steps_are_compiled:
             size = len(image)
             step(size)  # is compiled
