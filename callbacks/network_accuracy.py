@@ -23,7 +23,8 @@ class NetworkAccuracy(Callback):
         representation, data = pl_module.representation, datamodule_of(trainer)
         if trainer.ckpt_path is not None or representation.layer is None:
             return
-        about = f"network: {pl_module.network_name}, which sees images {representation.preprocess.what}"
+        pictures = "pictures of {1}x{2}".format(*pl_module.seen_shape) if pl_module.sees_original else "images"
+        about = f"network: {pl_module.network_name}, which sees {pictures} {representation.preprocess.what}"
         if not pl_module.classifies:
             scores = representation.num_scores
             gives = f"gives {scores} numbers" if scores else "gives no scores"
