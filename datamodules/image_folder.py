@@ -1,7 +1,6 @@
 """The user's own pictures, in one folder a class or without classes, or in a zip of such folders."""
 
 import math
-import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,7 +14,7 @@ from datamodules.images import ImageDataModule
 from datamodules.picture_files import found_in, is_image, layout
 from datamodules.pictures import cannot_be_read, fitted, listed, opened, printable, read_pictures
 from datamodules.split import Split, splits
-from runtime.files import size_for_people
+from runtime.files import free_memory, size_for_people
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -85,7 +84,7 @@ class ImageFolderDataModule(ImageDataModule):
             )  # fmt: skip
         num_images = sum(map(len, self.files.values()))
         num_bytes = 2 * num_images * sum(map(math.prod, self.shapes))  # once more while they are divided
-        free = _free_memory()
+        free = free_memory()
         if num_bytes > free:
             sizes = " and ".join(f"{height}x{width}" for _, height, width in self.shapes)
             key = "side" if original_side is None else "original_side"
@@ -213,11 +212,3 @@ class ImageFolderDataModule(ImageDataModule):
 def _area(side: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width."""
     return (side, side) if isinstance(side, int) else side
-
-
-def _free_memory() -> int:
-    """Bytes: what Linux says that it can give, and elsewhere all that there is."""
-    try:
-        return 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
-    except (OSError, LookupError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
