@@ -43,8 +43,8 @@ def score(
     if not images:
         raise ValueError("no images to score; give --images '[a.png, b.png]'")
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
-    rows_of, x, its = load_images(images, datamodule)
-    columns_of, _, others = load_images(contexts, datamodule) if contexts else (["itself"], None, None)
+    names, x, its = load_images(images, datamodule)
+    columns, _, others = load_images(contexts, datamodule) if contexts else (["itself"], None, None)
     found: list[Tensor] = []
     with torch.no_grad():
         for part in tqdm(torch.arange(len(x)).split(AT_ONCE), "scoring images", delay=5, leave=False):
@@ -55,9 +55,10 @@ def score(
     matrix = torch.cat(found)  # [N, M]
     if matrix.isnan().any():
         raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
-    names, columns = (list(map(printable, x)) for x in (rows_of, columns_of))
-    header = ["image", *(f"log p(x | h of {name}), nats" for name in columns)]
-    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)]
+    header = ["image", *(f"log p(x | h of {printable(name)}), nats" for name in columns)]
+    rows = [
+        [printable(name), *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)
+    ]
     path = Run.of_trainer(trainer).folder / "scores.csv"
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])

@@ -203,8 +203,8 @@ class ImageFolderDataModule(ImageDataModule):
         names, files, self.digest, _ = layout(self.path, sizes)
         if (names, files) != (self.class_names, left):
             raise ValueError(
-                f"without the {len(bad)} images that cannot be read {self.path} has other classes or splits; take "
-                f"them out: {', '.join(map(printable, bad))}"
+                f"without the {len(bad)} of its images that cannot be read {self.path} has other classes or splits; "
+                f"take them out: {', '.join(map(printable, bad))}"
             )
         self.files = files
 

@@ -142,7 +142,8 @@ def read_pictures(
             for images, image in zip(found, prepared(content(name)), strict=True):
                 images[i - len(bad)] = image
         except Exception as error:  # Pillow promises no list of what a broken file raises
-            bad[name] = f"{type(error).__name__}: {error}"
+            said = re.sub(r" <_io\.BytesIO.*?>", "", str(error))  # where a file's bytes are in memory
+            bad[name] = f"{type(error).__name__}: {said}"
     return [images[: len(names) - len(bad)] for images in found], bad
 
 

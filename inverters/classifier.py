@@ -16,6 +16,11 @@ from inverters.networks import FAULTS, ConvNet, NetworkFactory, made_network, ne
 from inverters.preprocessing import Preprocess, Preprocessing, check_same
 from inverters.representation import NOT_LOADED, architecture, not_taken, random_images
 
+ONE_CLASS = (
+    "the images are of one class, and a classifier tells two or more apart; put those of each class into a folder of "
+    "its own, and none outside of these (p(x), and the inverter of a network that has its weights, need no classes)"
+)
+
 
 class Classifier(LightningModule):
     """A network, trained by cross-entropy (Nash et al. 2019, appendix A: Adam, lr 3e-4).
@@ -45,6 +50,8 @@ class Classifier(LightningModule):
         seen_shape: ImageShape | None = None,
     ) -> None:
         super().__init__()
+        if num_classes < 2:
+            raise ValueError(ONE_CLASS)
         seen = seen_shape or image_shape
         self.network = made_network(network, preprocessing.shape(seen), num_classes)
         self.network_name = network_name(self.network)
