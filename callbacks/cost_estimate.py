@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.utilities import rank_zero_only
 
+from datamodules.split import seen
 from inverters.inverter import Inverter
 from runtime.cost import duration, measured_cost
 from runtime.datamodule import datamodule_of
@@ -37,8 +38,9 @@ class CostEstimate(Callback):
             return
         data = datamodule_of(trainer)
         size = data.batch_size // trainer.world_size
-        image = data.datasets["train"].first(size)["image"]
-        cost = measured_cost(pl_module, image.to(pl_module.device), trainer.precision_plugin.train_step_context)
+        batch = data.datasets["train"].first(size)
+        image, original = (x.to(pl_module.device) for x in (batch["image"], seen(batch)))
+        cost = measured_cost(pl_module, image, trainer.precision_plugin.train_step_context, original)
         seconds = steps * size / cost.images_per_second
         print(
             f"cost: at most {steps} steps of {size} images at {cost.images_per_second:.3g} images/s here, "

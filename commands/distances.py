@@ -52,12 +52,19 @@ def distances(
         seed: Of the noise, which is a function of (seed, image, draw).
 
     Raises:
-        ValueError: The model has no layer, or the data has no finite set of training images.
+        ValueError: The model has no layer or one that sees the pictures at a side of their own, or the data has no
+            finite set of training images.
     """
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
     representation, run = inverter.representation, Run.of_trainer(trainer)
     if representation.layer is None:
         raise ValueError("an unconditional model has no layer to measure distances in; give the config of an inverter")
+    if inverter.sees_original:
+        seen, drawn = ("x".join(map(str, shape[1:])) for shape in (inverter.seen_shape, inverter.density.image_shape))
+        raise ValueError(
+            f"{representation.layer} sees the pictures at {seen}, and draws have {drawn} pixels, so that there is no "
+            f"distance between their h; give a config without data.original_side"
+        )
     datamodule.prepare_data()
     datamodule.setup("fit")
     training = datamodule.datasets["train"].images

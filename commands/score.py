@@ -43,15 +43,15 @@ def score(
     if not images:
         raise ValueError("no images to score; give --images '[a.png, b.png]'")
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
-    names, x = load_images(images, datamodule)
-    columns, h = ["itself"], list[Tensor | None]([None])
-    if contexts:
-        columns, others = load_images(contexts, datamodule)
-        h = list(others.to(inverter.device))
+    names, x, its = load_images(images, datamodule)
+    columns, _, others = load_images(contexts, datamodule) if contexts else (["itself"], None, None)
     found: list[Tensor] = []
     with torch.no_grad():
-        for part in tqdm(x.to(inverter.device).split(AT_ONCE), "scoring images", delay=5, leave=False):
-            found.append(torch.stack([inverter.log_prob(_batch(part, of)).cpu() for of in h], dim=1))
+        for part in tqdm(torch.arange(len(x)).split(AT_ONCE), "scoring images", delay=5, leave=False):
+            seen = [its[part]] if others is None else (row.expand(len(part), *row.shape) for row in others)
+            image = x[part].to(inverter.device)
+            each = [inverter.log_prob({"image": image, "context_image": h.to(inverter.device)}).cpu() for h in seen]
+            found.append(torch.stack(each, dim=1))
     matrix = torch.cat(found)  # [N, M]
     if matrix.isnan().any():
         raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
@@ -69,15 +69,11 @@ def score(
     print(f"as CSV: {path}")
 
 
-def _batch(image: Tensor, context_image: Tensor | None) -> dict[str, Tensor]:
-    """Images [B, C, H, W], whose h is that of one image [C, H, W], where there is one."""
-    if context_image is None:
-        return {"image": image}
-    return {"image": image, "context_image": context_image.expand_as(image)}
+def load_images(paths: list[str] | str, datamodule: ImageDataModule) -> tuple[list[str], Tensor, Tensor]:
+    """All pictures of files, folders and zips, as a data set has its own.
 
-
-def load_images(paths: list[str] | str, datamodule: ImageDataModule) -> tuple[list[str], Tensor]:
-    """All pictures of files, folders and zips, as a data set has its own: their names, and uint8 [N, C, H, W].
+    Returns:
+        Their names; what the density models, uint8 [N, C, H, W]; and what the network sees, uint8 [N, C, H', W'].
 
     Raises:
         OSError: Some cannot be read, or are of a size that the data set does not take; those are named.
@@ -95,7 +91,7 @@ def load_images(paths: list[str] | str, datamodule: ImageDataModule) -> tuple[li
             else:
                 names.append(path)
                 content[path] = partial(file_bytes, Path(path))
-        images, bad = read_pictures(names, lambda name: content[name](), datamodule.picture, datamodule.image_shape)
+        images, bad = read_pictures(names, lambda name: content[name](), datamodule.pictures, datamodule.shapes)
     if bad:
         raise cannot_be_read(bad, len(names), "")
-    return names, images
+    return names, images[0], images[-1]

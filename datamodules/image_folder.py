@@ -1,5 +1,6 @@
 """The user's own pictures, in one folder a class or without classes, or in a zip of such folders."""
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +13,7 @@ from torch import Tensor
 from datamodules.images import ImageDataModule
 from datamodules.picture_files import found_in, is_image, layout
 from datamodules.pictures import cannot_be_read, fitted, listed, opened, printable, read_pictures
-from datamodules.split import ImagesAndLabels, Split, splits
+from datamodules.split import Split, splits
 from runtime.files import free_memory, size_for_people
 
 
@@ -40,6 +41,9 @@ class ImageFolderDataModule(ImageDataModule):
         fit: "crop" scales the image to cover that area, and cuts off what stands out, equally at both ends; "resize"
             stretches it. Neither touches an image of the right size.
         channels: 3 for colour, 1 for grey.
+        original_side: Where the network is to see the pictures at a side of their own, which the density cannot model:
+            of the square, or [height, width], that the same part of the same file is brought to. By default the network
+            sees what the density models.
         skip_bad: Leave out pictures that cannot be read, and say which. A checkpoint knows those that were left out.
 
     Raises:
@@ -57,13 +61,14 @@ class ImageFolderDataModule(ImageDataModule):
         side: PositiveInt | tuple[PositiveInt, PositiveInt],
         fit: Literal["resize", "crop"] = "crop",
         channels: Literal[1, 3] = 3,
+        original_side: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None,
         skip_bad: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        height, width = (side, side) if isinstance(side, int) else side
         self.path, self.side, self.fit, self.channels, self.skip_bad = path, side, fit, channels, skip_bad
-        self.image_shape = (channels, height, width)
+        self.original_side, self.image_shape = original_side, (channels, *_area(side))
+        self._check_part()
         self.name = f"images:{printable(Path(path).resolve().name.removesuffix('.zip'))}"
         found = found_in(path)
         others = ["/".join(parts) for parts in found.sizes if parts[-1] and not is_image(parts)]
@@ -71,18 +76,39 @@ class ImageFolderDataModule(ImageDataModule):
         self._sizes = found.sizes
         self.class_names, self.files, self.digest, loose = layout(path, found.sizes)
         self.num_classes = len(self.class_names)
-        self._is_read, self._images = False, dict[str, Tensor]()  # by the split's own folder, until they are divided
+        self._is_read, self._images = False, dict[str, list[Tensor]]()  # by the split's own folder, once
         if loose:  # said now: a classifier is refused before anything else could be
             rank_zero_only(print)(
                 f"{self.name}: all pictures are of one class, as {printable(loose[0])} lies in no class folder"
                 + (f" and neither do {len(loose) - 1} more" if len(loose) > 1 else ""), flush=True
             )  # fmt: skip
         num_images = sum(map(len, self.files.values()))
-        num_bytes, free = 2 * num_images * channels * height * width, free_memory()  # once more while they are divided
+        num_bytes = 2 * num_images * sum(map(math.prod, self.shapes))  # once more while they are divided
+        free = free_memory()
         if num_bytes > free:
+            sizes = " and ".join(f"{height}x{width}" for _, height, width in self.shapes)
+            key = "side" if original_side is None else "original_side"
             raise ValueError(
-                f"{num_images} images of {height}x{width} take {size_for_people(num_bytes)} of memory, and "
-                f"{size_for_people(free)} are free; give a smaller --data.side"
+                f"{num_images} images of {sizes} take {size_for_people(num_bytes)} of memory, and "
+                f"{size_for_people(free)} are free; give a smaller --data.{key}"
+            )
+
+    @property
+    def seen_shape(self) -> tuple[int, int, int]:
+        return self.shapes[-1]
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        own = [] if self.original_side is None else [(self.channels, *_area(self.original_side))]
+        return [self.image_shape, *own]
+
+    def _check_part(self) -> None:
+        """Raises ValueError where the network would see another part of a picture than the density."""
+        (_, height, width), (_, rows, columns) = self.image_shape, self.seen_shape
+        if self.fit == "crop" and height * columns != rows * width:
+            raise ValueError(
+                f"original_side is {rows}x{columns}, which has other proportions than side, {height}x{width}, so that "
+                f"another part of each picture would be cut off; give proportions that agree, or --data.fit resize"
             )
 
     @property
@@ -110,19 +136,22 @@ class ImageFolderDataModule(ImageDataModule):
     def picture(self, content: bytes) -> Tensor:
         return fitted(content, self.image_shape, self.fit)
 
+    def pictures(self, content: bytes) -> list[Tensor]:
+        return [fitted(content, shape, self.fit) for shape in self.shapes]  # not one scaled further: x stays the same
+
     def load(self) -> dict[str, Split]:
         """Raises OSError naming the pictures that cannot be read, unless they are to be skipped."""
         self._read()
-        train = self._taken("train")
-        tenth = len(train[0]) // 10
+        (images, *own), labels = self._taken("train")
+        tenth = len(images) // 10
         held_out = [name for name in ("val", "test") if not self.files[name]]
-        order = torch.randperm(len(train[0]), generator=self.generator())
-        order = self._with_every_class(order, len(held_out) * tenth, train[1])
+        order = torch.randperm(len(images), generator=self.generator())
+        order = self._with_every_class(order, len(held_out) * tenth, labels)
         index = {name: order[k * tenth : (k + 1) * tenth] for k, name in enumerate(held_out)}
-        datasets = splits(*train, {"train": order[len(held_out) * tenth :], **index})
+        datasets = splits(images, labels, {"train": order[len(held_out) * tenth :], **index}, *own)
         for name in {"val", "test"} - set(held_out):
-            images = self._taken(name)
-            datasets |= splits(*images, {name: torch.randperm(len(images[0]), generator=self.generator())})
+            (images, *own), labels = self._taken(name)
+            datasets |= splits(images, labels, {name: torch.randperm(len(images), generator=self.generator())}, *own)
         return {name: datasets[name] for name in ("train", "val", "test")}
 
     def _with_every_class(self, order: Tensor, num_held_out: int, labels: Tensor) -> Tensor:
@@ -143,7 +172,7 @@ class ImageFolderDataModule(ImageDataModule):
             held_out[i], trained[j] = trained[j].clone(), held_out[i].clone()
         return order
 
-    def _taken(self, name: str) -> ImagesAndLabels:
+    def _taken(self, name: str) -> tuple[list[Tensor], Tensor]:
         """Those of a split's own folder, once."""
         return self._images.pop(name), torch.tensor([label for _, label in self.files[name]], dtype=torch.long)
 
@@ -156,7 +185,7 @@ class ImageFolderDataModule(ImageDataModule):
             for name, files in self.files.items():
                 names = [file for file, _ in files]
                 label = f"reading images from {self.path}"
-                self._images[name], its = read_pictures(names, content, self.picture, self.image_shape, label)
+                self._images[name], its = read_pictures(names, content, self.pictures, self.shapes, label)
                 bad |= its
         if bad and not self.skip_bad:
             raise cannot_be_read(bad, num_images, f" in {self.path}", ", or give --data.skip_bad true")
@@ -178,3 +207,8 @@ class ImageFolderDataModule(ImageDataModule):
                 f"take them out: {', '.join(map(printable, bad))}"
             )
         self.files = files
+
+
+def _area(side: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width."""
+    return (side, side) if isinstance(side, int) else side

@@ -123,27 +123,28 @@ def of_its_size(content: bytes, image_shape: tuple[int, int, int]) -> Tensor:
 def read_pictures(
     names: Sequence[str],
     content: Callable[[str], bytes],
-    prepared: Callable[[bytes], Tensor],
-    image_shape: tuple[int, int, int],
+    prepared: Callable[[bytes], Sequence[Tensor]],
+    shapes: Sequence[tuple[int, int, int]],
     label: str = "reading images",
-) -> tuple[Tensor, dict[str, str]]:
-    """Those that can be read, in their order, uint8 [N, C, H, W]; and why not, of each of the others by its name.
+) -> tuple[list[Tensor], dict[str, str]]:
+    """Those that can be read, in their order, of each shape uint8 [N, C, H, W]; and of the others, by name, why not.
 
     Args:
         names: Of the pictures.
         content: Gives one's bytes.
-        prepared: Makes of them what a model sees, uint8 [C, H, W].
-        image_shape: (C, H, W).
+        prepared: Makes of them images, uint8 [C, H, W], one of each shape.
+        shapes: (C, H, W) of each.
         label: Of the progress bar.
     """
-    images, bad = torch.empty(len(names), *image_shape, dtype=torch.uint8), dict[str, str]()
+    found, bad = [torch.empty(len(names), *shape, dtype=torch.uint8) for shape in shapes], dict[str, str]()
     for i, name in enumerate(tqdm(names, label, delay=5, leave=False)):
         try:
-            images[i - len(bad)] = prepared(content(name))
+            for images, image in zip(found, prepared(content(name)), strict=True):
+                images[i - len(bad)] = image
         except Exception as error:  # Pillow promises no list of what a broken file raises
             said = re.sub(r" <_io\.BytesIO.*?>", "", str(error))  # where a file's bytes are in memory
             bad[name] = f"{type(error).__name__}: {said}"
-    return images[: len(names) - len(bad)], bad
+    return [images[: len(names) - len(bad)] for images in found], bad
 
 
 def listed(bad: Mapping[str, str]) -> str:

@@ -124,8 +124,13 @@ class Inverter(LightningModule):
         """Whether they are."""
         return isinstance(self._loss, Compiled)
 
+    @property
+    def sees_original(self) -> bool:
+        """Whether h is of pictures at a side of their own, and no function of the images that the density models."""
+        return self.seen_shape != self.density.image_shape
+
     def context(self, image: Tensor) -> Tensor:
-        """h of uint8 images [B, C, H, W] as the density takes it: [B, ...], standardised."""
+        """h of uint8 images [B, C, H', W'] as the density takes it: [B, ...], standardised."""
         return self._batch_context({"image": image})
 
     def _batch_context(self, batch: dict[str, Tensor]) -> Tensor:
@@ -215,7 +220,7 @@ class Inverter(LightningModule):
         """Draw from p(x | h) several times for each image, with noise that is a function of (seed, index, draw).
 
         Args:
-            image: uint8 [N, C, H, W].
+            image: Of which h is taken, uint8 [N, C, H', W'].
             index: The images' indices in their data set, N.
             num_draws: M.
             seed: Of the noise.
@@ -225,19 +230,21 @@ class Inverter(LightningModule):
             uint8 [N, M, C, H, W].
         """
         batches = self.draw_batches(image, index, num_draws, seed, shown)
-        return torch.cat([image.new_empty(0, *image.shape[1:]), *batches]).unflatten(0, (len(image), num_draws))
+        empty = image.new_empty(0, *self.density.image_shape)
+        return torch.cat([empty, *batches]).unflatten(0, (len(image), num_draws))
 
     def shown(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
         """`draws`, as they are shown."""
         return self.draws(image, index, num_draws, seed, shown=True)
 
     @torch.no_grad()
-    def initialise(self, images: Iterable[Tensor], first: Tensor) -> None:
+    def initialise(self, images: Iterable[Tensor], first: Tensor, seen: Tensor | None = None) -> None:
         """Set the context's statistics and the density's data-dependent initialisation, once, before training.
 
         Args:
-            images: Batches that make up the training set, uint8 [B, C, H, W].
+            images: Batches that make up the training set, as the network sees them, uint8 [B, C, H', W'].
             first: The batch that initialises the density, uint8 [B, C, H, W].
+            seen: What the network sees of that batch, uint8 [B, C, H', W'], where it is not the same.
 
         Raises:
             ValueError: h of a training image is not finite.
@@ -252,7 +259,7 @@ class Inverter(LightningModule):
                     )
                 self.context_mean.copy_(mean)
                 self.context_scale.copy_(scale)
-            self.density.initialise(first, self.context(first))
+            self.density.initialise(first, self.context(first if seen is None else seen))
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -261,7 +268,7 @@ class Inverter(LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""
-        return self.draws(batch["image"], batch["index"].tolist(), num_draws=1)[:, 0]
+        return self.draws(batch.get("context_image", batch["image"]), batch["index"].tolist(), num_draws=1)[:, 0]
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.density.parameters(), lr=self.lr, betas=self.betas, fused=True)

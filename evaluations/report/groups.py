@@ -18,7 +18,7 @@ class Group:
     Attributes:
         name: As results give it.
         inverters: By layer; where there are several networks, by layer and network, or the name of its config; where
-            a generator has no likelihood, by its density too.
+            a generator has no likelihood, by its density too; and by what the network sees, where that is not x.
         decoders: Likewise, point estimates of the image.
         unconditional: The model of p(x), where there is one.
         others: Further runs of what has a place above, as those of a sweep, each with the run that has it.
@@ -61,8 +61,9 @@ class Group:
 
     @property
     def one_network(self) -> bool:
-        """Whether every layer is a function of the one before it: of the same network, with the same weights."""
-        return len(self.digests) == 1
+        """Whether every layer is a function of the one before it: of one network, its weights and what it sees."""
+        seen = {str((run.result.seen_at, run.result.preprocessing)) for run in self.inverters.values()}
+        return len(self.digests) == len(seen) == 1
 
 
 def nce_difference(run: InverterRun, less: InverterRun) -> Estimate | None:
@@ -108,6 +109,8 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
                 label += f" of {result.network if different else result.classifier}"
             if result.nce_nats is None and not result.point_estimate:
                 label += f", {result.density}"
+            if result.seen_at:
+                label += f", seen at {result.seen_at}"
             first = (group.decoders if result.point_estimate else group.inverters).setdefault(label, run)
         if run is not first:
             group.others.append((run, first))
