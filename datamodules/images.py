@@ -14,8 +14,10 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.pictures import of_its_size
 from datamodules.split import Batch, Split
 
 
@@ -105,6 +107,15 @@ class ImageDataModule(LightningDataModule):
     def place(self) -> str:
         """Where the files lie, for people."""
         return "no files: they come with a package, or are made when they are asked for"
+
+    def picture(self, content: bytes) -> Tensor:
+        """A picture file's bytes as an image of this data set, uint8 [C, H, W], prepared as those that are trained on.
+
+        Raises:
+            ValueError: It is of another size: nothing here says how it is brought to this one.
+            Exception: Pillow promises no list of what a broken file raises.
+        """
+        return of_its_size(content, self.image_shape)
 
     @property
     def identity(self) -> dict[str, Any]:
