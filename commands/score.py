@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.trained_inverter import trained_inverter
+from commands.trained_inverter import scores, trained_inverter
 from datamodules import ImageDataModule
 from datamodules.picture_files import found_in, pictures_in
 from datamodules.pictures import cannot_be_read, file_bytes, opened, printable, read_pictures
@@ -45,13 +45,12 @@ def score(
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
     rows_of, x = load_images(images, datamodule)
     columns_of, h = load_images(contexts, datamodule) if contexts else (["itself"], None)
-    found: list[Tensor] = []
-    with torch.no_grad():
-        for part in tqdm(x.to(inverter.device).split(AT_ONCE), "scoring images", delay=5, leave=False):
-            rows = [None] if h is None else h.to(inverter.device)
-            each = [inverter.log_prob(_batch(part, row)).cpu() for row in rows]
-            found.append(torch.stack(each, dim=1))
-    matrix = torch.cat(found)  # [N, M]
+    if h is not None:
+        matrix = scores(inverter, x, h)  # [N, M]
+    else:
+        parts = tqdm(x.split(AT_ONCE), "scoring images", delay=5, leave=False)
+        own = [inverter.log_prob_in_parts({"image": part.to(inverter.device)}).cpu() for part in parts]
+        matrix = torch.cat(own)[:, None]
     if matrix.isnan().any():
         raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
     names, columns = (list(map(printable, x)) for x in (rows_of, columns_of))
@@ -65,13 +64,6 @@ def score(
     for row in [header, *rows]:
         print("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
     print(f"as CSV: {path}")
-
-
-def _batch(image: Tensor, context_image: Tensor | None) -> dict[str, Tensor]:
-    """Images [B, C, H, W], whose h is that of one image [C, H, W], where there is one."""
-    return (
-        {"image": image} if context_image is None else {"image": image, "context_image": context_image.expand_as(image)}
-    )
 
 
 def load_images(paths: list[str] | str, datamodule: ImageDataModule) -> tuple[list[str], Tensor]:

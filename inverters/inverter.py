@@ -135,7 +135,8 @@ class Inverter(LightningModule):
             h = self.representation(batch.get("context_image", batch["image"]))
         return (h - self.context_mean) / self.context_scale
 
-    def _with_likelihood(self) -> ConditionalDensity:
+    def with_likelihood(self) -> ConditionalDensity:
+        """The density. Raises ValueError where the generator has no likelihood."""
         if not isinstance(self.density, ConditionalDensity):
             raise ValueError(f"a {type(self.density).__name__} only draws images: it has no log p(x | h) to ask for")
         return self.density
@@ -153,11 +154,11 @@ class Inverter(LightningModule):
         """
         check_images(batch["image"])
         with exact_float32(batch["image"].device):
-            return self._with_likelihood().log_prob(batch["image"], self._batch_context(batch))
+            return self.with_likelihood().log_prob(batch["image"], self._batch_context(batch))
 
     def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
         """`log_prob` without gradient, in parts that fit into memory: [B] float64 nats."""
-        self._with_likelihood()
+        self.with_likelihood()
         return self.test_step(batch, 0)["log_prob"]
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -275,6 +276,8 @@ class Inverter(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["layer"] = self.representation.layer
         checkpoint |= {"preprocessing": self.representation.preprocess.what.to_json(), "tokens": self.representation.tokens}
+        shapes = {"image_shape": list(self.density.image_shape), "seen_shape": list(self.seen_shape)}
+        checkpoint |= {**shapes, "num_classes": self.num_classes}  # which its data had given; up to 0.7 there were none
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
