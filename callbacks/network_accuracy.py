@@ -1,4 +1,4 @@
-"""Does the frozen network know the data? Its accuracy, before an inverter is trained: a wrong normalisation shows here."""
+"""Does the frozen network know the data? Its accuracy says so before a training: a wrong normalisation shows here."""
 
 from typing import Any
 

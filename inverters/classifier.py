@@ -24,10 +24,10 @@ class Classifier(LightningModule):
         image_shape: (C, H, W), from the data module.
         num_classes: K, from the data module.
         network: Makes the network from the shape of what it sees and the number of classes.
-        preprocessing: Of the images, before the network sees them.
         lr: Learning rate.
         optimizer: Takes the parameters and the learning rate.
         course: The course of training that checkpoints on the way show (fig 5b); None where it is no matter.
+        preprocessing: Of the images, before the network sees them.
         seen_shape: (C, H, W) of the pictures that it sees, from the data module.
     """
 
@@ -38,10 +38,10 @@ class Classifier(LightningModule):
         image_shape: ImageShape,
         num_classes: int,
         network: NetworkFactory = ConvNet,
-        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
         lr: float = 3e-4,
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
         course: Literal["regular", "overfitted"] | None = None,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
         seen_shape: ImageShape | None = None,
     ) -> None:
         super().__init__()

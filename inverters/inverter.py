@@ -39,12 +39,6 @@ class Inverter(LightningModule):
         image_shape: (C, H, W), from the data module.
         num_classes: K, from the data module.
         network: Makes the network whose layer it is, from the shape of what it sees and the number of classes.
-        preprocessing: Of the images, before the network sees them.
-        weights: Of the network, before a training begins: a file (or package:file, in an installed package), pretrained
-            (fetched from the hub of torchvision or timm), own (the network comes with them) or untrained (a baseline).
-            Not with those of a classifier.
-        tokens: What to take of a layer that gives tokens [B, T, C]: all, map, prefix or mean.
-        seen_shape: (C, H, W) of the pictures of which h is taken, from the data module.
         density: Makes the density, or another generator, from the shapes of x and h.
         standardise: Give the density (h - mean) / max(std, 1e-2 x the layer's overall std) per channel, with the
             statistics of the training set: an invertible map, so that the information is unchanged.
@@ -54,6 +48,12 @@ class Inverter(LightningModule):
             the paper's 0.9999 would leave nothing; runs of up to 50 000 steps take 0.9999.
         sample_batch_size: Images drawn at once, or half as many until they fit. By default 64 on a CPU, and 1024 on a
             GPU, where these take hardly longer.
+        preprocessing: Of the images, before the network sees them.
+        weights: Of the network, before a training begins: a file (or package:file, in an installed package), pretrained
+            (fetched from the hub of torchvision or timm), own (the network comes with them) or untrained (a baseline).
+            Not with those of a classifier.
+        tokens: What to take of a layer that gives tokens [B, T, C]: all, map, prefix or mean.
+        seen_shape: (C, H, W) of the pictures of which h is taken, from the data module.
 
     Attributes:
         network_name: As it was asked for, or its class; None without a layer.
@@ -76,15 +76,15 @@ class Inverter(LightningModule):
         image_shape: ImageShape,
         num_classes: int,
         network: NetworkFactory = ConvNet,
-        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
-        weights: str | None = None,
-        tokens: Tokens = "all",
         density: GeneratorFactory = PixelCNN,
         standardise: bool = True,
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.9995),
         lr_decay: float = 0.999995,
         sample_batch_size: PositiveInt | None = None,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+        weights: str | None = None,
+        tokens: Tokens = "all",
         seen_shape: ImageShape | None = None,
     ) -> None:
         super().__init__()
@@ -275,9 +275,14 @@ class Inverter(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["layer"] = self.representation.layer
-        checkpoint |= {"preprocessing": self.representation.preprocess.what.to_json(), "tokens": self.representation.tokens}
-        shapes = {"image_shape": list(self.density.image_shape), "seen_shape": list(self.seen_shape)}
-        checkpoint |= {**shapes, "num_classes": self.num_classes}  # which its data had given; up to 0.7 there were none
+        checkpoint |= {
+            "preprocessing": self.representation.preprocess.what.to_json(),
+            "tokens": self.representation.tokens,
+            # What its data had said; up to version 0.7 checkpoints lack it.
+            "image_shape": list(self.density.image_shape),
+            "seen_shape": list(self.seen_shape),
+            "num_classes": self.num_classes,
+        }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

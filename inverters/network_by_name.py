@@ -101,7 +101,11 @@ class Network(nn.Module):
     """
 
     def __new__(  # type: ignore[misc] # another class than this one, so that __init__ is not called
-        cls, image_shape: ImageShape, num_classes: int, name: str, arguments: dict[str, Any] = {}  # noqa: B006
+        cls,
+        image_shape: ImageShape,
+        num_classes: int,
+        name: str,
+        arguments: dict[str, Any] = {},  # noqa: B006
     ) -> nn.Module:
         named = Named(name, arguments)
         network = named.network(num_classes)
@@ -109,7 +113,11 @@ class Network(nn.Module):
         return network
 
     def __init__(
-        self, image_shape: ImageShape, num_classes: int, name: str, arguments: dict[str, Any] = {}  # noqa: B006
+        self,
+        image_shape: ImageShape,
+        num_classes: int,
+        name: str,
+        arguments: dict[str, Any] = {},  # noqa: B006
     ) -> None:
         """Where a parser reads the arguments."""
 

@@ -61,8 +61,8 @@ def _tokens(raw: Tensor, name: str, network: nn.Module, seen: tuple[int, int], t
         if tokens == "mean":
             return raw.mean(dim=1)
         raise ValueError(
-            f"layer {name} gives {size(raw)}: {number} tokens are no grid of patches of an image of {seen[0]}x{seen[1]}, "
-            f"with at most {max(PREFIXES)} before them; give --model.tokens mean, or another layer"
+            f"layer {name} gives {size(raw)}: {number} tokens are no grid of patches of an image of "
+            f"{seen[0]}x{seen[1]}, with at most {max(PREFIXES)} before them; give --model.tokens mean, or another layer"
         )
     if tokens == "mean":
         return patches.mean(dim=1)

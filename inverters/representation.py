@@ -26,7 +26,7 @@ def architecture(network: nn.Module) -> str:
 
 
 def digest(module: nn.Module, names: Collection[str] | None = None) -> str:
-    """sha256 of a module's layers, weights and buffers; of weights and buffers those of some names, if they are given."""
+    """sha256 of a module's layers, and of its weights and buffers; of all of these, or of those of some names."""
     found = hashlib.sha256(architecture(module).encode())
     for name, value in module.state_dict().items():
         if names is None or name in names:
