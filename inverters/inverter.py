@@ -279,9 +279,9 @@ class Inverter(LightningModule):
             "preprocessing": self.representation.preprocess.what.to_json(),
             "tokens": self.representation.tokens,
             # What its data had said; up to version 0.7 checkpoints lack it.
-            "image_shape": list(self.density.image_shape),
-            "seen_shape": list(self.seen_shape),
-            "num_classes": self.num_classes,
+            "image_shape": list(map(int, self.density.image_shape)),
+            "seen_shape": list(map(int, self.seen_shape)),
+            "num_classes": int(self.num_classes),
         }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
