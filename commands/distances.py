@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pytorch_lightning as pl
 from jsonargparse.typing import PositiveInt, restricted_number_type
-from torch import Tensor
 
 from commands.trained_inverter import in_parts, trained_inverter
 from datamodules import ImageDataModule
 from evaluations.distances import NUM_SHOWN, nearest, neighbours, table_1
 from evaluations.results import DistancesResult
-from inverters import Inverter
 from inverters.representation import digest
 from runtime.activations import cached_activations
 from runtime.files import json_bytes, npz_bytes

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from commands.config_files import read_config
 from commands.known_keys import KnownKeys, keys_inside
 from commands.parser import Parser
-from commands.sentences import of_parser
+from commands.sentences import of_constructor, of_parser
 from commands.trained_inverter import in_parts, scores, with_weights
 from datamodules import ImageDataModule
 from datamodules.pictures import file_bytes, fitted, of_its_size
@@ -203,7 +203,7 @@ class TrainedInverter:
         if self.seen_shape == self.image_shape:
             return image
         raise ValueError(
-            f"the network sees pictures of {list(self.seen_shape)}, and x is {list(self.image_shape)}; give them as h_of"
+            f"the network sees pictures {list(self.seen_shape)}, and x is {list(self.image_shape)}; give those as h_of"
         )
 
     def _images(self, given: Any) -> Tensor:
@@ -276,6 +276,8 @@ def _content(picture: Image.Image) -> bytes:
         with Image.open(BytesIO(content)) as file:
             if (file.mode, file.size) == (picture.mode, picture.size) and file.tobytes() == picture.tobytes():
                 return content
+    if picture.mode[0] in "IF":
+        raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
     if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # which a PNG has not
         picture = picture.convert("RGB")
     pixels = BytesIO()
@@ -364,7 +366,7 @@ def _of_this_version(arguments: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in arguments.items() if key not in ("compile", "channels_last")}
     density = kept.get("density")
     its = density.get("init_args") if isinstance(density, dict) else None
-    if isinstance(its, dict) and its.get("sampler") == "auto":
+    if isinstance(density, dict) and isinstance(its, dict) and its.get("sampler") == "auto":
         kept["density"] = {**density, "init_args": {key: value for key, value in its.items() if key != "sampler"}}
     return kept
 
@@ -394,6 +396,8 @@ def _made(key: str, kind: type, value: Any, keys: Mapping[str, Any], config: Pat
     except _Refused as refused:
         where = "" if str(config) in str(refused) else f" in {config}"
         raise ValueError(f"{refused}{where}") from None
+    except Exception as error:
+        raise of_constructor(error) from None
 
 
 @contextmanager

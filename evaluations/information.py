@@ -131,8 +131,8 @@ class Information:
         return None if self.maps is None else self.maps.mean(dim=0)
 
     def __repr__(self) -> str:
-        interval = f"95 % interval {self.low:.2f} to {self.high:.2f}"
-        return f"{self.nats:.2f} nats (standard error {self.standard_error:.2f}, {interval}, {len(self.per_image)} images)"
+        interval = f"95 % interval {self.low:.2f} to {self.high:.2f}, {len(self.per_image)} images"
+        return f"{self.nats:.2f} nats (standard error {self.standard_error:.2f}, {interval})"
 
 
 def information(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Categorical", "Classifier", "ConvNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet", "Inverter",
-    "LogisticMixture", "MSEDecoder", "Network", "PixelCNN", "PositionNet", "Preprocessing", "ReluNet", "TopBits", "load",
+    "LogisticMixture", "MSEDecoder", "Network", "PixelCNN", "PositionNet", "Preprocessing", "ReluNet", "TopBits",
+    "load",
 ]  # fmt: skip
 
 
