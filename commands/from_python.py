@@ -29,7 +29,7 @@ from inverters.generators import AutoregressiveDensity, ImageShape, check_images
 from runtime.checkpoints import load_checkpoint
 from runtime.run import Run, find_checkpoint
 
-MOST_VALUES, MOST_CLASSES = 2**24, 2**20  # of an image, and what a damaged checkpoint may not exceed
+MOST_VALUES = 2**24  # of an image, which a damaged checkpoint may not exceed
 
 
 class TrainedInverter:
@@ -348,12 +348,12 @@ def _built(keys: Mapping[str, Any], config: Path, checkpoint: Mapping[str, Any],
         raise ValueError(f"the config {config} has no model with its init_args; give a run whose config is whole")
     arguments = _of_this_version(model["init_args"])
     if "image_shape" in checkpoint:
-        given = {key: checkpoint.get(key) for key in ("image_shape", "num_classes", "seen_shape")}
-        shapes, classes = (given["image_shape"], given["seen_shape"]), given["num_classes"]
-        numbers = [n for shape in shapes for n in (shape if isinstance(shape, list) and len(shape) == 3 else [0])]
-        whole = all(type(n) is int and n > 0 for n in (*numbers, classes))
-        if not whole or max(map(math.prod, shapes)) > MOST_VALUES or classes > MOST_CLASSES:
-            raise ValueError(f"{path} is damaged: it has images of {shapes} and {classes} classes; give another one")
+        given: dict[str, Any] = {key: checkpoint.get(key) for key in ("image_shape", "seen_shape", "num_classes")}
+        shapes = [shape if isinstance(shape, list) else [] for shape in (given["image_shape"], given["seen_shape"])]
+        numbers = [*shapes[0], *shapes[1], given["num_classes"]]
+        whole = len(numbers) == 7 and all(type(n) is int and 0 < n <= MOST_VALUES for n in numbers)
+        if not whole or max(map(math.prod, shapes)) > MOST_VALUES:
+            raise ValueError(f"{path} is damaged: its images are {given}; give another one")
     else:  # up to version 0.7
         data = _made("data", ImageDataModule, keys.get("data"), keys, config)
         given = {key: getattr(data, key) for key in ("image_shape", "num_classes")}

@@ -149,8 +149,9 @@ def information(
             f"log p of {int((~per_image.isfinite()).sum())} of {len(per_image)} images is not finite, so that there is "
             f"no estimate; leave them out, or train a model whose likelihood has all values of the images"
         )
-    both = per_pixel_given_h is not None and per_pixel is not None
-    maps = information_map(per_pixel_given_h, per_pixel) if both else None
+    maps = None
+    if per_pixel_given_h is not None and per_pixel is not None:
+        maps = information_map(per_pixel_given_h, per_pixel)
     return Information(*information_estimate(log_prob_given_h, log_prob), per_image, maps)
 
 

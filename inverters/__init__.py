@@ -1,7 +1,7 @@
 """What a config may name without its module, and `load`, by which Python has what was trained."""
 
 import os
-from typing import TYPE_CHECKING
+import typing
 
 from inverters.classifier import Classifier
 from inverters.exact_networks import EverySecondPixel, GlyphNet, PositionNet, ReluNet, TopBits
@@ -13,7 +13,7 @@ from inverters.networks import ConvNet, FullyConnectedNet
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from commands.from_python import TrainedInverter
 
 __all__ = [

@@ -270,7 +270,7 @@ def damaged(run):
     (without("checkpoints/best.ckpt"), FileNotFoundError, f"no best checkpoint in {RUNS}; make one with"),
     (without("config.yaml"), FileNotFoundError, r"nothing says how .* is built: there is no .*config.yaml"),
     (lonely, FileNotFoundError, "it lies in no runs/NAME/START/checkpoints"),
-    (damaged, ValueError, "best.ckpt is damaged: it has images of .* give another one"),
+    (damaged, ValueError, "best.ckpt is damaged: its images are .* give another one"),
     (of_config("model:", "model"), ValueError, r"the config .*config.yaml cannot be read in line \d+"),
     (of_config("model:", "models:"), ValueError, "config.yaml has no model with its init_args"),
     (of_config("layer: fc3", "layer: fc9"), ValueError, "fc9.*fc3"),
