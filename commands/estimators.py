@@ -3,8 +3,7 @@
 import pytorch_lightning as pl
 from jsonargparse.typing import PositiveInt
 
-from commands.distances import in_parts
-from commands.trained_inverter import trained_inverter
+from commands.trained_inverter import in_parts, trained_inverter
 from datamodules import ImageDataModule
 from datamodules.split import seen
 from evaluations.estimators import all_estimates

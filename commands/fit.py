@@ -204,7 +204,7 @@ class Fit:
 
     @rank_zero_only
     def _save_config(self, run: Run) -> None:
-        path = run.folder / "config.yaml"
+        path = run.config
         if self.checkpoint and path.exists():  # a resumed run
             path = new_folder(run.folder / "resumed") / path.name
         write_all({path: self.command.config_text().encode()})

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.trained_inverter import trained_inverter
+from commands.trained_inverter import scores, trained_inverter
 from datamodules import ImageDataModule
 from datamodules.picture_files import found_in, pictures_in
 from datamodules.pictures import cannot_be_read, file_bytes, opened, printable, read_pictures
@@ -45,14 +45,13 @@ def score(
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
     names, x, its = load_images(images, datamodule)
     columns, _, others = load_images(contexts, datamodule) if contexts else (["itself"], None, None)
-    found: list[Tensor] = []
-    with torch.no_grad():
-        for part in tqdm(torch.arange(len(x)).split(AT_ONCE), "scoring images", delay=5, leave=False):
-            seen = [its[part]] if others is None else (row.expand(len(part), *row.shape) for row in others)
-            image = x[part].to(inverter.device)
-            each = [inverter.log_prob({"image": image, "context_image": h.to(inverter.device)}).cpu() for h in seen]
-            found.append(torch.stack(each, dim=1))
-    matrix = torch.cat(found)  # [N, M]
+    if others is not None:
+        matrix = scores(inverter, x, others)  # [N, M]
+    else:
+        parts = tqdm(torch.arange(len(x)).split(AT_ONCE), "scoring images", delay=5, leave=False)
+        batches = ({"image": x[part], "context_image": its[part]} for part in parts)
+        own = [inverter.log_prob_in_parts({k: v.to(inverter.device) for k, v in batch.items()}) for batch in batches]
+        matrix = torch.cat(own).cpu()[:, None]
     if matrix.isnan().any():
         raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
     header = ["image", *(f"log p(x | h of {printable(name)}), nats" for name in columns)]

@@ -141,7 +141,8 @@ class Inverter(LightningModule):
             h = self.representation(batch.get("context_image", batch["image"]))
         return (h - self.context_mean) / self.context_scale
 
-    def _with_likelihood(self) -> ConditionalDensity:
+    def with_likelihood(self) -> ConditionalDensity:
+        """The density. Raises ValueError where the generator has no likelihood."""
         if not isinstance(self.density, ConditionalDensity):
             raise ValueError(f"a {type(self.density).__name__} only draws images: it has no log p(x | h) to ask for")
         return self.density
@@ -159,11 +160,11 @@ class Inverter(LightningModule):
         """
         check_images(batch["image"])
         with exact_float32(batch["image"].device):
-            return self._with_likelihood().log_prob(batch["image"], self._batch_context(batch))
+            return self.with_likelihood().log_prob(batch["image"], self._batch_context(batch))
 
     def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
         """`log_prob` without gradient, in parts that fit into memory: [B] float64 nats."""
-        self._with_likelihood()
+        self.with_likelihood()
         return self.test_step(batch, 0)["log_prob"]
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -286,6 +287,10 @@ class Inverter(LightningModule):
             "preprocessing": self.representation.preprocess.what.to_json(),
             "tokens": self.representation.tokens,
             "classifies": self.classifies,
+            # What its data had said; up to version 0.7 checkpoints lack it.
+            "image_shape": list(map(int, self.density.image_shape)),
+            "seen_shape": list(map(int, self.seen_shape)),
+            "num_classes": int(self.num_classes),
         }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
