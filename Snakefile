@@ -2,13 +2,16 @@
 
     snakemake --cores 2 study_mnist5k    # the small study, on a CPU
     snakemake --cores 2 worlds           # where the information is known exactly
+    snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,conv2,fc3,logits
     snakemake --cores 8 --resources gpu=8 paper    # on a machine of 8 GPUs: a run on each
     snakemake --executor slurm --jobs 64 paper
 
 What is done is not done again; an interrupted training goes on from its last checkpoint.
 """
 
+import hashlib
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -199,3 +202,118 @@ rule asked:
     wildcard_constraints: verb="distances|estimators"
     resources: gpu=1, runtime="1d"
     shell: ENVIRONMENT + "{CLI} {wildcards.verb} --name {RUN} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"
+
+
+# What one network keeps, depth by depth: an inverter of every layer, p(x), and a report of these runs alone.
+#
+#     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,layer2.1,'blocks[0]'
+#         [unconditional=unconditional_mnist5k] [distances=true] [arguments='--trainer.max_steps 500']
+#
+# The inverter's config is run with --model.layer LAYER in place of its own layer. p(x) is that of the config
+# unconditional_<data> where the inverter is called inverter_<data>_... and there is one; unconditional=none leaves it out.
+
+
+def profiled_layers():
+    """The layers that are asked for by the folders of their runs, each once. Exits with a sentence where there are none."""
+    given = config.get("layers")
+    if not config.get("inverter") or given is None:
+        sys.exit(
+            "error: profile needs two keys: snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 "
+            "layers=conv1,conv2,fc3,logits (python cli.py layers --config inverter_mnist5k_fc3 lists the layers)"
+        )
+    if isinstance(given, float):
+        sys.exit(f"error: layers={given} was read as a number; write the name in brackets, as layers=[1.10]")
+    # A comma may stand in a key: encoder["a,b"].
+    names = given if isinstance(given, list) else re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", str(given))
+    layers = dict.fromkeys(name for name in map(str.strip, map(str, names)) if name)
+    if not layers:
+        sys.exit(f"error: layers={given} names no layer; give one or more, as layers=conv1,conv2")
+    return {folder_of(layer): layer for layer in layers}
+
+
+def folder_of(layer):
+    """The name of the run of a layer, whose own may hold quotes and brackets, or be long."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", layer)[:60]
+    return "profile_" + (safe if safe == layer else f"{safe}_{hashlib.sha256(layer.encode()).hexdigest()[:8]}")
+
+
+def stem(name):
+    """What the runs of a config are called by, as cli.py does."""
+    return re.sub(r"\.ya?ml$", "", Path(str(name)).name)
+
+
+def unconditional():
+    """The config of p(x), given or found; None where there is none."""
+    given = config.get("unconditional", "")
+    if given is None or given is False or str(given).lower() in ("none", "null"):
+        return None
+    found = f"unconditional_{PROFILED.removeprefix('inverter_').split('_')[0]}"
+    there = any((folder / f"{found}.yaml").is_file() for folder in (Path(), Path(workflow.basedir) / "configs"))
+    return str(given) or (found if there else None)
+
+
+def profiles():
+    """The folders of the runs of a profile, p(x) last."""
+    p_x = unconditional()
+    return [f"runs/{PROFILED}/{folder}" for folder in profiled_layers()] + ([f"runs/{stem(p_x)}/profile"] if p_x else [])
+
+
+def of_profile(wildcards):
+    """The files that its report is of."""
+    asked = [f"runs/{PROFILED}/{folder}/distances.json" for folder in profiled_layers()]
+    return [f"{run}/results.json" for run in profiles()] + (asked if config.get("distances") else [])
+
+
+PROFILED = stem(config.get("inverter") or "inverter")
+localrules: profile, report_profile
+
+
+rule profile:
+    input: lambda wildcards: profiled_layers() and f"runs/profile_{PROFILED}.html"
+
+
+rule report_profile:
+    input: of_profile
+    output: f"runs/profile_{PROFILED}.html"
+    params: folders=lambda wildcards: profiles()
+    shell: "{CLI} report {params.folders:q} --output {output:q}"
+
+
+rule profile_begins:
+    # One step of the first layer: the classifier on the way is trained once before all runs, and a mistake is seen here.
+    output: temp(touch(f"runs/{PROFILED}/profile_begins"))
+    params: config=config.get("inverter"), layer=lambda wildcards: next(iter(profiled_layers().values()))
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} fit --config {params.config:q} --model.layer {params.layer:q} "
+        "--trainer.fast_dev_run true {ARGUMENTS}"
+
+
+rule profile_layer:
+    input: ancient(f"runs/{PROFILED}/profile_begins")  # layers that are asked for later begin anew, and others do not
+    output: f"runs/{PROFILED}/{{folder}}/results.json"
+    wildcard_constraints: folder=r"profile_[A-Za-z0-9_.-]+"
+    params: config=config.get("inverter"), layer=lambda wildcards: profiled_layers()[wildcards.folder]
+    resources: gpu=1, runtime="5d"
+    shell:
+        ENVIRONMENT + "{CLI} fit --name {wildcards.folder} --ckpt_path auto --config {params.config:q} "
+        "--model.layer {params.layer:q} {ARGUMENTS}"
+
+
+rule profile_distances:
+    input: f"runs/{PROFILED}/{{folder}}/results.json"
+    output: f"runs/{PROFILED}/{{folder}}/distances.json"
+    wildcard_constraints: folder=r"profile_[A-Za-z0-9_.-]+"
+    params: config=config.get("inverter"), layer=lambda wildcards: profiled_layers()[wildcards.folder]
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} distances --name {wildcards.folder} --config {params.config:q} "
+        "--model.layer {params.layer:q} {ARGUMENTS}"
+
+
+rule profile_unconditional:
+    output: "runs/{name}/profile/results.json"
+    wildcard_constraints: name="[^/]+"
+    params: config=lambda wildcards: unconditional()
+    resources: gpu=1, runtime="5d"
+    shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {params.config:q} {ARGUMENTS}"
