@@ -28,8 +28,9 @@ from inverters.exact_float32 import exact_float32
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
-from inverters.networks import ConvNet, FullyConnectedNet, NetworkFactory, unit_interval
+from inverters.networks import ConvNet, FullyConnectedNet, NetworkFactory
 from inverters.pixelcnn import PixelCNN, incremental
+from inverters.preprocessing import unit_interval
 from inverters.representation import Representation
 
 Row = dict[str, Any]

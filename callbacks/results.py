@@ -15,7 +15,6 @@ from evaluations.information import mean_and_standard_error, wilson_interval
 from evaluations.known_worlds import compared
 from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
 from inverters.generators import bits_per_dim
-from inverters.networks import network_name
 from inverters.representation import digest
 from runtime.datamodule import datamodule_of
 from runtime.files import json_bytes, npy_bytes
@@ -105,9 +104,8 @@ class ClassifierResults(_Results):
         values = self._gather(trainer)
         accuracy, error = mean_and_standard_error(values["correct"])
         low, high = wilson_interval(accuracy, len(values["correct"]))
-        network = pl_module.network
         result = ClassifierResult(
-            **self._about(trainer), network=network_name(network), network_digest=digest(network),
+            **self._about(trainer), network=pl_module.network_name, network_digest=digest(pl_module.network),
             num_images=len(values["correct"]), accuracy=accuracy, accuracy_se=error,
             accuracy_low=low, accuracy_high=high,
         )  # fmt: skip
@@ -150,7 +148,7 @@ class InverterResults(_Results):
         num_dims = math.prod(pl_module.density.image_shape)
         result = InverterResult(
             **self._about(trainer),
-            network=network_name(representation.network) if layer else None,
+            network=pl_module.network_name,
             network_digest=digest(representation.network) if layer else None,
             layer=layer,
             depth=representation.depth,

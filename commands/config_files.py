@@ -1,6 +1,7 @@
 """Config files on the command line: where they lie, and whether they can be read."""
 
 import difflib
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,8 @@ def read_config(path: Path) -> dict[str, Any]:
 def with_config_paths(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """Arguments with the path of every config, and these paths; presets come first, as later values replace earlier.
 
+    A network that is given by its name becomes the class that makes it.
+
     So a preset gives what the experiment leaves open: one that says how often it validates, or when it stops, goes on
     to do so.
 
@@ -124,12 +127,16 @@ def with_config_paths(arguments: list[str]) -> tuple[list[str], list[Path]]:
         OSError: As `find_config`.
         ValueError: All of them are presets.
     """
-    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith("--config=") else [a])]
+    joined = ("--config=", "--model.network=")
+    arguments = [part for a in arguments for part in (a.split("=", 1) if a.startswith(joined) else [a])]
     kept: list[str] = []
     paths: list[Path] = []
     presets: list[Path] = []
     words = iter(arguments)
     for word in words:
+        if word == "--model.network":
+            kept += [word, *_network_words(next(words, None))]
+            continue
         name = next(words, None) if word in ("--config", "-c") else None
         path = None if name is None else find_config(name)
         if path is None:
@@ -144,3 +151,10 @@ def with_config_paths(arguments: list[str]) -> tuple[list[str], list[Path]]:
     first = kept.index("--config") if paths else 0
     kept[first:first] = [word for path in presets for word in ("--config", str(path))]
     return kept, [*presets, *paths]
+
+
+def _network_words(value: str | None) -> list[str]:
+    """What follows --model.network: torchvision:resnet18 is the class Network with that name."""
+    if value is None:
+        return []
+    return ["Network", "--model.network.name", value] if re.fullmatch(r"[^{\s][^{]*:[^{]*", value) else [value]

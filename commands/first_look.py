@@ -71,6 +71,11 @@ def _check_files(verb: str, is_inverter: bool, values: Mapping[str, Any]) -> Non
         root = values.get("trainer.default_root_dir") or "runs"
         if classifier.endswith(".ckpt"):
             check_is_there(classifier, "checkpoint", "or the name of a classifier's config")
+        elif classifier.endswith((".pth", ".pt", ".bin", ".safetensors")):
+            raise ValueError(
+                f"--classifier {classifier} is a file of weights, and takes a classifier's config or checkpoint; give "
+                f"--model.weights {classifier} --classifier null"
+            )
         elif classifier and not Path(str(root), Path(classifier).stem).expanduser().exists():
             find_config(f"{Path(classifier).stem}.yaml")
     for key in ("images", "contexts") if verb == "score" else ():

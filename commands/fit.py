@@ -18,10 +18,10 @@ from callbacks.calibrate import Calibrate
 from callbacks.cost_estimate import CostEstimate
 from callbacks.cross_entropy import CrossEntropy
 from callbacks.exact_resume import ExactResume
-from callbacks.freeze_classifier import FreezeClassifier
 from callbacks.initialise_from_data import InitialiseFromData
 from callbacks.interruption import Interruption
 from callbacks.keep_updates import KeepUpdates
+from callbacks.network_accuracy import NetworkAccuracy
 from callbacks.patience import Patience
 from callbacks.predictions import Predictions
 from callbacks.results import ClassifierResults, InverterResults
@@ -29,6 +29,7 @@ from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import StopAtNaN
 from callbacks.weight_averaging import WarmWeightAveraging
 from commands.classifier import trained_classifier
+from commands.network_weights import check_source, load_network
 from commands.parser import ParsedCommand
 from commands.sentences import of_a_peer, of_the_device
 from inverters import Inverter
@@ -66,7 +67,10 @@ class Fit:
         if command.verb != "fit":
             return None
         self.interruption.listen()
-        if self.checkpoint or not self.is_inverter or not settings.classifier:
+        if self.checkpoint or not isinstance(self.model, Inverter):
+            return None
+        check_source(self.model, settings.classifier)
+        if not settings.classifier:
             return None
         if settings.classifier.endswith(".ckpt"):
             return find_checkpoint(command.root, command.name, settings.classifier)
@@ -104,7 +108,9 @@ class Fit:
             if verb == "fit":
                 check_resumable(saved, self.checkpoint)
                 first_step, wandb_id = saved["global_step"], saved.get("wandb_id")
-        self.trainer.callbacks += self._callbacks(run, classifier)  # type: ignore[attr-defined] # it has
+        elif isinstance(self.model, Inverter):
+            load_network(self.model, classifier, self.data)  # before a logger begins: it may be refused
+        self.trainer.callbacks += self._callbacks(run)  # type: ignore[attr-defined] # it has
         self.trainer.loggers = self._loggers(run, first_step, wandb_id)
         arguments = command.verb_arguments() | {"ckpt_path": self.checkpoint and str(self.checkpoint)}
         if verb != "fit":
@@ -129,13 +135,12 @@ class Fit:
                 )
             self._say_results(run)
 
-    def _callbacks(self, run: Run, classifier: Path | None) -> list[Callback]:
+    def _callbacks(self, run: Run) -> list[Callback]:
         settings, verb = self.command.settings, self.command.verb
         monitor, mode = self.model.monitor
         callbacks: list[Callback] = []
         if self.is_inverter:
             callbacks += [
-                FreezeClassifier(classifier),
                 InitialiseFromData(),
                 BitsPerDim(),
                 self.results,
@@ -152,7 +157,7 @@ class Fit:
                 Patience(monitor, mode, settings.patience),
             ]
             if self.is_inverter:
-                callbacks.append(CostEstimate())
+                callbacks += [NetworkAccuracy(), CostEstimate()]
                 if settings.cache_activations != "none":
                     callbacks.append(CacheActivations(run.activations, settings.cache_activations))
             if settings.keep_updates:
@@ -176,12 +181,10 @@ class Fit:
             return wanted if isinstance(wanted, list) else [wanted] if wanted else []
         if self.command.verb != "fit" or self.command.settings.trainer.fast_dev_run:
             return []
-        representation = self.model.representation if isinstance(self.model, Inverter) else None
         about = {
-            "dataset": self.data.name,
-            "network": type(representation.network if representation else self.model.network).__name__,
-            "layer": representation.layer if representation else None,
-        }
+            "dataset": self.data.name, "network": self.model.network_name,
+            "layer": self.model.representation.layer if isinstance(self.model, Inverter) else None,
+        }  # fmt: skip
         config = {**about, **self.command.settings.as_dict()}
         return [MetricsCSV(run.folder, first_step), wandb_run(run.name, run.folder, config, wandb_id)]
 

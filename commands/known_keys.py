@@ -19,7 +19,12 @@ GROUPS: dict[str, Place] = {  # whose value is always keys
     "published": ("evaluations.results", "Published"),
 }  # fmt: skip
 OF_RUNS: Place = ("commands.parser", "keys_of_runs")
-MADE_FOR_IT = ("image_shape", "num_classes", "context_shape")  # which models, networks and densities get from others
+MADE_FOR_IT = (
+    "image_shape",
+    "num_classes",
+    "context_shape",
+    "seen_shape",
+)  # which models, networks and densities get from others
 PARSERS_OWN = ("config", "print_config", "seed_everything", "help")
 
 
@@ -161,6 +166,11 @@ class KnownKeys:
         parent, _, last = key.rpartition(".")
         if parent not in self._complete and self.classes[parent]:
             name = self.classes[parent][-1]
+            module, _, function = name.rpartition(".")
+            if parent == "model.network" and function.islower():  # and no class
+                name = "timm:NAME" if module == "timm" else f"{module}:{function}"
+                arguments = f"--model.network.arguments '{{{last}: VALUE, ...}}'"
+                return f"no key {given} of a function; give its arguments as --model.network {name} {arguments}"
             return f"no key {given} of {name}; --{parent}.help {name} lists those that there are"
         by_last: dict[str, list[str]] = defaultdict(list)
         for name in self.names:

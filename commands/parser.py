@@ -120,7 +120,7 @@ class ParsedCommand(ParsedCLI):
         parser.set_defaults({f"trainer.{key}": value for key, value in TRAINER_DEFAULTS.items()})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        for key in ("image_shape", "num_classes"):
+        for key in ("image_shape", "num_classes", "seen_shape"):
             parser.link_arguments(
                 "data", f"model.init_args.{key}", compute_fn=lambda data, key=key: getattr(data, key),
                 apply_on="instantiate",

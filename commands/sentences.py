@@ -60,6 +60,7 @@ def of_parser(message: str, known: KnownKeys) -> str:
     if wanted and named:
         name = wanted[1] or wanted[2]
         remedy = f"a subclass of {name}" + (", or a function annotated to return one" if "function" in message else "")
+        remedy += ", or package:function" if name == "Module" else ""
         return f"{named[-1]} is {named[-1].value}, which is no {name}; give {remedy}"
     made = re.search(r"expects a function or a callable class: (.+?)\.* Got value", " ".join(message.split()))
     if made:

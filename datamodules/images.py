@@ -92,6 +92,11 @@ class ImageDataModule(LightningDataModule):
         self.first_epoch = self.batches_done = 0  # of a resumed run
 
     @property
+    def seen_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the pictures of which h is taken."""
+        return self.image_shape
+
+    @property
     def class_names(self) -> Sequence[str]:
         """The names of the K classes; their numbers, where a data set gives none."""
         return [str(label) for label in range(self.num_classes)]

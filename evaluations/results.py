@@ -128,7 +128,7 @@ class InverterResult(TestResult):
 
     Attributes:
         layer: None for an unconditional model, as are depth, classifier and what follows from them.
-        depth: Of the layer among those of its network, from 1.
+        depth: Of the layer: the network's children that have ended with it, and the share of the one that it is in.
         density: The class of the generator.
         point_estimate: Whether it gives the same image for all noise.
         classifier_updates: After how many the network was taken.
@@ -141,7 +141,7 @@ class InverterResult(TestResult):
 
     kind: Literal["inverter"] = "inverter"
     layer: str | None
-    depth: int | None
+    depth: float | None
     density: str
     density_digest: str
     point_estimate: bool

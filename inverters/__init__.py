@@ -5,10 +5,12 @@ from inverters.exact_networks import EverySecondPixel, GlyphNet, PositionNet, Re
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
+from inverters.network_by_name import Network
 from inverters.networks import ConvNet, FullyConnectedNet
 from inverters.pixelcnn import PixelCNN
+from inverters.preprocessing import Preprocessing
 
 __all__ = [
     "Categorical", "Classifier", "ConvNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet", "Inverter",
-    "LogisticMixture", "MSEDecoder", "PixelCNN", "PositionNet", "ReluNet", "TopBits",
+    "LogisticMixture", "MSEDecoder", "Network", "PixelCNN", "PositionNet", "Preprocessing", "ReluNet", "TopBits",
 ]  # fmt: skip

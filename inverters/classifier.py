@@ -11,42 +11,72 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from inverters.exact_float32 import exact_float32
-from inverters.networks import ConvNet, NetworkFactory, made_network, unit_interval
-from inverters.representation import NOT_LOADED, architecture
+from inverters.generators import ImageShape
+from inverters.networks import FAULTS, ConvNet, NetworkFactory, made_network, network_name
+from inverters.preprocessing import Preprocess, Preprocessing
+from inverters.representation import NOT_LOADED, architecture, not_taken, random_images
 
 
 class Classifier(LightningModule):
-    """A network of named stages, trained by cross-entropy (Nash et al. 2019, appendix A: Adam, lr 3e-4).
+    """A network, trained by cross-entropy (Nash et al. 2019, appendix A: Adam, lr 3e-4).
 
     Args:
         image_shape: (C, H, W), from the data module.
         num_classes: K, from the data module.
-        network: Makes the network from these two.
+        network: Makes the network from the shape of what it sees and the number of classes.
         lr: Learning rate.
         optimizer: Takes the parameters and the learning rate.
         course: The course of training that checkpoints on the way show (fig 5b); None where it is no matter.
+        preprocessing: Of the images, before the network sees them.
+        seen_shape: (C, H, W) of the pictures that it sees, from the data module.
     """
 
     monitor = ("val/accuracy", "max")
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         num_classes: int,
         network: NetworkFactory = ConvNet,
         lr: float = 3e-4,
         optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
         course: Literal["regular", "overfitted"] | None = None,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+        seen_shape: ImageShape | None = None,
     ) -> None:
         super().__init__()
-        self.network = made_network(network, image_shape, num_classes, classifier=True)
+        seen = seen_shape or image_shape
+        self.network = made_network(network, preprocessing.shape(seen), num_classes)
+        self.network_name = network_name(self.network)
+        self.preprocess = Preprocess(preprocessing, self.network)
+        self._check_scores(seen, num_classes)
         self.lr, self.optimizer, self.course = lr, optimizer, course
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.cross_entropy = MeanMetric(nan_strategy="disable")  # by default it leaves NaN out
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits [B, K] of uint8 images [B, C, H, W]."""
-        return self.network(unit_interval(image, self.network))
+        return self.network(self.preprocess(image, self.network))
+
+    @torch.no_grad()
+    def _check_scores(self, seen: ImageShape, num_classes: int) -> None:
+        """Raises ValueError where the network does not take images of a shape, or gives them no score a class."""
+        images, training = random_images(seen), {module: module.training for module in self.network.modules()}
+        try:
+            with torch.random.fork_rng(devices=[]):
+                self.network.eval()
+                scores = self(images)
+        except FAULTS as error:
+            raise not_taken(self.network, self.preprocess, images, error) from error
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        shape = list(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
+        if shape != [len(images), num_classes]:
+            raise ValueError(
+                f"the network, a {type(self.network).__name__}, gives {shape} for {len(images)} images; a classifier "
+                f"gives one score a class, [{len(images)}, {num_classes}]"
+            )
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         return {"loss": F.cross_entropy(self(batch["image"]), batch["label"])}
@@ -84,3 +114,4 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"architecture": architecture(self.network), "course": self.course}
+        checkpoint["preprocessing"] = self.preprocess.what.to_json()

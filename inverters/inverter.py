@@ -19,9 +19,11 @@ from inverters.generators import (
     check_images,
     draw_generator,
 )
-from inverters.networks import ConvNet, NetworkFactory, made_network
+from inverters.networks import ConvNet, NetworkFactory, made_network, network_name
 from inverters.parts import Parts
 from inverters.pixelcnn import PixelCNN
+from inverters.preprocessing import Preprocessing, check_same
+from inverters.reading import Tokens
 from inverters.representation import NOT_LOADED, Representation
 
 OF_CLASSIFIER = ("classifier_name", "classifier_updates", "classifier_course")  # absent from older checkpoints
@@ -36,7 +38,7 @@ class Inverter(LightningModule):
         layer: The layer to invert; None for the unconditional model p(x).
         image_shape: (C, H, W), from the data module.
         num_classes: K, from the data module.
-        network: Makes the classifier from these two; its weights are loaded by a callback.
+        network: Makes the network whose layer it is, from the shape of what it sees and the number of classes.
         density: Makes the density, or another generator, from the shapes of x and h.
         standardise: Give the density (h - mean) / max(std, 1e-2 x the layer's overall std) per channel, with the
             statistics of the training set: an invertible map, so that the information is unchanged.
@@ -46,8 +48,15 @@ class Inverter(LightningModule):
             the paper's 0.9999 would leave nothing; runs of up to 50 000 steps take 0.9999.
         sample_batch_size: Images drawn at once, or half as many until they fit. By default 64 on a CPU, and 1024 on a
             GPU, where these take hardly longer.
+        preprocessing: Of the images, before the network sees them.
+        weights: Of the network, before a training begins: a file (or package:file, in an installed package), pretrained
+            (fetched from the hub of torchvision or timm), own (the network comes with them) or untrained (a baseline).
+            Not with those of a classifier.
+        tokens: What to take of a layer that gives tokens [B, T, C]: all, map, prefix or mean.
+        seen_shape: (C, H, W) of the pictures of which h is taken, from the data module.
 
     Attributes:
+        network_name: As it was asked for, or its class; None without a layer.
         classifies: Whether the network gives class scores, [B, K] with K > 1, and a layer of it is inverted.
         classifier_name: The run whose weights the network has; it and the next two are set by who loads them.
         classifier_updates: After how many updates those were saved.
@@ -73,11 +82,19 @@ class Inverter(LightningModule):
         betas: tuple[float, float] = (0.95, 0.9995),
         lr_decay: float = 0.999995,
         sample_batch_size: PositiveInt | None = None,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+        weights: str | None = None,
+        tokens: Tokens = "all",
+        seen_shape: ImageShape | None = None,
     ) -> None:
         super().__init__()
-        made = nn.Sequential() if layer is None else made_network(network, image_shape, num_classes)
-        self.representation = Representation(made, layer)
-        context_shape = self.representation.shape(image_shape)
+        seen = seen_shape or image_shape
+        made = nn.Sequential() if layer is None else made_network(network, preprocessing.shape(seen), num_classes)
+        self.weights, self.num_classes, self.seen_shape = weights, num_classes, seen
+        self.network_name = None if layer is None else network_name(made)
+        self.representation = Representation(made, layer, preprocessing, tokens)
+        self.representation.try_on(seen)
+        context_shape = self.representation.shape(seen)
         self.density = density(image_shape, context_shape)
         if not isinstance(self.density, ConditionalGenerator):
             raise ValueError(f"density gives a {type(self.density).__name__}; give what makes a ConditionalGenerator")
@@ -85,10 +102,7 @@ class Inverter(LightningModule):
         self._evaluation: Question = evaluation
         self.sample_batch_size = sample_batch_size
         self.evaluated, self.drawn = Parts(), Parts()
-        self.classifies = layer is not None and num_classes > 1
-        if self.classifies:
-            scores = self.representation.output(torch.zeros(1, *image_shape, dtype=torch.uint8))
-            self.classifies = scores.shape == (1, num_classes)
+        self.classifies = num_classes > 1 and self.representation.num_scores == num_classes
         self.classifier_name: str | None = None
         self.classifier_updates: int | None = None
         self.classifier_course: str | None = None
@@ -232,8 +246,8 @@ class Inverter(LightningModule):
                 mean, scale = channel_statistics(map(self.representation, images))
                 if not (mean.isfinite().all() and scale.isfinite().all()):
                     raise ValueError(
-                        f"layer {self.representation.layer} gives NaN or infinity on training images: its classifier "
-                        f"has diverged; train it anew with a lower learning rate, or give another with --classifier"
+                        f"layer {self.representation.layer} gives NaN or infinity on training images: its network "
+                        f"has diverged; train it anew with a lower learning rate, or give another one"
                     )
                 self.context_mean.copy_(mean)
                 self.context_scale.copy_(scale)
@@ -260,6 +274,10 @@ class Inverter(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["layer"] = self.representation.layer
+        checkpoint |= {
+            "preprocessing": self.representation.preprocess.what.to_json(),
+            "tokens": self.representation.tokens,
+        }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -269,6 +287,12 @@ class Inverter(LightningModule):
         if checkpoint["layer"] != self.representation.layer:
             raise ValueError(
                 f"the checkpoint inverts layer {checkpoint['layer']}; this config asks for {self.representation.layer}"
+            )
+        check_same(checkpoint, self.representation.preprocess.what, "the checkpoint")
+        if checkpoint.get("tokens", "all") != self.representation.tokens:
+            raise ValueError(
+                f"the checkpoint was trained with --model.tokens {checkpoint['tokens']}; this config asks for "
+                f"{self.representation.tokens}"
             )
         for name in OF_CLASSIFIER:
             setattr(self, name, checkpoint.get(name))

@@ -1,94 +1,59 @@
-"""Classifier architectures, each an nn.Sequential of named stages: the name of a stage is the name of a layer."""
+"""The paper's classifiers, each an nn.Sequential of named stages, and how any network is made."""
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from itertools import chain
 
-import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor, nn
 
-from inverters.generators import check_images
+from inverters.generators import ImageShape
+from inverters.network_by_name import named
 
-NetworkFactory = Callable[[tuple[int, int, int], int], nn.Sequential]  # from (C, H, W) and the number of classes, K
+NetworkFactory = Callable[[ImageShape, int], nn.Module]  # from (C, H, W) and the number of classes, K
 Activation = Callable[[], nn.Module]
 FAULTS = (RuntimeError, TypeError, LookupError, AttributeError)  # what a module raises that does not fit its input
 
 
-def stages(network: nn.Module) -> dict[str, nn.Module]:
-    """The stages of a network by name, from the input to the output.
+def made_network(factory: NetworkFactory, image_shape: ImageShape, num_classes: int) -> nn.Module:
+    """The network that a factory makes of the shape of what it sees and the number of classes.
+
+    A function that can only be called without arguments, as those of torchvision, is.
 
     Raises:
-        ValueError: It has none, or what it gives need not be what they give one after the other.
-    """
-    name, remedy = type(network).__name__, "give an nn.Sequential of named stages; any network comes in a later version"
-    if not isinstance(network, nn.Sequential):
-        raise ValueError(f"the network is a {name} and no nn.Sequential, so that its layers are not known; {remedy}")
-    if type(network).forward is not nn.Sequential.forward:
-        raise ValueError(f"{name} has a forward of its own, so that its stages need not be its layers; {remedy}")
-    # Not named_children, which leaves out a stage that is the module of an earlier one.
-    found = {name: stage for name, stage in network.named_modules(remove_duplicate=False) if name and "." not in name}
-    if not found:
-        raise ValueError(f"the network, a {name}, has no stages; {remedy}")
-    return found
-
-
-@torch.no_grad()
-def made_network(
-    factory: NetworkFactory, image_shape: tuple[int, int, int], num_classes: int, classifier: bool = False
-) -> nn.Sequential:
-    """The network that a factory makes, tried on an image.
-
-    Raises:
-        ValueError: It is not made of stages, does not take such images, does not give what its stages give, or has not
-            one score a class though it is to be a classifier.
+        ValueError: It makes none.
     """
     size = "x".join(map(str, image_shape))
     try:
-        network = factory(image_shape, num_classes)
+        network = factory(image_shape, num_classes) if _takes_two(factory) else factory()  # type: ignore[call-arg]
     except FAULTS as error:
         reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"no network for images of {size} and {num_classes} classes can be made ({reason})") from error
-    parts, name = stages(network), type(network).__name__
-    training = {module: module.training for module in network.modules()}
-    image = torch.randint(256, (1, *image_shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    try:
-        network.eval()
-        whole, h = network(unit_interval(image, network)), unit_interval(image, network)
-        for stage in parts.values():
-            h = stage(h)
-            if not isinstance(h, Tensor) or not h.is_floating_point():
-                raise TypeError(f"a stage gives {h.dtype if isinstance(h, Tensor) else type(h).__name__}, not floats")
-    except (ValueError, *FAULTS) as error:
-        raise ValueError(f"the network, a {name}, cannot be used on images of {size}: {error}") from error
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-    if whole.shape != h.shape or not torch.allclose(whole, h, rtol=1e-5, atol=1e-6, equal_nan=True):
         raise ValueError(
-            f"the network, a {name}, does not give what its stages give one after the other, or gives something else "
-            f"each time, so that its layers are not known; give an nn.Sequential without hooks or randomness"
-        )
-    if classifier and whole.shape != (1, num_classes):
-        raise ValueError(
-            f"the network, a {name}, gives {list(whole.shape)} for one image; a classifier gives one score a class, "
-            f"[1, {num_classes}]"
-        )
+            f"no network for images of {size} and {num_classes} classes can be made ({reason}); what is not made of "
+            f"their shape and number is given as --model.network package:function --model.network.arguments '{{...}}'"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"the network is a {type(network).__name__}; give what makes an nn.Module")
     return network
 
 
+def _takes_two(factory: NetworkFactory) -> bool:
+    try:
+        inspect.signature(factory).bind((1, 1, 1), 1)
+    except TypeError:
+        return False
+    except ValueError:  # of what is not written in Python
+        return True
+    return True
+
+
 def network_name(network: nn.Module) -> str:
-    """The network's class, and whether it pools globally."""
+    """What a network is called: as it was asked for, or by its class, and whether it pools globally."""
+    if by_name := named(network):
+        return by_name.name
     pooled = any(isinstance(module, nn.AdaptiveMaxPool2d) for module in network.modules())
     return type(network).__name__ + (" with global pooling" if pooled else "")
-
-
-def unit_interval(image: Tensor, network: nn.Module) -> Tensor:
-    """uint8 images as a classifier takes them, in [0, 1] and in the precision of its weights."""
-    check_images(image)
-    own = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
-    return image.to(next(own, torch.float32)) / 255
 
 
 class Residual(nn.Sequential):

@@ -1,13 +1,18 @@
 """A frozen network up to one layer."""
 
 import hashlib
-from itertools import islice
+from collections.abc import Collection
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
 
 from inverters.exact_float32 import exact_float32
-from inverters.networks import stages, unit_interval
+from inverters.generators import ImageShape
+from inverters.layer import ALL_LAYERS, Layer, depth, recorded_calls
+from inverters.networks import FAULTS
+from inverters.preprocessing import Preprocess, Preprocessing
+from inverters.reading import Tokens, as_read
 
 NOT_LOADED = (
     "a checkpoint does not say how its {0} is built: use python cli.py with its config, or build the {0} with the "
@@ -20,60 +25,77 @@ def architecture(network: nn.Module) -> str:
     return "\n".join(line.rstrip() for line in repr(network).splitlines() if "Dropout" not in line)
 
 
-def digest(module: nn.Module) -> str:
-    """sha256 of a module's layers, weights and buffers."""
+def digest(module: nn.Module, names: Collection[str] | None = None) -> str:
+    """sha256 of a module's layers, and of its weights and buffers; of all of these, or of those of some names."""
     found = hashlib.sha256(architecture(module).encode())
     for name, value in module.state_dict().items():
-        found.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
-        found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
+        if names is None or name in names:
+            found.update(f"\n{name} {value.dtype} {list(value.shape)}\n".encode())
+            found.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return found.hexdigest()
 
 
 class Representation(nn.Module):
-    """h(x), the output of one stage of a network, in eval mode and without gradient, always.
+    """h(x), what one module of a network gives, in eval mode and without gradient, always.
 
     Args:
-        network: Named stages. All of them are kept, so that `class_probabilities` can be asked too.
-        layer: The name of a stage; None for the empty representation of an unconditional model.
+        network: Any. All of it is kept, so that `class_probabilities` can be asked too.
+        layer: The module's dotted path, and which of its outputs (`inverters.layer`); None for the empty representation
+            of an unconditional model.
+        preprocessing: Of the images, before the network sees them.
+        tokens: What to take, where the layer gives tokens (`inverters.reading`).
 
     Attributes:
-        depth: The layer's place among the stages, from 1; None where there is no layer.
+        depth: The layer's place: the network's children that have ended when it has, with the share of the one that it
+            is in. None before `try_on`, and where there is no layer.
+        num_scores: K of the network's output [B, K]; None before `try_on`, and where it gives something else.
 
     Raises:
-        ValueError: The network has no stage of that name; the message lists them. Or it is not made of stages.
+        ValueError: The network has no module of that name; the message has the nearest.
     """
 
-    def __init__(self, network: nn.Sequential, layer: str | None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        layer: str | None,
+        preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
+        tokens: Tokens = "all",
+    ) -> None:
         super().__init__()
-        names = [] if layer is None else list(stages(network))
-        if layer is not None and layer not in names:
-            raise ValueError(f"no layer {layer!r}; this network has {', '.join(names)}")
+        self.place = None if layer is None else Layer.of(layer, network)
         self.network = network.requires_grad_(False).eval()
-        self.layer = layer
-        self.depth = None if layer is None else names.index(layer) + 1
+        self.layer, self.tokens = layer, tokens
+        self.preprocess = Preprocess(preprocessing, network)
+        self.depth: float | None = None
+        self.num_scores: int | None = None
 
     def train(self, mode: bool = True) -> "Representation":
         """Stays in eval mode: no dropout, no drift of batch statistics."""
         return super().train(False)
 
-    @property
-    def used(self) -> dict[str, nn.Module]:
-        """The stages up to the layer, by name."""
-        return dict(islice(stages(self.network).items(), self.depth)) if self.depth else {}
-
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
-        """h of uint8 images [B, C, H, W]: [B, ...] as the layer gives it; [B, 0] if the layer is None.
+        """h of uint8 images [B, C, H, W]: a vector [B, K] or a map [B, K, H', W']; [B, 0] if the layer is None.
 
         In IEEE float32 whatever a run's precision is: h is the same number in every run.
+
+        Raises:
+            ValueError: The layer gives no such thing, or something else than a row an image.
         """
-        h = unit_interval(image, self.network)
-        if self.layer is None:
-            return h.new_empty(len(h), 0)
-        with exact_float32(h.device):
-            for stage in self.used.values():
-                h = stage(h)
-        return h
+        return self._h(image)
+
+    def _h(self, image: Tensor) -> Tensor:
+        with exact_float32(image.device):
+            x = self.preprocess(image, self.network)
+            if self.place is None:
+                return x.new_empty(len(x), 0)
+            raw = self.place.chosen(self.place.output(self.network, x))
+            if raw.ndim == 0 or len(raw) != len(x):
+                raise ValueError(
+                    f"the first axis of what layer {self.layer} gives, {list(raw.shape)}, is not that of a batch of "
+                    f"{len(x)} images; give another one: {ALL_LAYERS}"
+                )
+            return as_read(raw, self.place.name, self.network, (x.shape[2], x.shape[3]), self.tokens)
 
     @torch.no_grad()
     def output(self, image: Tensor) -> Tensor:
@@ -82,12 +104,105 @@ class Representation(nn.Module):
         In IEEE float32, as h.
         """
         with exact_float32(image.device):
-            return self.network(unit_interval(image, self.network))
+            return self.network(self.preprocess(image, self.network))
 
     def class_probabilities(self, image: Tensor) -> Tensor:
         """What a classifier predicts for uint8 images [B, C, H, W]: [B, K]."""
         return self.output(image).softmax(dim=1)
 
-    def shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+    def shape(self, image_shape: ImageShape) -> tuple[int, ...]:
         """The shape of h, without its batch axis, for images of a shape."""
         return tuple(self(torch.zeros(1, *image_shape, dtype=torch.uint8)).shape[1:])
+
+    def try_on(self, image_shape: ImageShape) -> None:
+        """See on random images of a shape that h is a function of each of them, and how deep the layer lies.
+
+        Neither random numbers nor the network change. What comes after the layer may fail.
+
+        Raises:
+            ValueError: It is not, the network does not take such images, or the module is run more than once.
+        """
+        if self.place is None:
+            return
+        images = random_images(image_shape)
+        with torch.random.fork_rng(devices=[]):
+            with recorded_calls(self.network) as calls, suppress(*FAULTS):
+                whole = self.output(images)
+                self.num_scores = whole.shape[1] if isinstance(whole, Tensor) and whole.ndim == 2 else None
+            try:
+                h, again, alone = self(images), self(images), self(images[:1])
+            except FAULTS as error:
+                raise not_taken(self.network, self.preprocess, images, error) from error
+        module, path = self.network.get_submodule(self.place.path), self.place.path
+        first = next(name for name, other in self.network.named_modules() if other is module)
+        ended = [name for name, _ in calls]
+        if ended.count(first) > 1:
+            around = path.rpartition(".")[0]
+            raise ValueError(
+                f"the module {path} is run {ended.count(first)} times for one batch, so that its name is no one layer; "
+                f"give {f'{around}, which is around it, or ' if around else ''}another one: {ALL_LAYERS}"
+            )
+        if again.shape != h.shape or not torch.allclose(h, again, rtol=1e-4, atol=1e-5, equal_nan=True):
+            raise ValueError(
+                f"layer {self.layer} gives two answers for one batch of images: the network is random even in eval "
+                f"mode; give a layer before that, or a network that is not"
+            )
+        off = 1e-3 * float(h.abs().max().nan_to_num(1, 1, 1))
+        if alone.shape[1:] != h.shape[1:] or not torch.allclose(h[:1], alone, rtol=1e-3, atol=off, equal_nan=True):
+            raise ValueError(
+                f"layer {self.layer} gives an image another h where other images are beside it, as batch normalisation "
+                f"without its own statistics does; give a layer before that"
+            )
+        self.depth = depth(first, ended)
+
+    def needed(self, image_shape: ImageShape) -> set[str]:
+        """The names in the network's state_dict of what h depends on, for images of a shape.
+
+        Those are the tensors of the modules that have ended when the layer has, and what it has a gradient of; a
+        network's head is not among them.
+        """
+        if self.place is None:
+            return set()
+        with recorded_calls(self.network) as calls:
+            parameters = dict(self.network.named_parameters(remove_duplicate=False))
+            before = {name: p.requires_grad for name, p in parameters.items()}
+            try:
+                floats = [name for name, p in parameters.items() if p.is_floating_point()]
+                for name in floats:
+                    parameters[name].requires_grad_(True)
+                device = next((t.device for t in parameters.values()), torch.device("cpu"))
+                with torch.enable_grad():
+                    h = self._h(torch.zeros(2, *image_shape, dtype=torch.uint8, device=device))
+                    gradients = (
+                        torch.autograd.grad(h.sum(), [parameters[name] for name in floats], allow_unused=True)
+                        if h.requires_grad else [None] * len(floats)
+                    )  # fmt: skip
+            finally:
+                for name, p in parameters.items():
+                    p.requires_grad_(before[name])
+        own = set().union(*({name} for name, _ in calls)) | {self.place.path}
+        used = {name for name, gradient in zip(floats, gradients, strict=True) if gradient is not None}
+        owners = own | {name.rpartition(".")[0] for name in used}
+        state = self.network.state_dict()
+        return {
+            name for name in state
+            if name in used or name.rpartition(".")[0] in own
+            or (name not in parameters and name.rpartition(".")[0] in owners)
+        }  # fmt: skip
+
+
+def random_images(image_shape: ImageShape) -> Tensor:
+    """uint8 [3, C, H, W], always the same: three, which no layer's first axis is likely to be by chance."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (3, *image_shape), dtype=torch.uint8, generator=generator)
+
+
+def not_taken(network: nn.Module, preprocess: Preprocess, images: Tensor, error: Exception) -> ValueError:
+    """The sentence for a network that fails on uint8 images [B, C, H, W]."""
+    channels, height, width = images.shape[1:]
+    seen = "x".join(map(str, preprocess.what.shape((channels, height, width))))
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"the network, a {type(network).__name__}, cannot be used on images of {seen}: {reason}; for another size or "
+        f"three channels of a grey image give --model.preprocessing.side and --model.preprocessing.rgb true"
+    )

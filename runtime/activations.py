@@ -1,8 +1,8 @@
 """A frozen layer's h of a whole split, computed once and kept on disk."""
 
 import hashlib
+import re
 import zlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inverters.representation import Representation, digest
 from runtime.files import locked, size_for_people, write_npy
@@ -46,7 +46,8 @@ def cached_activations(
         ValueError: h is too large for float16.
     """
     made_of = activation_digest(representation, images, dtype)
-    path = folder / f"{representation.layer}_{split}_{made_of[:16]}.npy"
+    layer = re.sub(r"[^\w.]", "_", str(representation.layer))
+    path = folder / f"{layer}_{split}_{made_of[:16]}.npy"
     folder.mkdir(parents=True, exist_ok=True)
     first = _rows(representation, images[:batch_size], dtype)
     with locked(path.with_suffix(".lock")):
@@ -72,13 +73,17 @@ def cached_activations(
 
 
 def activation_digest(representation: Representation, images: Tensor, dtype: Precision) -> str:
-    """sha256 of what decides h: the stages up to the layer with their weights, the images, and where it is computed.
+    """sha256 of what decides h: the network, with the weights that h needs, how it sees the images, these, and where it
+    is computed.
 
     Processors and GPUs round differently, and so have files of their own.
     """
-    used = nn.Sequential(OrderedDict(representation.used))
+    channels, height, width = images.shape[1:]
+    needed = representation.needed((channels, height, width))
+    about = (digest(representation.network, needed), representation.layer, representation.tokens)
     device = _device(representation, images).type
-    made_of = hashlib.sha256(f"{digest(used)} {representation.layer} {dtype} {device} {list(images.shape)}".encode())
+    seen = representation.preprocess.what
+    made_of = hashlib.sha256(f"{about} {seen} {dtype} {device} {list(images.shape)}".encode())
     for part in images.flatten().split(CHUNK):
         made_of.update(part.cpu().numpy())
     return made_of.hexdigest()

@@ -3,7 +3,6 @@
 import io
 import pickletools
 import re
-import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor, nn
 
+from inverters.archive import pickle_of_archive
 from runtime.files import replacing
 
 
@@ -56,21 +56,7 @@ def check_archive(path: str | Path) -> int:
         ValueError: It is damaged, or made to fill the memory: torch.save compresses nothing.
         UnpicklingError: It asks for more than plain tensors and numbers.
     """
-    with zipfile.ZipFile(path) as archive:
-        files = archive.infolist()
-        if any(file.compress_type != zipfile.ZIP_STORED for file in files):
-            raise ValueError("it is compressed")
-        if sum(file.file_size for file in files) > Path(path).stat().st_size:
-            raise ValueError("it is said to be larger than its file")
-        pickles = [file for file in files if Path(file.filename).name == "data.pkl"]
-        if len(pickles) != 1 or len({file.filename for file in files}) < len(files):
-            raise ValueError("its files have no names of their own")
-        if pickles[0].file_size > LONGEST_PICKLE:
-            raise ValueError(f"it has {pickles[0].file_size} bytes beside its tensors, more than {LONGEST_PICKLE}")
-        damaged = archive.testzip()  # torch.load would take a flipped bit for a weight
-        if damaged:
-            raise ValueError(f"its checksum of {damaged} is wrong")
-        pickle = archive.read(pickles[0])
+    pickle = pickle_of_archive(path, LONGEST_PICKLE)
     for opcode, argument, _ in pickletools.genops(pickle):
         if opcode.name in ("GLOBAL", "INST", "STACK_GLOBAL") and not WRITTEN.fullmatch(str(argument)):
             raise UnpicklingError(f"it asks for {argument}")

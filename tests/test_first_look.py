@@ -74,7 +74,7 @@ def test_the_keys_that_are_known_are_those_of_the_parser(verb):
 def test_the_arguments_of_our_classes_are_known(name):
     parser = ArgumentParser()
     parser.add_class_arguments(getattr(inverters, name, None) or getattr(datamodules, name), fail_untyped=False)
-    keys = {action.dest for action in parser._actions if "help" not in action.dest}
+    keys = {action.dest.partition(".")[0] for action in parser._actions if "help" not in action.dest}
     assert keys <= set(arguments(place_of(name)))
 
 
@@ -168,7 +168,7 @@ OWN = "import os\nclass NoData: pass\n" + OWN_NETWORK
     ("--data=absent_module.X", "--data: no module absent_module in this folder, on PYTHONPATH or installed"),
     ("--model.network=own_one.TwoStage", "the module own_one has no TwoStage; did you mean own_one.TwoStages?"),
     ("--data=own_one.NoData", "--data is own_one.NoData, which is no ImageDataModule; give a subclass"),
-    ("--model.network=os.system", "--model.network is os.system, which is no Sequential; give a subclass"),
+    ("--model.network=os.system", "--model.network is os.system, which is no Module; give a subclass"),
     ("--model.network=own_broken.X", "own_broken cannot be imported: ZeroDivisionError (division by zero) in line 2"),
     ("--model.density=own_one", "no class 'own_one'; a class that is not ours is given as module.Class"),
 ])  # fmt: skip

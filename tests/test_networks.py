@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from inverters import Classifier, Inverter
-from inverters.networks import ConvNet, FullyConnectedNet, Residual, made_network
+from inverters.networks import ConvNet, FullyConnectedNet, Residual
 
 
 def shapes(network, image_shape):
@@ -67,39 +67,14 @@ def test_options_change_the_modules_that_they_name():
     assert count(nn.ReLU, activation=nn.Tanh) == 0
 
 
-class OwnForward(nn.Sequential):
-    """Its stages give 32x28x28, it itself 32x14x14."""
-
-    def __init__(self, image_shape, num_classes):
-        super().__init__()
-        self.conv = nn.Conv2d(image_shape[0], 32, kernel_size=3, padding=1)
-
-    def forward(self, x):
-        return nn.functional.max_pool2d(self.conv(x), 2)
-
-
-def hooked(image_shape, num_classes):
-    network = nn.Sequential(nn.Flatten())
-    network.register_forward_hook(lambda module, inputs, output: output + 1)
-    return network
-
-
 @pytest.mark.parametrize(
     ("factory", "sentence"),
     [
-        (OwnForward, "OwnForward has a forward of its own"),
-        (lambda *_: nn.Linear(3, 3), "the network is a Linear and no nn.Sequential"),
-        (lambda *_: 3, "the network is a int and no nn.Sequential"),
-        (lambda *_: nn.Sequential(), "the network, a Sequential, has no stages"),
+        (lambda *_: 3, "the network is a int; give what makes an nn.Module"),
         (
             lambda *_: nn.Sequential(nn.Flatten(), nn.Linear(7, 10)),
             "cannot be used on images of 1x28x28: mat1 and mat2",
         ),
-        (
-            lambda *_: nn.Sequential(nn.Flatten(), nn.LSTM(784, 10)),
-            "cannot be used on images of 1x28x28: a stage gives",
-        ),
-        (hooked, "does not give what its stages give one after the other"),
         (
             lambda *_: nn.Sequential(3),
             "no network for images of 1x28x28 and 10 classes can be made .TypeError: int is not",
@@ -107,23 +82,26 @@ def hooked(image_shape, num_classes):
     ],
 )
 @pytest.mark.parametrize(
-    "asked", [lambda network: Inverter("0", (1, 28, 28), 10, network), partial(Classifier, (1, 28, 28), 10)]
+    "asked", [lambda network: Inverter("1", (1, 28, 28), 10, network), partial(Classifier, (1, 28, 28), 10)]
 )
-def test_a_network_whose_stages_need_not_be_its_layers_is_refused(factory, sentence, asked):
+def test_what_is_no_network_for_these_images_is_refused(factory, sentence, asked):
     with pytest.raises(ValueError, match=sentence):
         asked(factory)
 
 
-def test_a_classifier_has_one_score_a_class():
-    with pytest.raises(ValueError, match=r"gives \[1, 784\] for one image; a classifier gives one score a class"):
-        Classifier((1, 28, 28), 10, lambda *_: nn.Sequential(nn.Flatten()))
+@pytest.mark.parametrize(
+    ("last", "given"), [(nn.Flatten(), r"\[3, 784\]"), (nn.LSTM(28, 10, batch_first=True), "a tuple")]
+)
+def test_a_classifier_has_one_score_a_class(last, given):
+    with pytest.raises(ValueError, match=rf"gives {given} for 3 images; a classifier gives one score a class, .3, 10"):
+        Classifier((1, 28, 28), 10, lambda *_: nn.Sequential(nn.Flatten(1, 2), last))
 
 
 def test_trying_a_network_changes_neither_its_mode_nor_the_random_numbers():
     torch.manual_seed(1)
     plain, after = ConvNet((1, 28, 28), 10), torch.rand(3)
     torch.manual_seed(1)
-    made = made_network(ConvNet, (1, 28, 28), 10)
+    made = Classifier((1, 28, 28), 10).network
     assert torch.equal(after, torch.rand(3))
     assert made.training
     assert torch.equal(made.logits.weight, plain.logits.weight)

@@ -10,7 +10,7 @@ from evaluations.report.page import Picture, Section
 
 def section(groups: Sequence[Group]) -> Section | None:
     relative: dict[str, dict[str, Estimate]] = {}
-    depths: dict[str, int] = {}
+    depths: dict[str, float] = {}
     references = set()
     for group in groups:
         log_probs, first = group.log_probs, group.first_layer

@@ -1,0 +1,80 @@
+"""The weights of the network that is inverted: a classifier's, or those that are asked for."""
+
+from itertools import zip_longest
+from pathlib import Path
+
+from datamodules import ImageDataModule
+from inverters import Inverter
+from inverters.network_by_name import named
+from inverters.preprocessing import check_same
+from inverters.representation import architecture
+from inverters.weights import fitted, weights_of_file
+from runtime.checkpoints import check_fit, load_checkpoint
+from runtime.run import Run
+
+WORDS = ("untrained", "pretrained", "own")
+
+
+def check_source(inverter: Inverter, classifier: str | None) -> None:
+    """Raises ValueError where a new inverter's network has no weights, or is to have those of two."""
+    representation = inverter.representation
+    if inverter.weights and classifier:
+        raise ValueError(
+            f"--model.weights {inverter.weights} and --classifier {classifier} are both given; give one of them: "
+            f"--classifier null where the config has a classifier"
+        )
+    if inverter.weights and representation.layer is None:
+        raise ValueError(f"--model.weights {inverter.weights} is for a layer's network; this model has no layer")
+    if not inverter.weights and not classifier and next(representation.parameters(), None) is not None:
+        raise ValueError(
+            "the network has weights and none are given; set --classifier to the name of a classifier's config or to "
+            "the path of its checkpoint, or --model.weights to a file, or to untrained, pretrained or own"
+        )
+
+
+def load_network(inverter: Inverter, classifier: Path | None, data: ImageDataModule) -> None:
+    """Put weights into the network of a new inverter; afterwards the inverter's own checkpoint holds them.
+
+    Args:
+        inverter: Whose `weights` are loaded where there is no classifier.
+        classifier: Its checkpoint.
+        data: That the inverter is trained on.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: It is not of this network, or was trained on other data.
+    """
+    network, weights = inverter.representation.network, inverter.weights
+    if classifier:
+        _load_classifier(inverter, classifier, data)
+    elif weights:
+        inverter.classifier_name = weights if weights in WORDS else Path(weights).name
+        if weights == "pretrained":
+            by_name = named(network)
+            if by_name is None:
+                raise ValueError("weights is pretrained, and the network is not of torchvision: or timm:; give a file")
+            network.load_state_dict(by_name.pretrained(inverter.num_classes).state_dict())
+        elif weights not in WORDS:
+            needed = inverter.representation.needed(inverter.seen_shape)
+            found = fitted(weights_of_file(weights), network, needed, weights)
+            network.load_state_dict({**network.state_dict(), **found})
+
+
+def _load_classifier(inverter: Inverter, path: Path, data: ImageDataModule) -> None:
+    checkpoint, network = load_checkpoint(path), inverter.representation.network
+    if "architecture" not in checkpoint:
+        raise ValueError(f"{path} is not the checkpoint of a classifier; give the weights of a file as --model.weights")
+    data.check(checkpoint, f"the classifier {path}", classifier=True)
+    prefix = "network."
+    weights = {k[len(prefix) :]: v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    check_fit(network, weights, path)
+    ours = architecture(network)
+    if checkpoint["architecture"] != ours:
+        lines = zip_longest(checkpoint["architecture"].splitlines(), ours.splitlines(), fillvalue="nothing")
+        theirs, wanted = next(pair for pair in lines if pair[0] != pair[1])
+        raise ValueError(f"the classifier {path} has {theirs.strip()} where this config has {wanted.strip()}")
+    check_same(checkpoint, inverter.representation.preprocess.what, f"the classifier {path}")
+    network.load_state_dict(weights)
+    run = Run.of(path)
+    inverter.classifier_name = run.name if run else path.stem
+    inverter.classifier_updates, inverter.classifier_course = checkpoint["global_step"], checkpoint.get("course")
