@@ -252,6 +252,12 @@ def unconditional():
     return str(given) or (found if there else None)
 
 
+def without_network(arguments):
+    """What p(x), which has no network, is given of the arguments of every run."""
+    of_network = r"--(model\.(init_args\.)?(network|weights|preprocessing|tokens|layer)|classifier)\b"
+    return " ".join(one for one in re.split(r"\s+(?=--)", arguments.strip()) if not re.match(of_network, one))
+
+
 def profiles():
     """The folders of the runs of a profile, p(x) last."""
     p_x = unconditional()
@@ -314,6 +320,6 @@ rule profile_distances:
 rule profile_unconditional:
     output: "runs/{name}/profile/results.json"
     wildcard_constraints: name="[^/]+"
-    params: config=lambda wildcards: unconditional()
+    params: config=lambda wildcards: unconditional(), arguments=without_network(ARGUMENTS)
     resources: gpu=1, runtime="5d"
-    shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {params.config:q} {ARGUMENTS}"
+    shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {params.config:q} {params.arguments}"

@@ -63,12 +63,11 @@ def depth_profile(
     places = {layer: float(k) for k, layer in enumerate(layers)}
     for k, (density, line) in enumerate(lines.items()):
         shown = [layer for layer in layers if layer in line]
-        label = plain(density)
         nce = [(places[layer], line[layer].nce, line[layer].nce_se) for layer in shown]
-        _line(panels["nce"], k, nce, label)
+        _line(panels["nce"], k, nce, density)
         if informed:
             found = [(places[layer], line[layer].information) for layer in shown]
-            _line(panels["information"], k, [(x, i.mean, i.standard_error) for x, i in found if i], label)
+            _line(panels["information"], k, [(x, i.mean, i.standard_error) for x, i in found if i], density)
     if p_x:
         panels["nce"].axhline(p_x[0], color="grey", linewidth=0.8, linestyle=":")
         panels["nce"].errorbar(len(layers), *p_x, color="grey", marker="x", capsize=3, linestyle="", label=P_X)
@@ -81,8 +80,10 @@ def depth_profile(
         if name == "images":
             _images(axis, inputs, [draws.get(layer) for layer in names])
             continue
-        turned = {"rotation": 90, "multialignment": "right"} if room > 2 * LINE else {}
-        axis.set_xticks(range(len(names)), labels if name == lowest else [""] * len(names), size=9, **turned)
+        angle = 90 if room > 2 * LINE else 0
+        axis.set_xticks(range(len(names)), labels if name == lowest else [""] * len(names))
+        for label in axis.get_xticklabels():
+            label.set(rotation=angle, size=9, multialignment="right" if angle else "center")
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="x", color="0.93")
         axis.set_axisbelow(True)
@@ -95,7 +96,7 @@ def _line(axis: Axes, k: int, points: Sequence[tuple[float, float, float]], labe
     """(place, value, error) of each layer."""
     if points:
         style = {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "capsize": 3}
-        axis.errorbar(*zip(*points, strict=True), label=label, **style)  # type: ignore[arg-type] # three sequences
+        axis.errorbar(*zip(*points, strict=True), label=plain(label), **style)  # type: ignore[arg-type] # three sequences
 
 
 def _images(axis: Axes, inputs: np.ndarray, draws: Sequence[np.ndarray | None]) -> None:
