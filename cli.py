@@ -78,6 +78,9 @@ def _run(words: list[str]) -> None:
         command.run()
     except SIGTERMException:  # between two of Lightning's verbs
         sys.exit(128 + signal.SIGTERM)
+    except BrokenPipeError:  # the reader of what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except Exception as error:
         sentences.print_error(error, command.root if command else Path("runs"))
         sys.exit(1)

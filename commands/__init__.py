@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import Any
 
 SHARED = ("sample", "distances")  # every process does a part
-BY_FIRST_PROCESS = ("score", "estimators", "show", "download")
+BY_FIRST_PROCESS = ("score", "estimators", "layers", "show", "download")
 VERBS = (*SHARED, *BY_FIRST_PROCESS)
-OF_DATA = ("show", "download")  # no run is asked
+OF_DATA = ("layers", "show", "download")  # no run is asked
 WITHOUT_CONFIG = ("report", "configs", "completion")
 
 OURS = frozenset({"model", "datamodule"})

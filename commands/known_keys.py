@@ -19,12 +19,8 @@ GROUPS: dict[str, Place] = {  # whose value is always keys
     "published": ("evaluations.results", "Published"),
 }  # fmt: skip
 OF_RUNS: Place = ("commands.parser", "keys_of_runs")
-MADE_FOR_IT = (
-    "image_shape",
-    "num_classes",
-    "context_shape",
-    "seen_shape",
-)  # which models, networks and densities get from others
+# Which models, networks and densities get from others.
+MADE_FOR_IT = ("image_shape", "num_classes", "context_shape", "seen_shape")
 PARSERS_OWN = ("config", "print_config", "seed_everything", "help")
 
 
@@ -139,6 +135,7 @@ class KnownKeys:
 
     def check(self, given: Given) -> None:
         """Raises ValueError, with the remedy, where a key is unknown, or its value is of a kind that it cannot be."""
+        self._check_network(given)
         for i, part in enumerate(given.keys):
             if ".".join(map(str, given.keys[:i])) not in self._complete:
                 return  # left to the parser
@@ -161,16 +158,25 @@ class KnownKeys:
             if near:
                 raise ValueError(f"{given}: no class {value!r}; did you mean {near[0]!r}?")
 
+    def _check_network(self, given: Given) -> None:
+        """Raises ValueError for an argument of a network's function, which a key below model.network is not."""
+        named = [each for each in self.given if each.key == "model.network" and isinstance(each.value, str)]
+        if len(given.keys) != 3 or given.keys[:2] != ("model", "network") or not named:
+            return
+        module, _, function = named[-1].value.rpartition(".")
+        if module and function.islower() and self.given.index(given) > self.given.index(named[-1]):  # and no class
+            name = "timm:NAME" if module == "timm" else f"{module}:{function}"
+            arguments = f"--model.network.arguments '{{{given.keys[2]}: VALUE, ...}}'"
+            raise ValueError(
+                f"no key {given}: {function} is a function, and class_path names a class; give --model.network {name} "
+                f"{arguments}"
+            )
+
     def unknown(self, given: str, key: str) -> str:
         """The sentence for a key that is none, with the nearest that is."""
         parent, _, last = key.rpartition(".")
         if parent not in self._complete and self.classes[parent]:
             name = self.classes[parent][-1]
-            module, _, function = name.rpartition(".")
-            if parent == "model.network" and function.islower():  # and no class
-                name = "timm:NAME" if module == "timm" else f"{module}:{function}"
-                arguments = f"--model.network.arguments '{{{last}: VALUE, ...}}'"
-                return f"no key {given} of a function; give its arguments as --model.network {name} {arguments}"
             return f"no key {given} of {name}; --{parent}.help {name} lists those that there are"
         by_last: dict[str, list[str]] = defaultdict(list)
         for name in self.names:

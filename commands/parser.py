@@ -18,6 +18,7 @@ from commands import SKIPPED, VERBS, function_of
 from commands.config_files import is_preset, with_config_paths
 from commands.first_look import about
 from commands.known_keys import KnownKeys, given_keys
+from commands.layers import network_alone
 from commands.sentences import of_parser
 from datamodules import ImageDataModule
 from evaluations.results import Published
@@ -137,6 +138,8 @@ class ParsedCommand(ParsedCLI):
         # Everything that lies under this key is ours from here on.
         self.verb = str(self.subcommand)
         self.settings = self.config[self.verb]
+        if self.verb == "layers":
+            self.settings.model = network_alone(self.settings.model)
         check_trainer(self.verb, self.settings.trainer)
         trainer = self.settings.trainer
         self.root = Path(os.path.expanduser(trainer.default_root_dir or "runs"))

@@ -1,6 +1,5 @@
 """The user's own pictures, in one folder a class, or in a zip of such folders."""
 
-import os
 import zipfile
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,7 +18,7 @@ from datamodules.images import ImageDataModule
 from datamodules.picture_files import classes_and_files, found_in_folder, found_in_zip, is_image
 from datamodules.pictures import decoded, file_bytes, member_bytes, printable
 from datamodules.split import ImagesAndLabels, Split, splits
-from runtime.files import size_for_people
+from runtime.files import free_memory, size_for_people
 
 
 class ImageFolderDataModule(ImageDataModule):
@@ -68,7 +67,7 @@ class ImageFolderDataModule(ImageDataModule):
         self.class_names, self.files, self.digest = classes_and_files(path, found.sizes)
         self.num_classes = len(self.class_names)
         num_images = sum(map(len, self.files.values()))
-        num_bytes, free = 2 * num_images * channels * height * width, _free_memory()  # once more while they are divided
+        num_bytes, free = 2 * num_images * channels * height * width, free_memory()  # once more while they are divided
         if num_bytes > free:
             raise ValueError(
                 f"{num_images} images of {height}x{width} take {size_for_people(num_bytes)} of memory, and "
@@ -151,11 +150,3 @@ class ImageFolderDataModule(ImageDataModule):
         else:
             picture = picture.resize((width, height), Image.Resampling.BICUBIC)
         return pil_to_tensor(picture)
-
-
-def _free_memory() -> int:
-    """Bytes: what Linux says that it can give, and elsewhere all that there is."""
-    try:
-        return 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
-    except (OSError, LookupError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

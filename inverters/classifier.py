@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from inverters.exact_float32 import exact_float32
 from inverters.generators import ImageShape
 from inverters.networks import FAULTS, ConvNet, NetworkFactory, made_network, network_name
-from inverters.preprocessing import Preprocess, Preprocessing
+from inverters.preprocessing import Preprocess, Preprocessing, check_same
 from inverters.representation import NOT_LOADED, architecture, not_taken, random_images
 
 
@@ -115,3 +115,7 @@ class Classifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"architecture": architecture(self.network), "course": self.course}
         checkpoint["preprocessing"] = self.preprocess.what.to_json()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises ValueError where the checkpoint's network has seen images in another way."""
+        check_same(checkpoint, self.preprocess.what, "the checkpoint")

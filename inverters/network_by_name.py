@@ -27,7 +27,7 @@ class Named:
     arguments: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        place, _, what = self.name.rpartition(":")
+        place, what = self._parts
         if not (place and what):
             raise ValueError(
                 f"network {self.name!r} has no place before a colon; give torchvision:{self.name}, timm:{self.name}, "
@@ -40,6 +40,13 @@ class Named:
                 f"its place, which fetches them once"
             )
 
+    @property
+    def _parts(self) -> tuple[str, str]:
+        """The place, and what is there; a name of timm may itself hold a colon, and so may a path."""
+        hub, _, name = self.name.partition(":")
+        place, _, what = self.name.rpartition(":")
+        return (hub, name) if hub in HUBS else (place, what)
+
     def network(self, num_classes: int) -> nn.Module:
         """Raises ValueError where it cannot be made."""
         return self._made(num_classes, {})
@@ -51,7 +58,7 @@ class Named:
             OSError: They cannot be fetched.
             ValueError: It is of neither.
         """
-        place = self.name.rpartition(":")[0]
+        place, _ = self._parts
         if place not in HUBS:
             raise ValueError(
                 f"weights is pretrained, which torchvision: and timm: have, and the network is {self.name}; give a "
@@ -66,7 +73,7 @@ class Named:
             ) from error
 
     def _made(self, num_classes: int, more: dict[str, Any]) -> nn.Module:
-        place, _, what = self.name.rpartition(":")
+        place, what = self._parts
         arguments = {key: num_classes if value == NUM_CLASSES else value for key, value in self.arguments.items()}
         if place in HUBS:
             module = _imported(place)

@@ -71,6 +71,8 @@ _WITHOUT = Preprocessing()
 def check_same(checkpoint: Mapping[str, Any], ours: Preprocessing, source: str) -> None:
     """Raises ValueError where a checkpoint's network has seen images in another way; up to 0.7 there was one."""
     theirs = checkpoint.get("preprocessing", _WITHOUT.to_json())
+    if not isinstance(theirs, dict):
+        raise ValueError(f"{source} has preprocessing {theirs!r}, which is none; give another checkpoint")
     for key, value in ours.to_json().items():
         if theirs.get(key) != value:
             raise ValueError(

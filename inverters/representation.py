@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Collection
 from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,13 +90,7 @@ class Representation(nn.Module):
             x = self.preprocess(image, self.network)
             if self.place is None:
                 return x.new_empty(len(x), 0)
-            raw = self.place.chosen(self.place.output(self.network, x))
-            if raw.ndim == 0 or len(raw) != len(x):
-                raise ValueError(
-                    f"the first axis of what layer {self.layer} gives, {list(raw.shape)}, is not that of a batch of "
-                    f"{len(x)} images; give another one: {ALL_LAYERS}"
-                )
-            return as_read(raw, self.place.name, self.network, (x.shape[2], x.shape[3]), self.tokens)
+            return h_of(self.place.output(self.network, x), self.place, x, self.network, self.tokens)
 
     @torch.no_grad()
     def output(self, image: Tensor) -> Tensor:
@@ -170,7 +165,7 @@ class Representation(nn.Module):
                 floats = [name for name, p in parameters.items() if p.is_floating_point()]
                 for name in floats:
                     parameters[name].requires_grad_(True)
-                device = next((t.device for t in parameters.values()), torch.device("cpu"))
+                device = next((t.device for t in self.network.state_dict().values()), torch.device("cpu"))
                 with torch.enable_grad():
                     h = self._h(torch.zeros(2, *image_shape, dtype=torch.uint8, device=device))
                     gradients = (
@@ -189,6 +184,21 @@ class Representation(nn.Module):
             if name in used or name.rpartition(".")[0] in own
             or (name not in parameters and name.rpartition(".")[0] in owners)
         }  # fmt: skip
+
+
+def h_of(output: Any, layer: Layer, x: Tensor, network: nn.Module, tokens: Tokens) -> Tensor:
+    """h, a vector [B, K] or a map [B, K, H', W'], from what a layer's module gives for what the network sees, x.
+
+    Raises:
+        ValueError: It is no such thing, or has something else than a row an image.
+    """
+    raw = layer.chosen(output)
+    if raw.ndim == 0 or len(raw) != len(x):
+        raise ValueError(
+            f"the first axis of what layer {layer.name} gives, {list(raw.shape)}, is not that of a batch of {len(x)} "
+            f"images; give another one: {ALL_LAYERS}"
+        )
+    return as_read(raw, layer.name, network, (x.shape[2], x.shape[3]), tokens)
 
 
 def random_images(image_shape: ImageShape) -> Tensor:

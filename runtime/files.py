@@ -231,3 +231,11 @@ def write_npy(
 def size_for_people(num_bytes: float) -> str:
     """In GB, or in MB below one."""
     return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+def free_memory() -> int:
+    """Bytes: what Linux says that it can give, and elsewhere all that there is."""
+    try:
+        return 1024 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
+    except (OSError, LookupError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -8,7 +8,7 @@ from small_runs import ROOT
 
 BELOW = {"inverters", "datamodules", "evaluations"}
 MAY_IMPORT = {
-    "inverters": {"inverters"},
+    "inverters": {"inverters", "runtime"},
     "datamodules": {"datamodules", "runtime"},
     "evaluations": {"evaluations", "runtime"},
     "runtime": {"runtime", *BELOW},

@@ -24,6 +24,7 @@ from inverters.pixelcnn.layers import (
     both_streams,
     weights_at_once,
 )
+from runtime.files import free_memory, size_for_people
 
 Streams = tuple[Tensor, Tensor]  # vertical, horizontal
 DOWN, RIGHT = (0, 0, 1, -1), (1, -1)  # the padding that shifts by a row, by a column
@@ -99,8 +100,8 @@ class PixelCNNNetwork(nn.Module):
         context_dropout: On the context's biases.
 
     Raises:
-        ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), or the
-            likelihood cannot model C channels.
+        ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
+            likelihood cannot model C channels, or h is too large for the memory.
     """
 
     def __init__(
@@ -130,6 +131,14 @@ class PixelCNNNetwork(nn.Module):
         self.fold = folding(context_shape, image_shape)
         context_shape = tuple(folded(torch.empty(0, *context_shape), self.fold).shape[1:])
         self.likelihood = likelihood
+        # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
+        num_bytes, free = 20 * (12 * num_layers + 4) * 2 * num_filters * context_shape[0], free_memory()
+        if num_bytes > free:
+            raise ValueError(
+                f"h enters as {context_shape[0]} channels, which takes {size_for_people(num_bytes)} of memory to train "
+                f"on, and {size_for_people(free)} are free; invert a layer that gives fewer numbers, a map in place of "
+                f"a vector, or give a smaller --model.density.num_filters"
+            )
 
         # A channel of ones beside the image tells it from its padding.
         self.first_vertical = ShiftedConv2d(channels + 1, num_filters, (2, 3))
