@@ -213,14 +213,11 @@ rule asked:
 # unconditional_<data> where the inverter is called inverter_<data>_... and there is one; unconditional=none leaves it out.
 
 
-def profiled_layers():
-    """The layers that are asked for by the folders of their runs, each once. Exits with a sentence where there are none."""
+def layers_of_profile():
+    """The layers that are asked for by the folders of their runs, each once. Exits with a sentence where none is named."""
     given = config.get("layers")
     if not config.get("inverter") or given is None:
-        sys.exit(
-            "error: profile needs two keys: snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 "
-            "layers=conv1,conv2,fc3,logits (python cli.py layers --config inverter_mnist5k_fc3 lists the layers)"
-        )
+        return {}
     if isinstance(given, float):
         sys.exit(f"error: layers={given} was read as a number; write the name in brackets, as layers=[1.10]")
     # A comma may stand in a key: encoder["a,b"].
@@ -242,8 +239,8 @@ def stem(name):
     return re.sub(r"\.ya?ml$", "", Path(str(name)).name)
 
 
-def unconditional():
-    """The config of p(x), given or found; None where there is none."""
+def config_of_p_x():
+    """Given or found; None where there is none."""
     given = config.get("unconditional", "")
     if given is None or given is False or str(given).lower() in ("none", "null"):
         return None
@@ -258,68 +255,71 @@ def without_network(arguments):
     return " ".join(one for one in re.split(r"\s+(?=--)", arguments.strip()) if not re.match(of_network, one))
 
 
-def profiles():
-    """The folders of the runs of a profile, p(x) last."""
-    p_x = unconditional()
-    return [f"runs/{PROFILED}/{folder}" for folder in profiled_layers()] + ([f"runs/{stem(p_x)}/profile"] if p_x else [])
+def profile_report(wildcards):
+    if not LAYER_OF:
+        sys.exit(
+            "error: profile needs two keys: snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 "
+            "layers=conv1,conv2,fc3,logits (python cli.py layers --config inverter_mnist5k_fc3 lists the layers)"
+        )
+    return f"runs/profile_{PROFILED}.html"
 
 
-def of_profile(wildcards):
-    """The files that its report is of."""
-    asked = [f"runs/{PROFILED}/{folder}/distances.json" for folder in profiled_layers()]
-    return [f"{run}/results.json" for run in profiles()] + (asked if config.get("distances") else [])
-
-
-PROFILED = stem(config.get("inverter") or "inverter")
+LAYER_OF = layers_of_profile()  # by the folder of its run
+FIRST_LAYER = next(iter(LAYER_OF.values()), "")
+INVERTER = config.get("inverter") or "inverter"
+PROFILED = stem(INVERTER)
+P_X = config_of_p_x()
+P_X_ARGUMENTS = without_network(ARGUMENTS)
+PROFILES = [f"runs/{PROFILED}/{folder}" for folder in LAYER_OF]
+P_X_PROFILE = [f"runs/{stem(P_X)}/profile"] if P_X else []
 localrules: profile, report_profile
 
 
 rule profile:
-    input: lambda wildcards: profiled_layers() and f"runs/profile_{PROFILED}.html"
+    input: profile_report
 
 
 rule report_profile:
-    input: of_profile
+    input:
+        [f"{folder}/results.json" for folder in PROFILES + P_X_PROFILE],
+        [f"{folder}/distances.json" for folder in PROFILES if config.get("distances")],
     output: f"runs/profile_{PROFILED}.html"
-    params: folders=lambda wildcards: profiles()
+    params: folders=PROFILES + P_X_PROFILE
     shell: "{CLI} report {params.folders:q} --output {output:q}"
 
 
 rule profile_begins:
-    # One step of the first layer: the classifier on the way is trained once before all runs, and a mistake is seen here.
-    output: temp(touch(f"runs/{PROFILED}/profile_begins"))
-    params: config=config.get("inverter"), layer=lambda wildcards: next(iter(profiled_layers().values()))
+    # A step of the first layer: the classifier on the way is trained once before all runs, and a mistake is seen here.
+    output: touch(f"runs/{PROFILED}/profile_begins")
     resources: gpu=1, runtime="1d"
     shell:
-        ENVIRONMENT + "{CLI} fit --config {params.config:q} --model.layer {params.layer:q} "
-        "--trainer.fast_dev_run true {ARGUMENTS}"
+        ENVIRONMENT + "{CLI} fit --config {INVERTER:q} --model.layer {FIRST_LAYER:q} --trainer.fast_dev_run true {ARGUMENTS}"
 
 
 rule profile_layer:
-    input: ancient(f"runs/{PROFILED}/profile_begins")  # layers that are asked for later begin anew, and others do not
+    input: ancient(rules.profile_begins.output)
     output: f"runs/{PROFILED}/{{folder}}/results.json"
     wildcard_constraints: folder=r"profile_[A-Za-z0-9_.-]+"
-    params: config=config.get("inverter"), layer=lambda wildcards: profiled_layers()[wildcards.folder]
+    params: layer=lambda wildcards: LAYER_OF[wildcards.folder]
     resources: gpu=1, runtime="5d"
     shell:
-        ENVIRONMENT + "{CLI} fit --name {wildcards.folder} --ckpt_path auto --config {params.config:q} "
+        ENVIRONMENT + "{CLI} fit --name {wildcards.folder} --ckpt_path auto --config {INVERTER:q} "
         "--model.layer {params.layer:q} {ARGUMENTS}"
 
 
 rule profile_distances:
-    input: f"runs/{PROFILED}/{{folder}}/results.json"
+    input: rules.profile_layer.output
     output: f"runs/{PROFILED}/{{folder}}/distances.json"
     wildcard_constraints: folder=r"profile_[A-Za-z0-9_.-]+"
-    params: config=config.get("inverter"), layer=lambda wildcards: profiled_layers()[wildcards.folder]
+    params: layer=lambda wildcards: LAYER_OF[wildcards.folder]
     resources: gpu=1, runtime="1d"
     shell:
-        ENVIRONMENT + "{CLI} distances --name {wildcards.folder} --config {params.config:q} "
+        ENVIRONMENT + "{CLI} distances --name {wildcards.folder} --config {INVERTER:q} "
         "--model.layer {params.layer:q} {ARGUMENTS}"
 
 
 rule profile_unconditional:
     output: "runs/{name}/profile/results.json"
     wildcard_constraints: name="[^/]+"
-    params: config=lambda wildcards: unconditional(), arguments=without_network(ARGUMENTS)
     resources: gpu=1, runtime="5d"
-    shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {params.config:q} {params.arguments}"
+    shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {P_X:q} {P_X_ARGUMENTS}"

@@ -630,8 +630,8 @@ def test_what_comes_after_a_branch_may_hold_more_than_it(runs):
 
 def test_two_networks_of_one_name_of_weights_are_two(runs):
     """As two of torchvision's that are untrained."""
-    for name in LAYERS:
-        change(runs / f"inverter_mnist5k_{name}", classifier="untrained")
+    for name in (*(f"inverter_mnist5k_{layer}" for layer in LAYERS), "mse_mnist5k_fc3"):
+        change(runs / name, classifier="untrained")
     more = {"classifier": "untrained", "network": "OtherNet", "network_digest": "of another network"}
     write_inverter(runs / "inverter_other_fc3", "fc3", -9, **more)
     said = parts(runs)
