@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from small_runs import ROOT
+from small_runs import ROOT, write_short_config
 from test_readme import LINES
 
 PROGRAM = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -142,3 +142,22 @@ def test_a_profile_that_cannot_be_is_one_sentence(keys, words, tmp_path):
     assert len(errors) == 1
     assert errors[0].startswith("error: ")
     assert words in errors[0]
+
+
+def test_a_profile_goes_on_where_it_was_and_further_layers_are_added_to_it(plan, tmp_path):
+    write_short_config(tmp_path, "classifier_mnist5k", 2)
+    short = "--trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1 --sample_grid.num_draws 1 "
+    short += "--num_agreement 1 --model.density.num_filters 2 --data.num_train 100 --trainer.limit_val_batches 1"
+    keys = [*PROFILE, "layers=logits,fc3", "unconditional=none", f"arguments={short}"]
+    subprocess.run([*PROGRAM, "--cores", "2", "profile", *keys], cwd=tmp_path, check=True)
+    runs, of_inverter = tmp_path / "runs", tmp_path / "runs" / "inverter_mnist5k_fc3"
+    assert len(list(runs.glob("classifier_mnist5k/*/"))) == 1
+    assert {path.name for path in of_inverter.glob("*/")} == {"profile_logits", "profile_fc3"}
+    page = (runs / "profile_inverter_mnist5k_fc3.html").read_text()
+    assert "Nats by depth: mnist5k, ConvNet of classifier_mnist5k." in page
+    assert "Nothing to be done" in plan("profile", *keys)
+    keys[2] = "layers=conv1,logits,fc3"
+    assert runs_of_a_profile(plan("profile", *keys)) == {"conv1": "profile_conv1"}
+    keys[2] = "layers=fc3,logits"
+    (of_inverter / "profile_fc3" / "results.json").unlink()
+    assert runs_of_a_profile(plan("profile", *keys)) == {"fc3": "profile_fc3"}
