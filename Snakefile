@@ -2,6 +2,7 @@
 
     snakemake --cores 2 study_mnist5k    # the small study, on a CPU
     snakemake --cores 2 worlds           # where the information is known exactly
+    snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,conv2,fc3,logits
     snakemake --cores 8 --resources gpu=8 paper    # on a machine of 8 GPUs: a run on each
     snakemake --executor slurm --jobs 64 paper
     snakemake --cores 2 images --config path=pictures.zip layers=conv1,conv2,fc3    # your own pictures
@@ -9,6 +10,7 @@
 What is done is not done again; an interrupted training goes on from its last checkpoint.
 """
 
+import hashlib
 import itertools
 import re
 import shlex
@@ -261,3 +263,124 @@ rule images_of_layer:
     shell:
         ENVIRONMENT + "{CLI} fit --name {wildcards.layer:q} --ckpt_path auto --config {wildcards.kind}_{IMAGES}.yaml "
         "--model.layer {wildcards.layer:q} --classifier {params.classifier:q} " + IMAGES_FIT + " {ARGUMENTS}"
+
+
+# What one network keeps, depth by depth: an inverter of every layer, p(x), and a report of these runs alone.
+#
+#     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,layer2.1,'blocks[0]'
+#         [unconditional=unconditional_mnist5k] [distances=true] [arguments='--trainer.max_steps 500']
+#
+# The inverter's config is run with --model.layer LAYER in place of its own layer. p(x) is that of the config
+# unconditional_<data> where the inverter is called inverter_<data>_... and there is one; unconditional=none leaves it out.
+
+
+def layers_of_profile():
+    """The layers that are asked for by the folders of their runs, each once. Exits with a sentence where none is named."""
+    given = config.get("layers")
+    if not config.get("inverter") or given is None:
+        return {}
+    if isinstance(given, float):
+        sys.exit(f"error: layers={given} was read as a number; write the name in brackets, as layers=[1.10]")
+    # A comma may stand in a key: encoder["a,b"].
+    names = given if isinstance(given, list) else re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", str(given))
+    layers = dict.fromkeys(name for name in map(str.strip, map(str, names)) if name)
+    if not layers:
+        sys.exit(f"error: layers={given} names no layer; give one or more, as layers=conv1,conv2")
+    return {folder_of(layer): layer for layer in layers}
+
+
+def folder_of(layer):
+    """The name of the run of a layer, whose own may hold quotes and brackets, or be long."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", layer)[:60]
+    return "profile_" + (safe if safe == layer else f"{safe}_{hashlib.sha256(layer.encode()).hexdigest()[:8]}")
+
+
+def stem(name):
+    """What the runs of a config are called by, as cli.py does."""
+    return re.sub(r"\.ya?ml$", "", Path(str(name)).name)
+
+
+def config_of_p_x():
+    """Given or found; None where there is none."""
+    given = config.get("unconditional", "")
+    if given is None or given is False or str(given).lower() in ("none", "null"):
+        return None
+    found = f"unconditional_{PROFILED.removeprefix('inverter_').split('_')[0]}"
+    there = any((folder / f"{found}.yaml").is_file() for folder in (Path(), Path(workflow.basedir) / "configs"))
+    return str(given) or (found if there else None)
+
+
+def without_network(arguments):
+    """What p(x), which has no network, is given of the arguments of every run."""
+    of_network = r"--(model\.(init_args\.)?(network|weights|preprocessing|tokens|layer)|classifier)\b"
+    return " ".join(one for one in re.split(r"\s+(?=--)", arguments.strip()) if not re.match(of_network, one))
+
+
+def profile_report(wildcards):
+    if not LAYER_OF:
+        sys.exit(
+            "error: profile needs two keys: snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 "
+            "layers=conv1,conv2,fc3,logits (python cli.py layers --config inverter_mnist5k_fc3 lists the layers)"
+        )
+    return f"runs/profile_{PROFILED}.html"
+
+
+LAYER_OF = layers_of_profile()  # by the folder of its run
+FIRST_LAYER = next(iter(LAYER_OF.values()), "")
+INVERTER = config.get("inverter") or "inverter"
+PROFILED = stem(INVERTER)
+P_X = config_of_p_x()
+P_X_ARGUMENTS = without_network(ARGUMENTS)
+PROFILES = [f"runs/{PROFILED}/{folder}" for folder in LAYER_OF]
+P_X_PROFILE = [f"runs/{stem(P_X)}/profile"] if P_X else []
+localrules: profile, report_profile
+
+
+rule profile:
+    input: profile_report
+
+
+rule report_profile:
+    input:
+        [f"{folder}/results.json" for folder in PROFILES + P_X_PROFILE],
+        [f"{folder}/distances.json" for folder in PROFILES if config.get("distances")],
+    output: f"runs/profile_{PROFILED}.html"
+    params: folders=PROFILES + P_X_PROFILE
+    shell: "{CLI} report {params.folders:q} --output {output:q}"
+
+
+rule profile_begins:
+    # A step of the first layer: the classifier on the way is trained once before all runs, and a mistake is seen here.
+    output: touch(f"runs/{PROFILED}/profile_begins")
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} fit --config {INVERTER:q} --model.layer {FIRST_LAYER:q} --trainer.fast_dev_run true {ARGUMENTS}"
+
+
+rule profile_layer:
+    input: ancient(rules.profile_begins.output)
+    output: f"runs/{PROFILED}/{{folder}}/results.json"
+    wildcard_constraints: folder=r"profile_[A-Za-z0-9_.-]+"
+    params: layer=lambda wildcards: LAYER_OF[wildcards.folder]
+    resources: gpu=1, runtime="5d"
+    shell:
+        ENVIRONMENT + "{CLI} fit --name {wildcards.folder} --ckpt_path auto --config {INVERTER:q} "
+        "--model.layer {params.layer:q} {ARGUMENTS}"
+
+
+rule profile_distances:
+    input: rules.profile_layer.output
+    output: f"runs/{PROFILED}/{{folder}}/distances.json"
+    wildcard_constraints: folder=r"profile_[A-Za-z0-9_.-]+"
+    params: layer=lambda wildcards: LAYER_OF[wildcards.folder]
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} distances --name {wildcards.folder} --config {INVERTER:q} "
+        "--model.layer {params.layer:q} {ARGUMENTS}"
+
+
+rule profile_unconditional:
+    output: "runs/{name}/profile/results.json"
+    wildcard_constraints: name="[^/]+"
+    resources: gpu=1, runtime="5d"
+    shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {P_X:q} {P_X_ARGUMENTS}"

@@ -14,6 +14,7 @@ from datamodules.worlds import WorldDataModule
 from evaluations.information import mean_and_standard_error, wilson_interval
 from evaluations.known_worlds import compared
 from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
+from inverters.bottleneck import is_bottleneck
 from inverters.generators import bits_per_dim
 from inverters.preprocessing import Preprocessing
 from inverters.representation import digest
@@ -153,6 +154,7 @@ class InverterResults(_Results):
             network_digest=digest(representation.network) if layer else None,
             layer=layer,
             depth=representation.depth,
+            bottleneck=self._bottleneck(trainer, pl_module),
             density=type(pl_module.density).__name__,
             density_digest=digest(pl_module.density),
             point_estimate=pl_module.density.point_estimate,
@@ -173,6 +175,10 @@ class InverterResults(_Results):
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.files = {**self.files, **self.sample_grid.of_test}
         super().on_test_end(trainer, pl_module)
+
+    def _bottleneck(self, trainer: Trainer, pl_module: Any) -> bool:
+        images = datamodule_of(trainer).datasets["test"].first(8)["image"].to(pl_module.device)
+        return is_bottleneck(pl_module.representation, images)
 
     def _agreement(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
         """The share of samples given the class that the classifier gives their input, as a result has it.

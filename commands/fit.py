@@ -138,7 +138,8 @@ class Fit:
             run.in_training() if self.trainer.is_global_zero else nullcontext(),
             self._until_interrupted(self.checkpoint, first_step),
         ):
-            self._save_config(run)
+            if not command.settings.trainer.fast_dev_run:  # which leaves nothing
+                self._save_config(run)
             if command.settings.compile and self.is_inverter:
                 self.model.compile_steps(self.trainer.strategy.root_device.type)
             self.trainer.fit(**arguments, weights_only=True)

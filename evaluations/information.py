@@ -1,8 +1,8 @@
 """What the log-probabilities of a test set say: means, differences and maps, in nats, with their errors."""
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -78,13 +78,17 @@ def relative_nce(log_prob: Tensor, reference: Tensor) -> Estimate:
     return Estimate(ratio, error, *interval)
 
 
-def data_processing_rises(log_probs: dict[str, Tensor]) -> dict[tuple[str, str], Estimate]:
+def data_processing_rises(
+    log_probs: Mapping[str, Tensor], pairs: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Estimate]:
     """By how much NCE rises, nats, from an (earlier, later) layer to a function of it, where it does.
 
-    I(x; h) cannot rise (the data processing inequality), so there the earlier layer's inverter is too weak. What is
-    given is [N] nats each, of the same images in the same order, by layer from the input to the output.
+    I(x; h) cannot rise (the data processing inequality), so there the earlier layer's inverter is too weak.
+
+    Args:
+        log_probs: [N] nats each, of the same images in the same order.
+        pairs: Layers with a function of theirs; of any other two, as of branches beside each other, it says nothing.
     """
-    pairs = combinations(log_probs, 2)
     differences = {pair: paired_difference(log_probs[pair[1]], log_probs[pair[0]]) for pair in pairs}
     return {pair: difference for pair, difference in differences.items() if is_rise(difference)}
 

@@ -129,6 +129,8 @@ class InverterResult(TestResult):
     Attributes:
         layer: None for an unconditional model, as are depth, classifier and what follows from them.
         depth: Of the layer: the network's children that have ended with it, and the share of the one that it is in.
+        bottleneck: Whether all that the network gives goes through the layer, so that later layers are functions of it.
+            Rows of old versions lack it: their networks were stages one after the other.
         density: The class of the generator.
         point_estimate: Whether it gives the same image for all noise.
         classifier_updates: After how many the network was taken.
@@ -147,6 +149,7 @@ class InverterResult(TestResult):
     kind: Literal["inverter"] = "inverter"
     layer: str | None
     depth: float | None
+    bottleneck: bool = True
     density: str
     density_digest: str
     point_estimate: bool

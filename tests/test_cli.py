@@ -68,7 +68,8 @@ def test_results_of_an_inverter(here):
     assert InverterResult.from_json(row).to_json() == row
     about = {
         "name": "inverter_mnist5k_fc3", "dataset": "mnist5k", "kind": "inverter", "network": "ConvNet", "layer": "fc3",
-        "depth": 3, "density": "PixelCNN", "classifier": "classifier_mnist5k", "classifier_updates": 30,
+        "depth": 3, "bottleneck": True, "density": "PixelCNN", "classifier": "classifier_mnist5k",
+        "classifier_updates": 30,
     }  # fmt: skip
     assert about.items() <= row.items()
     assert row["split"] == "test"

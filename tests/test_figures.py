@@ -11,6 +11,7 @@ import torch
 from matplotlib.text import Text
 
 from evaluations.charts import breakdown_chart, nce_differences, nce_over_layers, table1_ratios, training_dynamics
+from evaluations.depth_profile import Measured, depth_profile
 from evaluations.estimators import Breakdown
 from evaluations.figures import contact_sheet, information_maps, layers_grid, nearest_grid, sample_grid
 from evaluations.information import Estimate
@@ -157,6 +158,7 @@ def test_names_are_no_formulas():
         training_dynamics({name: {name: {0: (-1, 1)}}}),
         table1_ratios({name: {name: {"IM-S / 1NN": (0.5, 0.1, None)}}}),
         nce_differences({name: one}, {}, name),
+        depth_profile([name], {name: {name: Measured(-1, 0.1, one)}}, (-2, 0.1), shown[:, 0], {name: shown[:, 0]}),
         contact_sheet(torch.from_numpy(shown[:, 0]), [name, name]),
         sample_grid(*map(torch.from_numpy, (shown[:, 0], shown)), name),
         layers_grid(shown[:, 0], {name: shown}),
@@ -166,3 +168,45 @@ def test_names_are_no_formulas():
     for figure in charts:
         figure.savefig(io.BytesIO(), dpi=20)
         assert any(name in text.get_text().replace(r"\$", "$") for text in figure.findobj(Text))
+
+
+LONG = [
+    "encoder.layers.encoder_layer_5.self_attention.out_proj", 'encoder["last_hidden_state"]',
+    "features.denseblock4.denselayer16.conv2", "a_network_of_one_long_name_without_any_dot_at_all", "fc",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("layers", [LONG, [f"blocks.{k}.attn.proj" for k in range(40)], ["conv1", "fc"]])
+def test_every_layer_of_a_depth_profile_can_be_read_and_stands_over_its_draws(layers):
+    line, shown = (
+        {layer: Measured(-k, 0.1, Estimate(9 - k, 0.1, 0, 0)) for k, layer in enumerate(layers)},
+        images(3, 1, 6, 4),
+    )
+    figure = depth_profile(layers, {"A": line}, (-50, 1), shown, dict.fromkeys(layers, shown))
+    figure.draw_without_rendering()
+    nce, information, draws = figure.axes
+    labels = [label.get_window_extent() for label in information.get_xticklabels()]
+    assert all(a.x1 < b.x0 for a, b in pairwise(labels))
+    whole, boxes = figure.bbox, [*labels, figure.legends[0].get_window_extent(), nce.yaxis.label.get_window_extent()]
+    assert all(whole.x0 <= box.x0 < box.x1 <= whole.x1 and whole.y0 <= box.y0 for box in boxes)
+    assert max(box.y1 for box in labels) <= information.bbox.y0
+    assert min(box.y0 for box in labels) >= draws.bbox.y1
+    assert all(label.get_size() >= 9 for label in information.get_xticklabels())
+    for k, label in enumerate(labels):
+        under = [image for image in draws.images if k == round(np.mean(image.get_extent()[:2]))]
+        assert len(under) == (3 if k < len(layers) else 0)
+        assert all(
+            a <= (label.x0 + label.x1) / 2 <= b for a, b in (image.get_window_extent().intervalx for image in under)
+        )
+    cell = draws.images[0].get_window_extent()
+    assert cell.height / cell.width == pytest.approx(6 / 4, rel=0.01)
+
+
+def test_a_density_need_not_have_all_layers():
+    lines = {
+        "A": {"conv1": Measured(-1, 0.1, None), "fc": Measured(-3, 0.2, None)},
+        "B": {"fc": Measured(-2, 0.3, None)},
+    }
+    (axis,) = depth_profile(["conv1", "fc"], lines, None, images(0, 1, 4, 4), {}).axes
+    assert bars(axis, 0) == [[-1.1, -0.9], [-3.2, -2.8]]
+    assert (axis.containers[1].lines[0].get_xdata(), bars(axis, 1)) == ([1], [[-2.3, -1.7]])

@@ -1,6 +1,7 @@
 """Differences, intervals and maps of log-probabilities."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -73,17 +74,19 @@ def test_a_layer_is_minus_one_relative_to_itself():
 def test_only_a_real_rise_of_nce_breaks_the_data_processing_inequality():
     noise = torch.randn(3, 100, dtype=torch.float64)
     log_probs = {"conv1": -100 + noise[0], "conv2": -90 + noise[1], "fc3": -120 + noise[2]}
-    rises = data_processing_rises(log_probs)
+    rises = data_processing_rises(log_probs, combinations(log_probs, 2))
     assert rises.keys() == {("conv1", "conv2")}
     assert rises["conv1", "conv2"].mean == pytest.approx(10, abs=0.5)
-    assert data_processing_rises({"a": noise[0], "b": noise[0]}) == {}
+    assert data_processing_rises({"a": noise[0], "b": noise[0]}, [("a", "b")]) == {}
+    assert data_processing_rises(log_probs, [("conv1", "fc3")]) == {}  # conv2 may be no function of conv1
 
 
 @pytest.mark.parametrize("errors", [1.95, 2.05])
 def test_a_rise_is_more_than_two_standard_errors(errors):
     noise = torch.randn(100, dtype=torch.float64)
     difference = (noise - noise.mean()) / noise.std() * 10 + errors  # 10 / sqrt(100) is one standard error
-    assert bool(data_processing_rises({"a": -50 + noise, "b": -50 + noise + difference})) == (errors > 2)
+    log_probs = {"a": -50 + noise, "b": -50 + noise + difference}
+    assert bool(data_processing_rises(log_probs, [("a", "b")])) == (errors > 2)
 
 
 def test_map_sums_to_the_estimate():

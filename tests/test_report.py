@@ -35,6 +35,7 @@ DISTANCES = results.DistancesResult(
     im_s_ratio=4.25, im_s_ratio_se=3.1, im_nn_ratio=5.25, im_nn_ratio_se=4.1, network_digest="of a network",
     density_digest="of a density",
 )  # fmt: skip
+OPTIONAL = {"split", "published", "files", "class_agreement_low", "class_agreement_high", "bottleneck"}
 BINNING = results.EstimatorResult(
     estimator="a", estimate_nats=2.345, ceiling_nats=3.0, parameters={}, num_images=9, network_digest="of a network"
 )
@@ -181,7 +182,7 @@ def parts(folder):
 
 def test_page_needs_nothing_beside_it_and_all_its_pictures_are_pictures(found):
     assert found.elsewhere == []
-    assert len(found.images) == 8  # fig 1, 5a, table 1, fig 2, three maps, 5b
+    assert len(found.images) == 9  # fig 1, nats by depth, 5a, table 1, fig 2, three maps, 5b
     for image in found.images:
         assert image["alt"]
         head, data = image["src"].split(",")
@@ -512,10 +513,7 @@ def test_four_of_four_are_not_certain(runs):
 
 def test_a_result_of_another_shape_is_one_sentence_that_names_the_file(all_runs, tmp_path):
     file, given = tmp_path / "results.json", json.loads((all_runs / "my_control" / "results.json").read_text())
-    without = [
-        {k: v for k, v in given.items() if k != key}
-        for key in given.keys() - {"split", "published", "files", "class_agreement_low", "class_agreement_high"}
-    ]
+    without = [{k: v for k, v in given.items() if k != key} for key in given.keys() - OPTIONAL]
     text = [{**given, key: "1"} for key, value in given.items() if isinstance(value, int | float)]
     broken = [{**given, "world": {**given["world"], "entropy_nats": "text"}}, {**given, "course": "x"}, [given, 1], []]
     assert len(text) > 10
@@ -567,4 +565,76 @@ def test_a_browser_shows_every_picture_and_scrolls_only_down(html, tmp_path, wid
                 f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=10000", "--dump-dom"]  # fmt: skip
     command = [*chromium, (tmp_path / "frame.html").as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    assert "<title>8 pictures, 0 too wide</title>" in shown
+    assert "<title>9 pictures, 0 too wide</title>" in shown
+
+
+NATS = "Nats by depth: mnist5k, ConvNet of classifier_mnist5k"[:30]
+
+
+def test_nats_by_depth_are_those_of_the_table_with_standard_errors_and_a_draw_a_layer(all_runs, all_said):
+    of_layer = [log_prob(all_runs, f"inverter_mnist5k_{layer}") for layer in LAYERS]
+    p_x = log_prob(all_runs, "unconditional_mnist5k")
+    nce, information, images = all_said.charts[NATS].axes
+    assert [label.get_text() for label in information.get_xticklabels()] == [*LAYERS, "p(x)"]
+    for axis, values in ((nce, of_layer), (information, [a - p_x for a in of_layer])):
+        ends = [segment[:, 1] for segment in axis.containers[0].lines[2][0].get_segments()]
+        for end, value in zip(ends, values, strict=True):
+            error = value.std(ddof=1) / N**0.5
+            assert end == pytest.approx([value.mean() - error, value.mean() + error])
+    assert nce.containers[1].lines[0].get_ydata() == pytest.approx([p_x.mean()])
+    columns = {round(image.get_extent()[0]) for image in images.images}
+    assert len(columns) == 1 + len(LAYERS) + 1
+    assert len(images.images) == 3 * len(columns)
+
+
+def test_layers_of_any_depth_and_name_stand_in_the_order_of_execution(runs):
+    for name, layer, depth in (("conv1", "encoder.layers.3.$mlp", 4.5), ("conv2", "stem", 0.25), ("fc3", "head", 5)):
+        change(runs / f"inverter_mnist5k_{name}", layer=layer, depth=depth)
+    nce = parts(runs).charts[NATS].axes[1]
+    assert [label.get_text().replace("\n", "") for label in nce.get_xticklabels()][:3] == [
+        "stem", r"encoder.layers.3.\$mlp", "head",
+    ]  # fmt: skip
+
+
+def test_without_p_x_or_samples_nats_by_depth_are_nce_alone(tmp_path):
+    for k, layer in enumerate(LAYERS[:2]):
+        write_inverter(tmp_path / f"inverter_mnist5k_{layer}", layer, -1 - k)
+        (tmp_path / f"inverter_mnist5k_{layer}" / "samples.npz").unlink()
+    (axis,) = parts(tmp_path).charts[NATS].axes
+    assert axis.get_ylabel() == "NCE, nats"
+
+
+def test_a_network_has_its_own_nats_by_depth_and_a_density_its_own_line(runs):
+    for layer, level in (("conv1", -0.5), ("fc3", -9)):
+        write_inverter(runs / f"inverter_other_{layer}", layer, level, **OTHER, network="OtherNet")
+        write_inverter(runs / f"mine_mnist5k_{layer}", layer, level, density="Mine")
+    charts = parts(runs).charts
+    assert [line.get_label() for line in charts[NATS].axes[0].containers] == ["PixelCNN", "Mine", "p(x)"]
+    other = charts["Nats by depth: mnist5k, OtherNet of"[:30]].axes[0]
+    assert [line.get_label() for line in other.containers] == ["PixelCNN", "p(x)"]
+    assert list(other.containers[0].lines[0].get_xdata()) == [0, 1]
+
+
+def test_what_comes_after_a_branch_may_hold_more_than_it(runs):
+    np.save(runs / "inverter_mnist5k_fc3" / "log_prob.npy", log_prob(runs, "inverter_mnist5k_fc3") + 500)
+    for name in ("inverter_mnist5k_conv1", "inverter_mnist5k_conv2"):
+        change(runs / name, bottleneck=False)
+    words = parts(runs).words
+    assert "fc3 above" not in words
+    assert "What comes after conv1, conv2 may hold more" in words
+    change(runs / "inverter_mnist5k_conv1", bottleneck=True)
+    words = parts(runs).words
+    assert "fc3 above conv1 by" in words
+    assert "fc3 above conv2 by" not in words
+
+
+def test_two_networks_of_one_name_of_weights_are_two(runs):
+    """As two of torchvision's that are untrained."""
+    for name in (*(f"inverter_mnist5k_{layer}" for layer in LAYERS), "mse_mnist5k_fc3"):
+        change(runs / name, classifier="untrained")
+    more = {"classifier": "untrained", "network": "OtherNet", "network_digest": "of another network"}
+    write_inverter(runs / "inverter_other_fc3", "fc3", -9, **more)
+    said = parts(runs)
+    assert {"fc3 of ConvNet", "fc3 of OtherNet"} < {row[0] for row in said.tables[KEPT]}
+    rows = said.tables["Networks by their fc3 (the paper's section 5.2)."][1:]
+    assert [row[0] for row in rows] == ["untrained, ConvNet", "untrained, OtherNet"]

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from dataset_files import write_images
-from small_runs import ROOT
+from small_runs import ROOT, write_short_config
 from test_readme import LINES
 
 PROGRAM = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
@@ -136,3 +136,78 @@ def test_every_world_has_its_run(plan):
     assert set(configs(text)) == worlds
     (folders,) = re.findall(r"cli\.py report (.*) --output runs/worlds\.html", text)
     assert set(folders.split()) == {f"runs/{world}/study" for world in worlds}
+
+
+PROFILE = ("--config", "inverter=inverter_mnist5k_fc3")
+
+
+def runs_of_a_profile(text):
+    """The names of its runs, by layer."""
+    return {
+        layer.strip("'"): name
+        for name, layer in re.findall(r"fit --name (profile_\S+) --ckpt_path auto .*--model\.layer ('.*?'|\S+)", text)
+    }
+
+
+def test_a_profile_is_a_run_of_every_layer_once_after_the_classifier_and_p_x(plan):
+    text = plan("profile", *PROFILE, "layers=conv1, fc3,conv1")
+    assert runs_of_a_profile(text) == {"conv1": "profile_conv1", "fc3": "profile_fc3"}
+    assert text.count("--trainer.fast_dev_run true") == 1  # which trains the classifier on the way
+    assert text.count("fit --name profile --ckpt_path auto --config unconditional_mnist5k") == 1
+    (folders,) = re.findall(r"cli\.py report (.*) --output runs/profile_inverter_mnist5k_fc3\.html", text)
+    names = ["inverter_mnist5k_fc3/profile_conv1", "inverter_mnist5k_fc3/profile_fc3", "unconditional_mnist5k/profile"]
+    assert folders.split() == [f"runs/{name}" for name in names]
+    assert "cli.py distances" not in text
+
+
+def test_layers_of_any_name_have_folders_of_their_own(plan):
+    names = ["layer2.1", "blocks.5[0]", "blocks.5[1]", 'encoder["a,b"]', "encoder['a_b']", "a" * 200, "a" * 201]
+    text = plan("profile", *PROFILE, f"layers={','.join(names)}", "distances=true")
+    found = runs_of_a_profile(text.replace("'\"'\"'", "@"))
+    assert {name.replace("@", "'") for name in found} == set(names)
+    assert len(set(found.values())) == len(names)
+    assert all(re.fullmatch(r"profile_[\w.-]{1,90}", name, re.ASCII) for name in found.values())
+    assert text.count("cli.py distances --name profile_") == len(names)
+
+
+def test_what_is_of_the_network_is_not_given_to_p_x(plan):
+    more = "arguments=--model.weights 'my net.pth' --data.seed 3 --model.network torchvision:resnet18 --classifier null"
+    text = plan("profile", *PROFILE, "layers=layer2.1", "unconditional=my_p_x.yaml", more)
+    (p_x,) = re.findall(r"fit --name profile --ckpt_path auto (.*)", text)
+    assert p_x.strip() == "--config my_p_x.yaml --data.seed 3"
+    assert "runs/my_p_x/profile" in text
+    assert "--name profile" not in plan("profile", *PROFILE, "layers=fc3", "unconditional=none").replace("profile_", "")
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [([], "profile needs two keys"), (PROFILE[1:], "profile needs two keys"), (["layers=a"], "profile needs two keys"),
+     ([*PROFILE[1:], "layers=,"], "names no layer"), ([*PROFILE[1:], "layers=1.10"], "in brackets, as layers=[1.10]")],
+)  # fmt: skip
+def test_a_profile_that_cannot_be_is_one_sentence(keys, words, tmp_path):
+    given = ["--config", *keys] if keys else []
+    found = subprocess.run([*PROGRAM, "--cores", "1", "profile", *given], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 1
+    errors = [line for line in (found.stdout + found.stderr).splitlines() if "error" in line.lower()]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert words in errors[0]
+
+
+def test_a_profile_goes_on_where_it_was_and_further_layers_are_added_to_it(plan, tmp_path):
+    write_short_config(tmp_path, "classifier_mnist5k", 2)
+    short = "--trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1 --sample_grid.num_draws 1 "
+    short += "--num_agreement 1 --model.density.num_filters 2 --data.num_train 100 --trainer.limit_val_batches 1"
+    keys = [*PROFILE, "layers=logits,fc3", "unconditional=none", f"arguments={short}"]
+    subprocess.run([*PROGRAM, "--cores", "2", "profile", *keys], cwd=tmp_path, check=True)
+    runs, of_inverter = tmp_path / "runs", tmp_path / "runs" / "inverter_mnist5k_fc3"
+    assert len(list(runs.glob("classifier_mnist5k/*/"))) == 1
+    assert {path.name for path in of_inverter.glob("*/")} == {"profile_logits", "profile_fc3"}
+    page = (runs / "profile_inverter_mnist5k_fc3.html").read_text()
+    assert "Nats by depth: mnist5k, ConvNet of classifier_mnist5k." in page
+    assert "Nothing to be done" in plan("profile", *keys)
+    keys[2] = "layers=conv1,logits,fc3"
+    assert runs_of_a_profile(plan("profile", *keys)) == {"conv1": "profile_conv1"}
+    keys[2] = "layers=fc3,logits"
+    (of_inverter / "profile_fc3" / "results.json").unlink()
+    assert runs_of_a_profile(plan("profile", *keys)) == {"fc3": "profile_fc3"}

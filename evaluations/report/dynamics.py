@@ -6,7 +6,7 @@ from itertools import combinations, pairwise
 from evaluations.charts import training_dynamics
 from evaluations.information import is_rise, mean_and_standard_error
 from evaluations.report.cells import nce, with_interval
-from evaluations.report.groups import Group, by_depth, nce_difference
+from evaluations.report.groups import Group, by_depth, is_function, nce_difference
 from evaluations.report.page import Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
 
@@ -50,7 +50,7 @@ def _section(name: str, lines: dict[tuple[str, str], Line], p_x: InverterRun | N
         f"{course}, {n} updates: {later} above {earlier} by {with_interval(found)}"
         for ((course, earlier), before), ((other, later), after) in combinations(lines.items(), 2) if course == other
         for n in sorted(before.keys() & after.keys())
-        if before[n].result.network_digest == after[n].result.network_digest
+        if is_function(after[n].result, before[n].result)
         and (found := nce_difference(after[n], before[n])) and is_rise(found)
     ]  # fmt: skip
     parts: list[Part] = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,14 @@ from torch import Tensor
 
 from evaluations.information import Estimate, paired_difference
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
+from evaluations.results import InverterResult
+
+Classifier = tuple[str | None, str | None]
+
+
+def classifier_of(result: InverterResult) -> Classifier:
+    """Its name, which may be that of a file of weights, or "untrained", and its network's."""
+    return result.classifier, result.network
 
 
 @dataclass
@@ -50,9 +59,15 @@ class Group:
         return firsts[0] if firsts and len(self.classifiers) == 1 else None
 
     @property
-    def classifiers(self) -> set[str | None]:
-        """The names of those whose layers are inverted."""
-        return {run.result.classifier for run in self.inverters.values()}
+    def classifiers(self) -> set[Classifier]:
+        """Those whose layers are inverted."""
+        return {classifier_of(run.result) for run in self.inverters.values()}
+
+    def called(self, run: InverterRun) -> str:
+        """The classifier of one of the inverters, by its name; with its network's where one name is of several."""
+        name, network = classifier_of(run.result)
+        alone = [name for name, _ in self.classifiers].count(name) < 2
+        return str(name) if alone else f"{name}, {network}"
 
     @property
     def digests(self) -> set[str | None]:
@@ -61,9 +76,31 @@ class Group:
 
     @property
     def one_network(self) -> bool:
-        """Whether every layer is a function of the one before it: of one network, its weights and what it sees."""
-        seen = {str((run.result.seen_at, run.result.preprocessing)) for run in self.inverters.values()}
+        """Whether all layers are of the same network, with the same weights, which sees the same."""
+        seen = {sees(run.result) for run in self.inverters.values()}
         return len(self.digests) == len(seen) == 1
+
+    @property
+    def functions(self) -> list[tuple[str, str]]:
+        """Pairs of layers, of those with a likelihood, of which the second is a function of the first."""
+        its = self.inverters
+        return [(a, b) for a, b in combinations(self.log_probs, 2) if is_function(its[b].result, its[a].result)]
+
+    @property
+    def in_branches(self) -> list[str]:
+        """The layers that something goes past, so that later ones need not be functions of them."""
+        return [label for label in self.log_probs if not self.inverters[label].result.bottleneck]
+
+
+def sees(result: InverterResult) -> str:
+    """What its network sees of an image, and how."""
+    return str((result.seen_at, result.preprocessing))
+
+
+def is_function(later: InverterResult, earlier: InverterResult) -> bool:
+    """Whether a layer is a function of another: of the same network, behind it, and nothing goes past that."""
+    same = later.network_digest == earlier.network_digest is not None and sees(later) == sees(earlier)
+    return same and earlier.bottleneck and (later.depth or 0) > (earlier.depth or 0)
 
 
 def nce_difference(run: InverterRun, less: InverterRun) -> Estimate | None:
@@ -94,8 +131,8 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
     indices = [run.index for run in runs]
     votes = [sum(np.array_equal(index, other) for other in indices) for index in indices]
     usual = indices[votes.index(max(votes))]
-    networks = {run.result.classifier: run.result.network for run in runs if run.result.layer}
-    different = len(set(networks.values())) == len(networks)
+    classifiers = {classifier_of(run.result) for run in runs if run.result.layer}
+    names, kinds = ({one[k] for one in classifiers} for k in (0, 1))
     group = Group(name)
     for run, index in zip(runs, indices, strict=True):
         result, label = run.result, run.result.layer
@@ -105,8 +142,10 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
         if label is None:
             first = group.unconditional = group.unconditional or run
         else:
-            if len(networks) > 1:
-                label += f" of {result.network if different else result.classifier}"
+            if len(classifiers) > 1:
+                both = f"{result.classifier}, {result.network}"
+                different = len(kinds) == len(classifiers), len(names) == len(classifiers)
+                label += f" of {result.network if different[0] else result.classifier if different[1] else both}"
             if result.nce_nats is None and not result.point_estimate:
                 label += f", {result.density}"
             if result.seen_at:

@@ -3,7 +3,6 @@
 from itertools import pairwise
 
 import numpy as np
-from torch import Tensor
 
 from evaluations.figures import layers_grid
 from evaluations.information import data_processing_rises, information_estimate, paired_difference, relative_nce
@@ -48,7 +47,7 @@ def section(group: Group) -> Section | None:
         f"as the network does not see such small ones." for bound, labels in bounds.items()
     ]  # fmt: skip
     if group.one_network and len(log_probs) + (p_x is not None) > 1:
-        parts += _steps(log_probs, p_x)
+        parts += _steps(group)
     if len(group.classifiers) < len(group.digests):
         parts.append(
             "Some of these inverters are of classifiers of one name and other weights, so that not every layer is a "
@@ -57,19 +56,28 @@ def section(group: Group) -> Section | None:
     return Section(f"{group.name}: what is kept", [*parts, *_grid(group)])
 
 
-def _steps(log_probs: dict[str, Tensor], p_x: Tensor | None) -> list[Part]:
+def _steps(group: Group) -> list[Part]:
     """From layer to layer, and whether NCE rises where information cannot; nothing, p(x), is a function of any."""
+    log_probs, p_x, branches = group.log_probs, group.p_x, group.in_branches
     rows = [
         [f"{later} less {earlier}", with_interval(paired_difference(log_probs[later], log_probs[earlier]))]
         for earlier, later in pairwise(log_probs)
     ]
-    rises = data_processing_rises(log_probs | ({NOTHING: p_x} if p_x is not None else {}))
+    pairs, nothing = group.functions, {NOTHING: p_x} if p_x is not None else {}
+    pairs += [(label, NOTHING) for label in log_probs if nothing]
+    rises = data_processing_rises(log_probs | nothing, pairs)
     words = "No layer's NCE is above that of a layer before it by more than 2 standard errors, as it should be."
     if rises:
         these = "; ".join(f"{b} above {a} by {with_interval(found)} nats" for (a, b), found in rises.items())
         words = (
             f"A layer cannot hold more than a layer that it is computed from, nor nothing more than a layer, but NCE "
             f"says so here: {these}. The inverter of the earlier layer is too weak, or not trained for long enough."
+        )
+    if branches:
+        words += (
+            f" What comes after {', '.join(branches)} may hold more, and is not compared with it: the network hands "
+            "something on past it, as in a residual block, or h is not all that the layer gives. That was tried: where "
+            "it was given there what is of other images, the network did not end in what it gives for those."
         )
     return [*([Table("Differences of NCE, nats.", ["layers", "difference"], rows)] if rows else []), words]
 
