@@ -10,6 +10,7 @@ from torch import Tensor
 
 from callbacks.sample_grid import SampleGrid
 from datamodules.images import ImageDataModule
+from datamodules.split import seen
 from datamodules.worlds import WorldDataModule
 from evaluations.information import mean_and_standard_error, wilson_interval
 from evaluations.known_worlds import compared
@@ -177,7 +178,7 @@ class InverterResults(_Results):
         super().on_test_end(trainer, pl_module)
 
     def _bottleneck(self, trainer: Trainer, pl_module: Any) -> bool:
-        images = datamodule_of(trainer).datasets["test"].first(8)["image"].to(pl_module.device)
+        images = seen(datamodule_of(trainer).datasets["test"].first(8)).to(pl_module.device)
         return is_bottleneck(pl_module.representation, images)
 
     def _agreement(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
