@@ -39,9 +39,11 @@ def row(config: str, device: torch.device, flop_rate: float | None) -> dict[str,
     """What one config costs."""
     made, image = configured(config, device)
     inverter, steps = made.model, made.settings.trainer.max_steps
-    cost = measured_cost(inverter, image)
+    shape = (len(image), *made.datamodule.seen_shape)
+    seen = torch.randint(256, shape, dtype=torch.uint8, device=device) if shape != image.shape else image
+    cost = measured_cost(inverter, image, seen=seen)
     many, images = inverter.draws_at_once(device), steps * len(image)
-    many_seconds = seconds(lambda: inverter.draws(image[:1], [0], num_draws=many), device)
+    many_seconds = seconds(lambda: inverter.draws(seen[:1], [0], num_draws=many), device)
     return {
         "config": made.name,
         "steps": steps,

@@ -30,7 +30,10 @@ class CacheActivations(Callback):
         data = datamodule_of(trainer)
         split, representation = data.datasets["train"], pl_module.representation
         assert isinstance(representation, Representation)
-        if representation.layer is None or split.images is None:
+        if representation.layer is None or split.seen is None:
             return
         batch_size = data.batch_size // trainer.world_size
-        split.h = Rows(cached_activations(representation, split.images, "train", self.folder, self.dtype, batch_size))
+        split.h = Rows(cached_activations(representation, split.seen, "train", self.folder, self.dtype, batch_size))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        datamodule_of(trainer).datasets["train"].h = None  # or another layer's fit on this data would be given it

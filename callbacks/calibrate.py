@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from datamodules.split import seen
 from inverters.exact_float32 import exact_float32
 from runtime.datamodule import datamodule_of
 
@@ -47,5 +48,5 @@ class Calibrate(Callback):
         split = datamodule_of(trainer).datasets["val"]
         mine = range(trainer.global_rank, len(split), trainer.world_size)
         for first in range(0, len(mine), self.batch_size):
-            image = split.__getitems__(mine[first : first + self.batch_size])["image"].to(pl_module.device)
-            yield image, pl_module.context(image)
+            batch = split.__getitems__(mine[first : first + self.batch_size])
+            yield batch["image"].to(pl_module.device), pl_module.context(seen(batch).to(pl_module.device))

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, Trainer
 
+from datamodules.split import seen
 from runtime.datamodule import datamodule_of
 
 
@@ -28,13 +29,13 @@ class InitialiseFromData(Callback):
         dataset = datamodule_of(trainer).datasets["train"]
         size = min(len(dataset), self.max_images)
         batches = (
-            dataset.__getitems__(range(first, min(first + self.batch_size, size)))["image"].to(pl_module.device)
+            seen(dataset.__getitems__(range(first, min(first + self.batch_size, size)))).to(pl_module.device)
             for first in range(0, size, self.batch_size)
         )
-        first = dataset.__getitems__(range(min(self.num_images, size)))["image"].to(pl_module.device)
+        first = dataset.first(min(self.num_images, size))
         if trainer.is_global_zero:
             with torch.random.fork_rng(devices=[]):
-                pl_module.initialise(batches, first)
+                pl_module.initialise(batches, *(x.to(pl_module.device) for x in (first["image"], seen(first))))
         if trainer.world_size > 1:
             for tensor in (*pl_module.parameters(), *pl_module.buffers()):
                 torch.distributed.broadcast(tensor.data, 0)

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from callbacks.sample_grid import SampleGrid
 from datamodules.images import ImageDataModule
+from datamodules.split import seen
 from datamodules.worlds import WorldDataModule
 from evaluations.information import mean_and_standard_error, wilson_interval
 from evaluations.known_worlds import compared
 from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
 from inverters.bottleneck import is_bottleneck
 from inverters.generators import bits_per_dim
+from inverters.preprocessing import Preprocessing
 from inverters.representation import digest
 from runtime.datamodule import datamodule_of
 from runtime.files import json_bytes, npy_bytes
@@ -164,6 +166,7 @@ class InverterResults(_Results):
             num_dims=num_dims,
             **likelihoods(values, num_dims, conditional=layer is not None),
             **self._agreement(trainer, pl_module),
+            **what_it_sees(pl_module),
             world=known_world(datamodule_of(trainer), pl_module, values),
         )
         names = ("index", "log_prob", "log_prob_per_pixel")
@@ -175,12 +178,16 @@ class InverterResults(_Results):
         super().on_test_end(trainer, pl_module)
 
     def _bottleneck(self, trainer: Trainer, pl_module: Any) -> bool:
-        images = datamodule_of(trainer).datasets["test"].first(8)["image"].to(pl_module.device)
-        return is_bottleneck(pl_module.representation, images)
+        images = seen(datamodule_of(trainer).datasets["test"].first(8))
+        return is_bottleneck(pl_module.representation, images.to(pl_module.device))
 
     def _agreement(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
-        """The share of samples given the class that the classifier gives their input, as a result has it."""
-        if not pl_module.classifies:
+        """The share of samples given the class that the classifier gives their input, as a result has it.
+
+        Not where the network sees pictures at a side of their own: a draw, which has fewer pixels, is none of those,
+        and enlarged it has a class by what it lacks.
+        """
+        if not pl_module.classifies or pl_module.sees_original:
             return {"class_agreement": None, "class_agreement_se": None, "num_samples": 0}
         batch = datamodule_of(trainer).datasets["test"].first(self.num_agreement)
         images = batch["image"].to(pl_module.device)
@@ -193,6 +200,19 @@ class InverterResults(_Results):
             "class_agreement": share, "class_agreement_se": error, "class_agreement_low": low,
             "class_agreement_high": high, "num_samples": len(images),
         }  # fmt: skip
+
+
+def what_it_sees(inverter: Any) -> dict[str, Any]:
+    """Of which pictures h is, as a result has it."""
+    if inverter.representation.layer is None:
+        return {"image_shape": inverter.density.image_shape}
+    preprocessing = inverter.representation.preprocess.what.to_json()
+    return {
+        "sees": "original" if inverter.sees_original else "x",
+        "seen_shape": inverter.seen_shape,
+        "image_shape": inverter.density.image_shape,
+        "preprocessing": None if preprocessing == Preprocessing().to_json() else preprocessing,
+    }
 
 
 def likelihoods(values: dict[str, Tensor], num_dims: int, conditional: bool) -> dict[str, Any]:

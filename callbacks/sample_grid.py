@@ -7,6 +7,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
 
+from datamodules.split import seen
 from evaluations.figures import sample_grid
 from runtime.datamodule import datamodule_of
 from runtime.files import npz_bytes, png_bytes, write_figure
@@ -57,7 +58,7 @@ class SampleGrid(Callback):
             return
         batch = datamodule_of(trainer).datasets[split].first(self.num_images)
         num_draws = 1 if pl_module.density.point_estimate else self.num_draws
-        draws = shared_draws(trainer, pl_module.shown, batch["image"], batch["index"].tolist(), num_draws)
+        draws = shared_draws(trainer, pl_module.shown, seen(batch), batch["index"].tolist(), num_draws)
         if not trainer.is_global_zero:
             return
         figure = sample_grid(batch["image"], draws, pl_module.representation.layer, pl_module.density.point_estimate)

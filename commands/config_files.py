@@ -69,6 +69,11 @@ def preset_names() -> list[str]:
     return sorted(f"presets/{path.stem}" for path in CONFIGS.glob("presets/*.yaml"))
 
 
+def smaller_config(name: str) -> str | None:
+    """The same experiment for a CPU, NAME_small, where there is one."""
+    return f"{name}_small" if (CONFIGS / f"{name}_small.yaml").is_file() else None
+
+
 def is_preset(path: Path) -> bool:
     """Whether a config is no experiment, and so names no run."""
     return path.parent.name == "presets"

@@ -1,19 +1,15 @@
 """How near do samples come to their input in the layer's own space?"""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pytorch_lightning as pl
-import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
-from torch import Tensor
 
-from commands.trained_inverter import trained_inverter
+from commands.trained_inverter import in_parts, trained_inverter
 from datamodules import ImageDataModule
 from evaluations.distances import NUM_SHOWN, nearest, neighbours, table_1
 from evaluations.results import DistancesResult
-from inverters import Inverter
 from inverters.representation import digest
 from runtime.activations import cached_activations
 from runtime.files import json_bytes, npz_bytes
@@ -52,12 +48,19 @@ def distances(
         seed: Of the noise, which is a function of (seed, image, draw).
 
     Raises:
-        ValueError: The model has no layer, or the data has no finite set of training images.
+        ValueError: The model has no layer or one that sees the pictures at a side of their own, or the data has no
+            finite set of training images.
     """
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
     representation, run = inverter.representation, Run.of_trainer(trainer)
     if representation.layer is None:
         raise ValueError("an unconditional model has no layer to measure distances in; give the config of an inverter")
+    if inverter.sees_original:
+        seen, drawn = ("x".join(map(str, shape[1:])) for shape in (inverter.seen_shape, inverter.density.image_shape))
+        raise ValueError(
+            f"{representation.layer} sees the pictures at {seen}, and draws have {drawn} pixels, so that there is no "
+            f"distance between their h; give a config without data.original_side"
+        )
     datamodule.prepare_data()
     datamodule.setup("fit")
     training = datamodule.datasets["train"].images
@@ -97,8 +100,3 @@ def distances(
     ):
         print(f"  {name:30} {value:.4g} (standard error {error:.2g}); {ratio:.3f} of 1NN")
     print(f"  numbers and images             {run.folder}/distances.json, distances.npz, nearest.npz")
-
-
-def in_parts(function: Callable[[Tensor], Tensor], inverter: Inverter, images: Tensor) -> Tensor:
-    """What a function on the inverter's device makes of uint8 images [N, C, H, W], on the CPU, [N, ...]."""
-    return torch.cat([function(x.to(inverter.device)).cpu() for x in images.split(250)])

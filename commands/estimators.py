@@ -3,9 +3,9 @@
 import pytorch_lightning as pl
 from jsonargparse.typing import PositiveInt
 
-from commands.distances import in_parts
-from commands.trained_inverter import trained_inverter
+from commands.trained_inverter import in_parts, trained_inverter
 from datamodules import ImageDataModule
+from datamodules.split import seen
 from evaluations.estimators import all_estimates
 from inverters.representation import digest
 from runtime.files import json_bytes
@@ -28,7 +28,7 @@ def estimators(
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
     datamodule.prepare_data()
     datamodule.setup("test")
-    images = datamodule.datasets["test"].first(num_images)["image"]
+    images = seen(datamodule.datasets["test"].first(num_images))
     h = in_parts(inverter.representation, inverter, images)
     results = all_estimates(h, digest(inverter.representation.network))
     run = Run.of_trainer(trainer)

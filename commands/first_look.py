@@ -80,8 +80,9 @@ def _check_files(verb: str, is_inverter: bool, values: Mapping[str, Any]) -> Non
             find_config(f"{Path(classifier).stem}.yaml")
     for key in ("images", "contexts") if verb == "score" else ():
         pictures = values.get(key)
-        for path in pictures if isinstance(pictures, list) else ():
-            check_is_there(str(path), "picture", f"as --{key} '[a.png, b.png]'")
+        for path in pictures if isinstance(pictures, list) else [pictures] if isinstance(pictures, str) else ():
+            if not Path(str(path)).is_dir():
+                check_is_there(str(path), "picture", f"several as --{key} '[a.png, b.png]', a folder or a .zip")
 
 
 def check_is_there(path: str, kind: str, otherwise: str) -> None:

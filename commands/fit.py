@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from callbacks.bits_per_dim import BitsPerDim
 from callbacks.cache_activations import CacheActivations
 from callbacks.calibrate import Calibrate
-from callbacks.cost_estimate import CostEstimate
+from callbacks.cost_estimate import CostEstimate, say_beforehand
 from callbacks.cross_entropy import CrossEntropy
 from callbacks.exact_resume import ExactResume
 from callbacks.initialise_from_data import InitialiseFromData
@@ -29,10 +29,12 @@ from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import StopAtNaN
 from callbacks.weight_averaging import WarmWeightAveraging
 from commands.classifier import trained_classifier
+from commands.config_files import smaller_config
 from commands.network_weights import check_source, load_network
 from commands.parser import ParsedCommand
 from commands.sentences import of_a_peer, of_the_device
 from inverters import Inverter
+from inverters.classifier import ONE_CLASS
 from inverters.compiled import of_compiler
 from runtime.checkpoints import check_fit, check_resumable, load_checkpoint
 from runtime.files import write_all
@@ -77,6 +79,9 @@ class Fit:
         name = Path(settings.classifier).stem
         if name == command.name:
             raise ValueError(f"--classifier {name} is this config itself; give the name of a classifier's")
+        if self.data.num_classes < 2:
+            raise ValueError(ONE_CLASS)
+        self._say_cost(name)
         shared = {
             "trainer.default_root_dir": str(command.root),
             "trainer.accelerator": settings.trainer.accelerator,
@@ -88,6 +93,15 @@ class Fit:
         }
         with self._until_interrupted():
             return trained_classifier(command.root, name, self.data, shared, settings.train_classifier, command.presets)
+
+    @rank_zero_only
+    def _say_cost(self, classifier: str) -> None:
+        """Before a classifier is trained for an inverter that a CPU would need days for."""
+        smaller, steps = smaller_config(self.command.name), self.command.settings.trainer.max_steps
+        missing = Run.newest(self.command.root, classifier, "best") is None
+        if smaller and missing and steps > 0 and self.trainer.strategy.root_device.type == "cpu":
+            size = self.data.batch_size // self.trainer.world_size
+            say_beforehand(self.model, self.data.image_shape, steps, size, smaller)
 
     def run(self, run: Run, checkpoint: Path | None, classifier: Path | None) -> None:
         """Do it, in every process, with what all have agreed on.
@@ -158,7 +172,7 @@ class Fit:
                 Patience(monitor, mode, settings.patience),
             ]
             if self.is_inverter:
-                callbacks += [NetworkAccuracy(), CostEstimate()]
+                callbacks += [NetworkAccuracy(), CostEstimate(smaller_config(self.command.name))]
                 if settings.cache_activations != "none":
                     callbacks.append(CacheActivations(run.activations, settings.cache_activations))
             if settings.keep_updates:
@@ -191,7 +205,7 @@ class Fit:
 
     @rank_zero_only
     def _save_config(self, run: Run) -> None:
-        path = run.folder / "config.yaml"
+        path = run.config
         if self.checkpoint and path.exists():  # a resumed run
             path = new_folder(run.folder / "resumed") / path.name
         write_all({path: self.command.config_text().encode()})

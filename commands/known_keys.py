@@ -49,7 +49,7 @@ class Given:
 def given_keys(words: Sequence[str]) -> list[Given]:
     """All keys of a command's configs and words, in this order. Raises as `find_config` and `read_config`."""
     words, paths = with_config_paths(list(words))
-    found = [each for path in paths for each in _inside(read_config(path), path)]
+    found = [each for path in paths for each in keys_inside(read_config(path), path)]
     for word, after in zip(words, [*words[1:], "--"], strict=False):
         if word == "--":
             break
@@ -57,7 +57,7 @@ def given_keys(words: Sequence[str]) -> list[Given]:
             continue
         key, is_one_word, text = word[2:].partition("=")
         value = _value(text if is_one_word else "" if after.startswith("--") else after)
-        found += _inside({key.rstrip("+"): value}, None)
+        found += keys_inside({key.rstrip("+"): value}, None)
     return found
 
 
@@ -68,7 +68,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _inside(values: Mapping[Any, Any], source: Path | None, before: tuple[Any, ...] = ()) -> Iterator[Given]:
+def keys_inside(values: Mapping[Any, Any], source: Path | None, before: tuple[Any, ...] = ()) -> Iterator[Given]:
     """All keys of nested mappings. Raises ValueError where a class has no name."""
     for key, value in values.items():
         parts = key.split(".") if isinstance(key, str) else [key]
@@ -83,7 +83,7 @@ def _inside(values: Mapping[Any, Any], source: Path | None, before: tuple[Any, .
             )
         yield Given(source, keys, value)
         if isinstance(value, dict):
-            yield from _inside(value, source, keys)
+            yield from keys_inside(value, source, keys)
 
 
 class KnownKeys:

@@ -57,7 +57,10 @@ def load_network(inverter: Inverter, classifier: Path | None, data: ImageDataMod
         elif weights not in WORDS:
             needed = inverter.representation.needed(inverter.seen_shape)
             found = fitted(weights_of_file(weights), network, needed, weights)
-            network.load_state_dict({**network.state_dict(), **found})
+            own = network.state_dict()
+            left = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
+            inverter.classifies = inverter.classifies and not left  # scores of a random head
+            network.load_state_dict({**own, **found})
 
 
 def _load_classifier(inverter: Inverter, path: Path, data: ImageDataModule) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from commands.trained_inverter import trained_inverter
 from datamodules import ImageDataModule
+from datamodules.split import seen
 from evaluations.figures import sample_grid
 from runtime.files import npy_bytes, png_bytes, write_all
 from runtime.processes import in_order, part_of_process
@@ -38,14 +39,14 @@ def sample(
     datamodule.setup("test")
     batch = datamodule.datasets["test"].first(num_images)
     run = Run.of_trainer(trainer)
-    images = part_of_process(trainer, batch["image"]).to(inverter.device)
+    pictures = part_of_process(trainer, seen(batch)).to(inverter.device)
     index = part_of_process(trainer, batch["index"].tolist())
-    finished: list[Tensor] = [images.new_empty(0, *images.shape[1:]).cpu()]
+    finished: list[Tensor] = [batch["image"][:0].cpu()]
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     for number in before:
         answer(number, signal.default_int_handler)  # which raises KeyboardInterrupt
     try:
-        for drawn in inverter.draw_batches(images, index, num_draws, seed):
+        for drawn in inverter.draw_batches(pictures, index, num_draws, seed):
             finished.append(drawn.cpu())
     except KeyboardInterrupt:
         kept = ""

@@ -2,51 +2,62 @@
 
 import csv
 import io
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
+from tqdm import tqdm
 
-from commands.trained_inverter import trained_inverter
+from commands.trained_inverter import scores, trained_inverter
 from datamodules import ImageDataModule
-from datamodules.pictures import decoded, file_bytes, printable
+from datamodules.picture_files import found_in, pictures_in
+from datamodules.pictures import cannot_be_read, file_bytes, opened, printable, read_pictures
 from runtime.files import write_all
 from runtime.run import Run
+
+AT_ONCE = 64  # images
 
 
 def score(
     trainer: pl.Trainer,
     model: pl.LightningModule,
     datamodule: ImageDataModule,
-    images: list[str],
-    contexts: list[str] | None = None,
+    images: list[str] | str,
+    contexts: list[str] | str | None = None,
     ckpt_path: str | None = None,
 ) -> None:
-    """Print log p(x_i | h_j) in nats, for image files i and the representations of image files j.
+    """Print log p(x_i | h_j) in nats, for pictures i and the representations of pictures j.
+
+    Pictures are prepared as those that the inverter was trained on: those of an image folder are cropped or stretched
+    as its `fit` says, whatever their size; a data set that never scales takes those of its size.
 
     Args:
-        images: Files of the size that the inverter knows.
+        images: A picture, a list of pictures, or a folder or a .zip, of which all are taken.
         contexts: Likewise; without them each image is scored under its own representation.
         ckpt_path: A file, or best or last of the newest run; best by default.
     """
     if not images:
         raise ValueError("no images to score; give --images '[a.png, b.png]'")
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
-    x = load_images(images, datamodule.image_shape).to(inverter.device)
-    h = load_images(contexts, datamodule.image_shape).to(inverter.device) if contexts else x
-    with torch.no_grad():
-        if contexts:
-            each = [inverter.log_prob({"image": x, "context_image": row.expand_as(x)}) for row in h]
-            matrix = torch.stack(each, dim=1)  # [N, M]
-        else:
-            matrix = inverter.log_prob({"image": x})[:, None]
+    names, x, its = load_images(images, datamodule)
+    columns, _, others = load_images(contexts, datamodule) if contexts else (["itself"], None, None)
+    if others is not None:
+        matrix = scores(inverter, x, others)  # [N, M]
+    else:
+        parts = tqdm(torch.arange(len(x)).split(AT_ONCE), "scoring images", delay=5, leave=False)
+        batches = ({"image": x[part], "context_image": its[part]} for part in parts)
+        own = [inverter.log_prob_in_parts({k: v.to(inverter.device) for k, v in batch.items()}) for batch in batches]
+        matrix = torch.cat(own).cpu()[:, None]
     if matrix.isnan().any():
         raise ValueError("log p(x | h) of an image is NaN: the model has diverged; train it with a lower learning rate")
-    names, columns = (list(map(printable, x)) for x in (images, contexts or ["itself"]))
-    header = ["image", *(f"log p(x | h of {name}), nats" for name in columns)]
-    rows = [[name, *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)]
+    header = ["image", *(f"log p(x | h of {printable(name)}), nats" for name in columns)]
+    rows = [
+        [printable(name), *(f"{value:.3f}" for value in row)] for name, row in zip(names, matrix.tolist(), strict=True)
+    ]
     path = Run.of_trainer(trainer).folder / "scores.csv"
     text = io.StringIO()
     csv.writer(text).writerows([header, *rows])
@@ -57,16 +68,29 @@ def score(
     print(f"as CSV: {path}")
 
 
-def load_images(paths: list[str], image_shape: tuple[int, int, int]) -> Tensor:
-    """Image files as uint8 [N, C, H, W]. Raises OSError or ValueError naming the file that cannot be used."""
-    channels, height, width = image_shape
-    images = []
-    for path in paths:
-        try:
-            picture = decoded(file_bytes(Path(path)), channels)
-        except Exception as error:  # Pillow promises no list of what a broken file raises
-            raise OSError(f"cannot read {path} as an image ({type(error).__name__}: {error})") from error
-        if picture.size != (width, height):
-            raise ValueError(f"{path} is {picture.width}x{picture.height} pixels; this inverter takes {width}x{height}")
-        images.append(pil_to_tensor(picture))
-    return torch.stack(images)
+def load_images(paths: list[str] | str, datamodule: ImageDataModule) -> tuple[list[str], Tensor, Tensor]:
+    """All pictures of files, folders and zips, as a data set has its own.
+
+    Returns:
+        Their names; what the density models, uint8 [N, C, H, W]; and what the network sees, uint8 [N, C, H', W'].
+
+    Raises:
+        OSError: Some cannot be read, or are of a size that the data set does not take; those are named.
+        ValueError: A folder or a zip has none.
+    """
+    names: list[str] = []
+    content: dict[str, Callable[[], bytes]] = {}
+    with ExitStack() as stack:
+        for path in [paths] if isinstance(paths, str) else paths:
+            if Path(path).is_dir() or path.lower().endswith(".zip"):
+                inside = ["/".join(parts) for parts in pictures_in(path, found_in(path).sizes)]
+                of_name = stack.enter_context(opened(path))
+                names += [f"{path}/{name}" for name in inside]
+                content |= {f"{path}/{name}": partial(of_name, name) for name in inside}
+            else:
+                names.append(path)
+                content[path] = partial(file_bytes, Path(path))
+        images, bad = read_pictures(names, lambda name: content[name](), datamodule.pictures, datamodule.shapes)
+    if bad:
+        raise cannot_be_read(bad, len(names), "")
+    return names, images[0], images[-1]

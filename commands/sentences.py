@@ -109,11 +109,16 @@ def of_the_device(error: BaseException) -> bool:
     return of_memory(error) or isinstance(error, torch.AcceleratorError) or bool(re.search(words, str(error)))
 
 
-def of_error(error: BaseException) -> str:
-    """What an error says, on one line."""
-    # jsonargparse wraps one of ours in its own when a constructor refuses its arguments.
+def of_constructor(error: BaseException) -> BaseException:
+    """The error of a constructor that refuses its arguments, from in that of jsonargparse; any other as it is."""
     while "Does not validate against" in str(error) and (inner := error.__cause__ or error.__context__):
         error = inner
+    return error
+
+
+def of_error(error: BaseException) -> str:
+    """What an error says, on one line."""
+    error = of_constructor(error)
     text = " ".join(str(error).split())
     memory = re.search(r"you tried to allocate (\d+) bytes", text)
     if memory:

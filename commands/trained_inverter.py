@@ -1,8 +1,13 @@
-"""The trained inverter that a verb asks."""
+"""The trained inverter that is asked, and what several ask of it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from tqdm import tqdm
 
 from datamodules import ImageDataModule
 from inverters import Inverter
@@ -21,8 +26,47 @@ def trained_inverter(
         raise ValueError(f"this needs an inverter's config; {type(model).__name__} has no p(x | h)")
     path = Path(str(ckpt_path))
     checkpoint = load_checkpoint(path)
-    check_fit(model, checkpoint["state_dict"], path)
+    inverter = with_weights(model, checkpoint, path)
     data.check(checkpoint, path)
-    model.on_load_checkpoint(checkpoint)
-    model.load_state_dict(checkpoint["state_dict"])
-    return model.to(trainer.strategy.root_device).eval()
+    return inverter.to(trainer.strategy.root_device)
+
+
+def with_weights(inverter: Inverter, checkpoint: dict[str, Any], path: Path) -> Inverter:
+    """An inverter with the weights of a checkpoint, in their precision, as a test has them, and in eval mode.
+
+    Raises:
+        ValueError: The checkpoint is of another one.
+    """
+    weights = checkpoint["state_dict"]
+    check_fit(inverter, weights, path)
+    inverter.on_load_checkpoint(checkpoint)
+    inverter.to(weights["context_mean"].dtype).load_state_dict(weights)
+    return inverter.eval()
+
+
+def in_parts(function: Callable[[Tensor], Tensor], inverter: Inverter, images: Tensor) -> Tensor:
+    """What a function on the inverter's device makes of uint8 images [N, C, H, W], on the CPU, [N, ...]."""
+    parts = tqdm(images.split(250), "encoding images", delay=5, leave=False)
+    return torch.cat([function(x.to(inverter.device)).cpu() for x in parts])
+
+
+def scores(inverter: Inverter, image: Tensor, pictures: Tensor, batch_size: int = 250) -> Tensor:
+    """log p(x_i | h_j) of every image i with the h of every picture j.
+
+    Args:
+        inverter: On its device.
+        image: x, uint8 [N, C, H, W].
+        pictures: Of which h is taken, uint8 [M, C, H', W'].
+        batch_size: Pairs at once.
+
+    Returns:
+        float64 [N, M] nats, on the CPU.
+    """
+    h = in_parts(inverter.representation, inverter, pictures)
+    found = []
+    pairs = torch.arange(len(image) * len(h)).split(batch_size)
+    for pair in tqdm(pairs, "scoring pairs, batches", delay=5, leave=False):
+        batch = {"image": image[pair // len(h)], "h": h[pair % len(h)]}
+        batch = {name: values.to(inverter.device) for name, values in batch.items()}
+        found.append(inverter.log_prob_in_parts(batch).cpu())
+    return torch.cat(found).unflatten(0, (len(image), len(h)))

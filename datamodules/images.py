@@ -14,8 +14,10 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.pictures import of_its_size
 from datamodules.split import Batch, Split
 
 
@@ -97,6 +99,11 @@ class ImageDataModule(LightningDataModule):
         return self.image_shape
 
     @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """(C, H, W) of an image, and of what the network sees of it where that is not the image itself."""
+        return [self.image_shape]
+
+    @property
     def class_names(self) -> Sequence[str]:
         """The names of the K classes; their numbers, where a data set gives none."""
         return [str(label) for label in range(self.num_classes)]
@@ -106,16 +113,30 @@ class ImageDataModule(LightningDataModule):
         """Where the files lie, for people."""
         return "no files: they come with a package, or are made when they are asked for"
 
+    def picture(self, content: bytes) -> Tensor:
+        """A picture file's bytes as an image of this data set, uint8 [C, H, W], prepared as those that are trained on.
+
+        Raises:
+            ValueError: It is of another size: nothing here says how it is brought to this one.
+            Exception: Pillow promises no list of what a broken file raises.
+        """
+        return of_its_size(content, self.image_shape)
+
+    def pictures(self, content: bytes) -> list[Tensor]:
+        """Likewise, one of each of `shapes`."""
+        return [self.picture(content)]
+
     @property
     def identity(self) -> dict[str, Any]:
         """What decides which image is where, as JSON has it: the arguments, and what a subclass adds."""
         return json.loads(json.dumps({name: getattr(self, name) for name in self._identifying_arguments()}))
 
-    def _identifying_arguments(self) -> list[str]:
+    def _identifying_arguments(self) -> dict[str, Any]:
+        """Their names, sorted, and their defaults."""
         constructors = [vars(base)["__init__"] for base in type(self).__mro__ if "__init__" in vars(base)]
         parameters = [p for made in constructors for p in inspect.signature(made).parameters.values()]
-        named = {p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        return sorted(named - {"self", *self.NOT_IDENTIFYING})
+        named = {p.name: p.default for p in reversed(parameters) if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+        return {name: named[name] for name in sorted(named.keys() - {"self", *self.NOT_IDENTIFYING})}
 
     @abstractmethod
     def load(self) -> dict[str, Split]:
@@ -136,7 +157,7 @@ class ImageDataModule(LightningDataModule):
                 )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if self.on_device and self.num_workers == 0 and device.type == "cuda":
-            num_bytes = sum(dataset.images.nbytes for dataset in self.datasets.values() if dataset.images is not None)
+            num_bytes = sum(dataset.nbytes for dataset in self.datasets.values())
             if 4 * num_bytes < torch.cuda.mem_get_info(device)[0]:
                 self.pin_memory = False  # nothing is left to copy
                 for dataset in self.datasets.values():
@@ -215,12 +236,15 @@ class ImageDataModule(LightningDataModule):
                 raise ValueError(
                     f"{source} was trained on {state['dataset']}, not on {self.name}; give the config of that data"
                 )
-            # Up to version 0.4 the seed was all that was saved.
+            # Up to version 0.4 the seed was all that was saved. An argument that came later had its default.
             theirs = state.get("identity") or {"seed": state.get("seed", self.seed)}
+            defaults = self._identifying_arguments() if state.get("identity") else {}
             for key, value in ours.items():
-                if theirs.get(key, value) == value:
+                default = defaults.get(key, inspect.Parameter.empty)
+                before = theirs.get(key, value if default is inspect.Parameter.empty else default)
+                if before == value:
                     continue
-                was, now = json.dumps(theirs[key]), json.dumps(value)
+                was, now = json.dumps(before), json.dumps(value)
                 if key in self._identifying_arguments():
                     raise ValueError(
                         f"{source} was trained with --data.{key} {was}, not {now}, which gives other images or divides "

@@ -7,6 +7,7 @@ import stat
 import zipfile
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import NamedTuple
 
 from datamodules.pictures import EXTENSIONS, check_regular, printable
@@ -14,6 +15,7 @@ from datamodules.pictures import EXTENSIONS, check_regular, printable
 FEWEST = 10  # images of which 10 % can be kept for validation
 # Of folders above classes.
 ROLES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+UNLABELLED = "unlabelled"  # the one class of pictures that do not all lie in class folders
 Parts = tuple[str, ...]  # of a file's path, or of a folder's with an empty one behind it
 
 
@@ -22,6 +24,22 @@ class Found(NamedTuple):
 
     sizes: dict[Parts, int]
     skipped: list[str]
+
+
+class Layout(NamedTuple):
+    """Which pictures are of which class and split.
+
+    Attributes:
+        class_names: Sorted.
+        files: Sorted (name, label) of "train", and of "val" and "test" where they have a folder.
+        digest: Of all files' names and sizes, which is the same where one more folder wraps them.
+        loose: Those that lie in no class folder, where others do.
+    """
+
+    class_names: list[str]
+    files: dict[str, list[tuple[str, int]]]
+    digest: str
+    loose: list[str]
 
 
 def is_image(parts: Parts) -> bool:
@@ -76,11 +94,9 @@ def found_in_zip(path: str) -> Found:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except FileNotFoundError:
-        raise FileNotFoundError(f"there is no {path}; give a folder or a .zip as --data.path") from None
+        raise FileNotFoundError(f"there is no {path}; give a folder or a .zip") from None
     except Exception as error:  # zipfile promises no list of what a broken file raises
-        raise OSError(
-            f"cannot read {path} ({type(error).__name__}: {error}); give a folder or a whole .zip as --data.path"
-        ) from error
+        raise OSError(f"cannot read {path} ({type(error).__name__}: {error}); give a folder or a whole .zip") from error
     for member in members:
         parts = tuple(member.filename.split("/"))
         if not any(map(_is_hidden, parts)):
@@ -90,35 +106,48 @@ def found_in_zip(path: str) -> Found:
     return found
 
 
-def classes_and_files(path: str, sizes: Mapping[Parts, int]) -> tuple[list[str], dict[str, list[tuple[str, int]]], str]:
-    """The sorted class names; sorted (file, label) of "train", and of "val" and "test" where they have a folder; and a
-    digest of all files' names and sizes, which is the same where one more folder wraps them.
-    """
+def found_in(path: str) -> Found:
+    """In a folder or a zip."""
+    return found_in_folder(path) if Path(path).is_dir() else found_in_zip(path)
+
+
+def pictures_in(path: str, sizes: Mapping[Parts, int]) -> list[Parts]:
+    """Sorted. Raises ValueError where there is none."""
     files = sorted(parts for parts in sizes if is_image(parts))
     if not files:
         raise ValueError(f"{path} holds no image; those with the extensions {', '.join(EXTENSIONS)} are read")
+    return files
+
+
+def layout(path: str, sizes: Mapping[Parts, int]) -> Layout:
+    """The layout of what is found in a folder or a zip.
+
+    A picture's class is the folder that it lies in, one in the folder itself or in that of a split. Where a picture
+    lies in none, folders are not for classes, and all pictures are of one.
+    """
+    files = pictures_in(path, sizes)
     start = int(len({parts[0] for parts in files}) == 1 and min(map(len, files)) > 2)  # one folder wraps all
     tops = sorted({parts[start] for parts in files})
     level = start + _are_splits(path, tops)  # of the class folders
-    for parts in files:
-        if len(parts) < level + 2:
-            raise ValueError(f"{'/'.join(parts)} in {path} lies in no class folder; put it in one or take it out")
+    loose = [parts for parts in files if len(parts) < level + 2]
     inside = {parts[: level + 1] for parts in sizes if len(parts) > level + 1 and parts[:start] == files[0][:start]}
-    for parts in sorted(inside - {parts[: level + 1] for parts in files}):
+    for parts in () if loose else sorted(inside - {parts[: level + 1] for parts in files}):
         raise ValueError(f"the class folder {'/'.join(parts)} in {path} holds no image; fill it or take it out")
     found: dict[str, list[Parts]] = {"train": [], "val": [], "test": []}
     for parts in files:
         found[ROLES[parts[start].lower()] if level > start else "train"].append(parts)
     if len(found["train"]) < FEWEST:
         raise ValueError(f"{path} holds {len(found['train'])} images to train with; at least {FEWEST} are needed")
-    classes = sorted({parts[level] for parts in found["train"]})
+    of = {parts: UNLABELLED if loose else parts[level] for parts in files}
+    classes = sorted({of[parts] for parts in found["train"]})
     for parts in (*found["val"], *found["test"]):
-        if parts[level] not in classes:
+        if of[parts] not in classes:
             raise ValueError(f"the class folder {'/'.join(parts[: level + 1])} in {path} has none of its name in train")
     number = {name: k for k, name in enumerate(classes)}
-    labelled = {name: [("/".join(parts), number[parts[level]]) for parts in x] for name, x in found.items()}
+    labelled = {name: [("/".join(parts), number[of[parts]]) for parts in x] for name, x in found.items()}
     digest = sha256(json.dumps([(parts[start:], sizes[parts]) for parts in files]).encode()).hexdigest()[:16]
-    return list(map(printable, classes)), labelled, digest
+    mixed = ["/".join(parts) for parts in loose] if len(loose) < len(files) else []
+    return Layout(list(map(printable, classes)), labelled, digest, mixed)
 
 
 def _are_splits(path: str, tops: Sequence[str]) -> bool:

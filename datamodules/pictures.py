@@ -4,15 +4,22 @@ import re
 import stat
 import warnings
 import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
+import torch
 from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+from tqdm import tqdm
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 # Pillow's names of those: it would start Ghostscript for an EPS, whatever it is called.
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+MOST_NAMED = 10  # of the pictures that cannot be read
 MOST_BYTES = 2**30  # of a file; the most pixels that Pillow decodes (2**29 / 3) take half of it as colours
 
 
@@ -53,6 +60,16 @@ def _bounded(file: IO[bytes], num_bytes: int) -> bytes:
     return content
 
 
+@contextmanager
+def opened(path: str) -> Iterator[Callable[[str], bytes]]:
+    """What gives the bytes of a picture in a folder, or in a zip, by its name in there."""
+    if Path(path).is_dir():
+        yield lambda name: file_bytes(Path(path, name))
+    else:
+        with zipfile.ZipFile(path) as archive:
+            yield lambda name: member_bytes(archive, name)
+
+
 def decoded(content: bytes, channels: int, side: int | None = None) -> Image.Image:
     """A picture as it is seen: upright as its camera says, and on white where it is transparent; the first of several.
 
@@ -81,6 +98,71 @@ def decoded(content: bytes, channels: int, side: int | None = None) -> Image.Ima
         coloured = upright.convert("RGBA")
         upright = Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured)
     return upright.convert("L" if channels == 1 else "RGB")
+
+
+def fitted(content: bytes, image_shape: tuple[int, int, int], fit: Literal["crop", "resize"]) -> Tensor:
+    """A picture of any size, uint8 [C, H, W]: cut to the middle that fills the area, or stretched to it."""
+    channels, height, width = image_shape
+    picture = decoded(content, channels, max(height, width))
+    if fit == "crop":
+        picture = ImageOps.fit(picture, (width, height), Image.Resampling.BICUBIC)
+    else:
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return pil_to_tensor(picture)
+
+
+def of_its_size(content: bytes, image_shape: tuple[int, int, int]) -> Tensor:
+    """A picture that must have the size, uint8 [C, H, W]. Raises ValueError for one of another."""
+    channels, height, width = image_shape
+    picture = decoded(content, channels)
+    if picture.size != (width, height):
+        raise ValueError(f"it is {picture.width}x{picture.height} pixels, and must be {width}x{height}")
+    return pil_to_tensor(picture)
+
+
+def read_pictures(
+    names: Sequence[str],
+    content: Callable[[str], bytes],
+    prepared: Callable[[bytes], Sequence[Tensor]],
+    shapes: Sequence[tuple[int, int, int]],
+    label: str = "reading images",
+) -> tuple[list[Tensor], dict[str, str]]:
+    """Those that can be read, in their order, of each shape uint8 [N, C, H, W]; and of the others, by name, why not.
+
+    Args:
+        names: Of the pictures.
+        content: Gives one's bytes.
+        prepared: Makes of them images, uint8 [C, H, W], one of each shape.
+        shapes: (C, H, W) of each.
+        label: Of the progress bar.
+    """
+    found, bad = [torch.empty(len(names), *shape, dtype=torch.uint8) for shape in shapes], dict[str, str]()
+    for i, name in enumerate(tqdm(names, label, delay=5, leave=False)):
+        try:
+            for images, image in zip(found, prepared(content(name)), strict=True):
+                images[i - len(bad)] = image
+        except Exception as error:  # Pillow promises no list of what a broken file raises
+            said = re.sub(r" <_io\.BytesIO.*?>", "", str(error))  # where a file's bytes are in memory
+            bad[name] = f"{type(error).__name__}: {said}"
+    return [images[: len(names) - len(bad)] for images in found], bad
+
+
+def listed(bad: Mapping[str, str]) -> str:
+    """The first of the pictures that cannot be read, with the reasons, and how many more there are."""
+    few = ", ".join(f"{printable(name)} ({reason})" for name, reason in list(bad.items())[:MOST_NAMED])
+    return few + (f" and {len(bad) - MOST_NAMED} more" if len(bad) > MOST_NAMED else "")
+
+
+def cannot_be_read(bad: Mapping[str, str], num_images: int, where: str, otherwise: str = "") -> OSError:
+    """The error for pictures that cannot be read, of so many."""
+    if len(bad) == 1:
+        ((name, reason),) = bad.items()
+        return OSError(
+            f"cannot read the image {printable(name)}{where} ({reason}); replace it or take it out{otherwise}"
+        )
+    return OSError(
+        f"cannot read {len(bad)} of {num_images} images{where}: {listed(bad)}; replace them or take them out{otherwise}"
+    )
 
 
 def _has_deep_channels(file: Image.Image) -> bool:

@@ -19,16 +19,24 @@ class Batch(TypedDict, total=False):
     label: Tensor  # int64 [B]
     index: Tensor  # int64 [B], where the image is in the data set's files
     position: Tensor  # int64 [B], where it is in its split; from a test split, as the next one
-    other_image: Tensor  # uint8 [B, C, H, W], the next of the split, cyclically: to score an h of another image
-    context_image: Tensor  # uint8 [B, C, H, W], of which h is taken instead of `image`; from a negative control
-    h: Tensor  # [B, ...], what a network makes of `image`; where a callback has given the split its h
+    other_image: Tensor  # uint8 [B, C, H', W'], `seen` of the next of the split, cyclically: to score its h
+    # Of which h is taken instead of `image`, where that is not what the network sees; not where the batch has h.
+    context_image: Tensor  # uint8 [B, C, H', W']
+    h: Tensor  # [B, ...], what a network makes of what it sees; where a callback has given the split its h
+
+
+def seen(batch: Mapping[str, Any]) -> Tensor:
+    """What the network sees of a batch's images, and h is taken of: uint8 [B, C, H', W']."""
+    found: Tensor = batch.get("context_image", batch["image"])
+    return found
 
 
 class Split(Dataset[Batch], ABC):
     """The images of one split, by position."""
 
     images: Tensor | None  # all of them, uint8 [N, C, H, W]; None where they are drawn when asked for
-    h: Any = None  # what a network makes of `images`, read by positions, [B, ...]; batches have it where it is set
+    originals: Tensor | None = None  # what the network sees of them, uint8 [N, C, H', W']; None where it sees `images`
+    h: Any = None  # what a network makes of what it sees, read by positions, [B, ...]; batches have it where it is set
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -36,6 +44,16 @@ class Split(Dataset[Batch], ABC):
     @abstractmethod
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """A whole batch at once; the data loader prefers this where it exists."""
+
+    @property
+    def seen(self) -> Tensor | None:
+        """What the network sees of all of them; None where they are drawn when asked for."""
+        return self.images if self.originals is None else self.originals
+
+    @property
+    def nbytes(self) -> int:
+        """Of all images that are kept."""
+        return sum(kept.nbytes for kept in (self.images, self.originals) if kept is not None)
 
     def first(self, num_images: int) -> Batch:
         """The first images; all, where there are fewer."""
@@ -54,9 +72,11 @@ class ImageDataset(Split):
     labels: Tensor  # int64 [N]
     index: Tensor  # int64 [N], where they are in the data set's files
     with_other: bool = False  # give `position` and `other_image` too
+    originals: Tensor | None = None
 
     def __post_init__(self) -> None:
         assert self.images.dtype == torch.uint8
+        assert self.originals is None or (self.originals.dtype, len(self.originals)) == (torch.uint8, len(self.images))
         assert len(self.images) == len(self.labels) == len(self.index)
 
     def __len__(self) -> int:
@@ -70,15 +90,24 @@ class ImageDataset(Split):
         batch: Batch = {"image": self.images[chosen], "label": self.labels[chosen], "index": self.index[chosen]}
         if self.h is not None:
             batch["h"] = self.h[positions]
+        elif self.originals is not None:
+            batch["context_image"] = self.originals[chosen]
         if self.with_other:
             batch["position"] = chosen
-            batch["other_image"] = self.images[(chosen + 1) % len(self)]
+            batch["other_image"] = (self.images if self.originals is None else self.originals)[(chosen + 1) % len(self)]
         return batch
 
 
-def splits(images: Tensor, labels: Tensor, index: Mapping[str, Tensor]) -> dict[str, Split]:
+def splits(
+    images: Tensor, labels: Tensor, index: Mapping[str, Tensor], originals: Tensor | None = None
+) -> dict[str, Split]:
     """A file's images, in the order that `index` gives for each split, [n], and "test" with `other_image`."""
-    return {name: ImageDataset(images[i], labels[i], i, with_other=name == "test") for name, i in index.items()}
+    return {
+        name: ImageDataset(
+            images[i], labels[i], i, with_other=name == "test", originals=None if originals is None else originals[i]
+        )
+        for name, i in index.items()
+    }
 
 
 def class_balanced(labels: Tensor, index: Tensor, num_images: int | None) -> Tensor:

@@ -36,10 +36,10 @@ def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate
     return figure
 
 
-def contact_sheet(images: Tensor, labels: Sequence[str]) -> Figure:
-    """Images uint8 [N, C, H, W] in rows of ten, each under its label."""
+def contact_sheet(images: Tensor, labels: Sequence[str], inches: float = 1) -> Figure:
+    """Images uint8 [N, C, H, W] in rows of ten, each so wide, under its label."""
     num_rows = -(-len(images) // 10)
-    figure = Figure(figsize=(10, 1.2 * num_rows), layout="constrained")
+    figure = Figure(figsize=(10 * inches, (inches + 0.2) * num_rows), layout="constrained")
     axes = figure.subplots(num_rows, 10, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()

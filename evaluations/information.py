@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -105,6 +106,57 @@ def information_map(per_pixel_given_h: Tensor, per_pixel: Tensor) -> Tensor:
     information enters in that order, and not of the whole that h knows about a pixel.
     """
     return per_pixel_given_h.double() - per_pixel.double()
+
+
+@dataclass(frozen=True, eq=False)
+class Information:
+    """An estimate of I(x; h), and where it comes from: all in nats.
+
+    Attributes:
+        nats: The estimate.
+        standard_error: Its own, over images.
+        low: Of its 95 % bootstrap interval, as is the next.
+        high: See above.
+        per_image: log p(x | h) - log p(x), float64 [N], whose mean is the estimate.
+        maps: The same at each pixel (`information_map`), float64 [N, H, W], whose sums are those of `per_image`; None
+            where one of the models does not go pixel by pixel.
+    """
+
+    nats: float
+    standard_error: float
+    low: float
+    high: float
+    per_image: Tensor
+    maps: Tensor | None
+
+    @property
+    def map(self) -> Tensor | None:
+        """The mean of the maps, [H, W], which sums to the estimate."""
+        return None if self.maps is None else self.maps.mean(dim=0)
+
+    def __repr__(self) -> str:
+        interval = f"95 % interval {self.low:.2f} to {self.high:.2f}, {len(self.per_image)} images"
+        return f"{self.nats:.2f} nats (standard error {self.standard_error:.2f}, {interval})"
+
+
+def information(
+    log_prob_given_h: Tensor, log_prob: Tensor, per_pixel_given_h: Tensor | None, per_pixel: Tensor | None
+) -> Information:
+    """What `information_estimate` and `information_map` say, [N] and [N, H, W] nats of the same images.
+
+    Raises:
+        ValueError: A log-probability is not finite.
+    """
+    per_image = log_prob_given_h.double() - log_prob.double()
+    if not per_image.isfinite().all():
+        raise ValueError(
+            f"log p of {int((~per_image.isfinite()).sum())} of {len(per_image)} images is not finite, so that there is "
+            f"no estimate; leave them out, or train a model whose likelihood has all values of the images"
+        )
+    maps = None
+    if per_pixel_given_h is not None and per_pixel is not None:
+        maps = information_map(per_pixel_given_h, per_pixel)
+    return Information(*information_estimate(log_prob_given_h, log_prob), per_image, maps)
 
 
 def _interval(statistic: object, samples: tuple[Tensor, ...], seed: int = 0) -> tuple[float, float]:

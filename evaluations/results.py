@@ -138,6 +138,11 @@ class InverterResult(TestResult):
         nce_nats: None for a generator without likelihood, as are the three that follow.
         class_agreement: The share of samples that get the class of their input; None where no layer gives classes.
         num_samples: Of which that is the share; the interval is Wilson's, of 95 %, and rows of old versions lack it.
+        sees: What the network sees, and h is of: "x", the picture that the density models, or "original", the picture
+            at a side of its own. Then class agreement is None, as draws are not what the network sees.
+        seen_shape: (C, H, W) of what it sees, before its own preprocessing. Rows of up to 0.7 lack this and the next.
+        image_shape: (C, H, W) of x.
+        preprocessing: Of what it sees, the arguments of `inverters.Preprocessing`; None where there is none.
         world: Where the truth is known.
     """
 
@@ -161,13 +166,31 @@ class InverterResult(TestResult):
     class_agreement_low: float | None = None
     class_agreement_high: float | None = None
     num_samples: int
+    sees: Literal["x", "original"] = "x"
+    seen_shape: tuple[int, int, int] | None = None
+    image_shape: tuple[int, int, int] | None = None
+    preprocessing: dict[str, Any] | None = None
     world: WorldResult | None
+
+    @property
+    def seen_at(self) -> str | None:
+        """The size of the pictures of which h is, where it is not that of x."""
+        return _size(self.seen_shape) if self.sees == "original" else None
+
+    @property
+    def bound(self) -> str | None:
+        """What NCE bounds, where h is not of x."""
+        size = _size(self.image_shape)
+        told = f"a lower bound on what the layer tells about the {size} picture"
+        return f"h is of the pictures at {self.seen_at}: {told}" if self.seen_at else None
 
     def _lines(self) -> list[str]:
         lines = []
         if self.nce_nats is not None:
             lines += [f"NCE             {self.nce_nats:.2f} nats an image (standard error {self.nce_nats_se:.2f})"]
             lines += [f"bits/dim        {self.bits_per_dim:.3f}"]
+        if self.bound:
+            lines += [f"sees            {self.bound}"]
         if self.nce_nats is not None and self.shuffled_nce_nats is not None:
             worse = f"{self.nce_nats - self.shuffled_nce_nats:.2f} worse"
             lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]
@@ -241,6 +264,10 @@ class EstimatorResult(Measurement):
     ceiling_nats: float | None
     parameters: dict
     num_images: int
+
+
+def _size(shape: tuple[int, int, int] | None) -> str:
+    return f"{shape[1]}x{shape[2]}" if shape else "another size"
 
 
 def result_from_json(row: Mapping[str, Any]) -> ClassifierResult | InverterResult:

@@ -1,4 +1,7 @@
-"""What a config may name without its module."""
+"""What a config may name without its module, and `load`, by which Python has what was trained."""
+
+import os
+import typing
 
 from inverters.classifier import Classifier
 from inverters.exact_networks import EverySecondPixel, GlyphNet, PositionNet, ReluNet, TopBits
@@ -10,7 +13,34 @@ from inverters.networks import ConvNet, FullyConnectedNet
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing
 
+if typing.TYPE_CHECKING:
+    from commands.from_python import TrainedInverter
+
 __all__ = [
     "Categorical", "Classifier", "ConvNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet", "Inverter",
     "LogisticMixture", "MSEDecoder", "Network", "PixelCNN", "PositionNet", "Preprocessing", "ReluNet", "TopBits",
+    "load",
 ]  # fmt: skip
+
+
+def load(place: str | os.PathLike[str], device: str | None = None) -> "TrainedInverter":
+    """A trained inverter of a run: log p(x | h), draws, h and the information, from Python.
+
+    Nothing is said or drawn, no data set is read, and neither W&B nor a trainer is begun. The model is built as the
+    run's config.yaml says, which is code: it imports what it names. The checkpoint is never executed.
+
+        inverter = inverters.load("runs/inverter_mnist5k_fc3")
+        inverter.log_prob(images, h_of=others)     # float64 [N], nats
+
+    Args:
+        place: A config's folder runs/NAME, whose newest run's best checkpoint is taken; a run's own, runs/NAME/START;
+            or a checkpoint in it.
+        device: Where it computes: "cpu", "cuda", "cuda:1"; by default a GPU, where there is one.
+
+    Raises:
+        OSError: There is no such run or checkpoint, or it has no config.
+        ValueError: It is not of an inverter, its config or its checkpoint cannot be read, or there is no such device.
+    """
+    from commands.from_python import load_inverter  # the one import upwards: only here is a run known by its place
+
+    return load_inverter(place, device)

@@ -16,6 +16,11 @@ from inverters.networks import FAULTS, ConvNet, NetworkFactory, made_network, ne
 from inverters.preprocessing import Preprocess, Preprocessing, check_same
 from inverters.representation import NOT_LOADED, architecture, not_taken, random_images
 
+ONE_CLASS = (
+    "the images are of one class, and a classifier tells two or more apart; put those of each class into a folder "
+    "of its own, none outside of these (p(x), and an inverter of --model.weights FILE and --classifier null, need none)"
+)
+
 
 class Classifier(LightningModule):
     """A network, trained by cross-entropy (Nash et al. 2019, appendix A: Adam, lr 3e-4).
@@ -45,6 +50,8 @@ class Classifier(LightningModule):
         seen_shape: ImageShape | None = None,
     ) -> None:
         super().__init__()
+        if num_classes < 2:
+            raise ValueError(ONE_CLASS)
         seen = seen_shape or image_shape
         self.network = made_network(network, preprocessing.shape(seen), num_classes)
         self.network_name = network_name(self.network)
@@ -79,10 +86,10 @@ class Classifier(LightningModule):
             )
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        return {"loss": F.cross_entropy(self(batch["image"]), batch["label"])}
+        return {"loss": F.cross_entropy(self(_seen(batch)), batch["label"])}
 
     def _evaluate(self, batch: dict[str, Tensor], stage: str) -> dict[str, Tensor]:
-        logits = self(batch["image"])
+        logits = self(_seen(batch))
         self.accuracy.update(logits, batch["label"])
         self.cross_entropy.update(F.cross_entropy(logits, batch["label"], reduction="none"))
         self.log(f"{stage}/accuracy", self.accuracy)
@@ -99,7 +106,7 @@ class Classifier(LightningModule):
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities, [B, K]."""
         with exact_float32(batch["image"].device):
-            return self(batch["image"]).softmax(dim=1)
+            return self(_seen(batch)).softmax(dim=1)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         optimizer = self.optimizer(self.parameters(), lr=self.lr)
@@ -119,3 +126,8 @@ class Classifier(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError where the checkpoint's network has seen images in another way."""
         check_same(checkpoint, self.preprocess.what, "the checkpoint")
+
+
+def _seen(batch: dict[str, Tensor]) -> Tensor:
+    """What the network is to see of a batch, uint8 [B, C, H', W']."""
+    return batch.get("context_image", batch["image"])

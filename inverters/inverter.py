@@ -57,7 +57,8 @@ class Inverter(LightningModule):
 
     Attributes:
         network_name: As it was asked for, or its class; None without a layer.
-        classifies: Whether the network gives class scores, [B, K] with K > 1, and a layer of it is inverted.
+        classifies: Whether the network gives class scores, [B, K] with K > 1, and a layer of it is inverted; what loads
+            weights that have no such head sets it to False.
         classifier_name: The run whose weights the network has; it and the next two are set by who loads them.
         classifier_updates: After how many updates those were saved.
         classifier_course: The course of training that they are of, where its classifier names one.
@@ -123,8 +124,13 @@ class Inverter(LightningModule):
         """Whether they are."""
         return isinstance(self._loss, Compiled)
 
+    @property
+    def sees_original(self) -> bool:
+        """Whether h is of pictures at a side of their own, and no function of the images that the density models."""
+        return self.seen_shape != self.density.image_shape
+
     def context(self, image: Tensor) -> Tensor:
-        """h of uint8 images [B, C, H, W] as the density takes it: [B, ...], standardised."""
+        """h of uint8 images [B, C, H', W'] as the density takes it: [B, ...], standardised."""
         return self._batch_context({"image": image})
 
     def _batch_context(self, batch: dict[str, Tensor]) -> Tensor:
@@ -135,7 +141,8 @@ class Inverter(LightningModule):
             h = self.representation(batch.get("context_image", batch["image"]))
         return (h - self.context_mean) / self.context_scale
 
-    def _with_likelihood(self) -> ConditionalDensity:
+    def with_likelihood(self) -> ConditionalDensity:
+        """The density. Raises ValueError where the generator has no likelihood."""
         if not isinstance(self.density, ConditionalDensity):
             raise ValueError(f"a {type(self.density).__name__} only draws images: it has no log p(x | h) to ask for")
         return self.density
@@ -153,11 +160,11 @@ class Inverter(LightningModule):
         """
         check_images(batch["image"])
         with exact_float32(batch["image"].device):
-            return self._with_likelihood().log_prob(batch["image"], self._batch_context(batch))
+            return self.with_likelihood().log_prob(batch["image"], self._batch_context(batch))
 
     def log_prob_in_parts(self, batch: dict[str, Tensor]) -> Tensor:
         """`log_prob` without gradient, in parts that fit into memory: [B] float64 nats."""
-        self._with_likelihood()
+        self.with_likelihood()
         return self.test_step(batch, 0)["log_prob"]
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -214,7 +221,7 @@ class Inverter(LightningModule):
         """Draw from p(x | h) several times for each image, with noise that is a function of (seed, index, draw).
 
         Args:
-            image: uint8 [N, C, H, W].
+            image: Of which h is taken, uint8 [N, C, H', W'].
             index: The images' indices in their data set, N.
             num_draws: M.
             seed: Of the noise.
@@ -224,19 +231,21 @@ class Inverter(LightningModule):
             uint8 [N, M, C, H, W].
         """
         batches = self.draw_batches(image, index, num_draws, seed, shown)
-        return torch.cat([image.new_empty(0, *image.shape[1:]), *batches]).unflatten(0, (len(image), num_draws))
+        empty = image.new_empty(0, *self.density.image_shape)
+        return torch.cat([empty, *batches]).unflatten(0, (len(image), num_draws))
 
     def shown(self, image: Tensor, index: Sequence[int], num_draws: int, seed: int = 0) -> Tensor:
         """`draws`, as they are shown."""
         return self.draws(image, index, num_draws, seed, shown=True)
 
     @torch.no_grad()
-    def initialise(self, images: Iterable[Tensor], first: Tensor) -> None:
+    def initialise(self, images: Iterable[Tensor], first: Tensor, seen: Tensor | None = None) -> None:
         """Set the context's statistics and the density's data-dependent initialisation, once, before training.
 
         Args:
-            images: Batches that make up the training set, uint8 [B, C, H, W].
+            images: Batches that make up the training set, as the network sees them, uint8 [B, C, H', W'].
             first: The batch that initialises the density, uint8 [B, C, H, W].
+            seen: What the network sees of that batch, uint8 [B, C, H', W'], where it is not the same.
 
         Raises:
             ValueError: h of a training image is not finite.
@@ -251,7 +260,7 @@ class Inverter(LightningModule):
                     )
                 self.context_mean.copy_(mean)
                 self.context_scale.copy_(scale)
-            self.density.initialise(first, self.context(first))
+            self.density.initialise(first, self.context(first if seen is None else seen))
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -260,7 +269,7 @@ class Inverter(LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""
-        return self.draws(batch["image"], batch["index"].tolist(), num_draws=1)[:, 0]
+        return self.draws(batch.get("context_image", batch["image"]), batch["index"].tolist(), num_draws=1)[:, 0]
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.density.parameters(), lr=self.lr, betas=self.betas, fused=True)
@@ -277,6 +286,11 @@ class Inverter(LightningModule):
         checkpoint |= {
             "preprocessing": self.representation.preprocess.what.to_json(),
             "tokens": self.representation.tokens,
+            "classifies": self.classifies,
+            # What its data had said; up to version 0.7 checkpoints lack it.
+            "image_shape": list(map(int, self.density.image_shape)),
+            "seen_shape": list(map(int, self.seen_shape)),
+            "num_classes": int(self.num_classes),
         }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
@@ -294,6 +308,7 @@ class Inverter(LightningModule):
                 f"the checkpoint was trained with --model.tokens {checkpoint['tokens']}; this config asks for "
                 f"{self.representation.tokens}"
             )
+        self.classifies = bool(self.classifies and checkpoint.get("classifies", True))
         for name in OF_CLASSIFIER:
             setattr(self, name, checkpoint.get(name))
 

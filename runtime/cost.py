@@ -47,7 +47,9 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext = contextlib.nullcontext) -> Cost:
+def measured_cost(
+    inverter: Inverter, image: Tensor, autocast: AutocastContext = contextlib.nullcontext, seen: Tensor | None = None
+) -> Cost:
     """Measure what a step and a draw cost, in a few seconds; weights and random state stay as they are.
 
     Args:
@@ -55,19 +57,22 @@ def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext =
         image: The images of one process's batch, uint8 [B, C, H, W]. Fewer are used where a step takes over a second
             and is not compiled.
         autocast: The precision of the run.
+        seen: What the network sees of the images, uint8 [B, C, H', W'], where it is not the same.
     """
+    seen = image if seen is None else seen
     parameters = [p for p in inverter.density.parameters() if p.requires_grad]
     forked = [image.device.index] if image.device.type == "cuda" else []
 
     def step(size: int) -> None:
         with autocast():
-            loss = inverter.training_step({"image": image[:size]}, 0)["loss"]
+            loss = inverter.training_step({"image": image[:size], "context_image": seen[:size]}, 0)["loss"]
         torch.autograd.grad(loss, parameters, allow_unused=True)
         synchronise(image.device)
 
     with torch.random.fork_rng(devices=forked):
-        flops, bytes_of_one = _counted(inverter, image[:1], autocast)
-        _, bytes_of_two = _counted(inverter, image[:1].repeat(2, 1, 1, 1), autocast)
+        context = inverter.context(seen[:1])
+        flops, bytes_of_one = _counted(inverter, image[:1], context, autocast)
+        _, bytes_of_two = _counted(inverter, torch.cat([image[:1]] * 2), torch.cat([context] * 2), autocast)
         if inverter.steps_are_compiled:
             size = len(image)
             step(size)  # is compiled
@@ -79,7 +84,7 @@ def measured_cost(inverter: Inverter, image: Tensor, autocast: AutocastContext =
             step(size)
             seconds = _seconds(step, size)
         seconds_of_all = seconds * len(image) / size + _update_seconds(inverter, parameters)
-        sample_seconds = _seconds(inverter.draws, image[:1], [0], 1)
+        sample_seconds = _seconds(inverter.draws, seen[:1], [0], 1)
     activation_bytes = bytes_of_two - bytes_of_one
     return Cost(
         flops=flops,
@@ -109,7 +114,7 @@ def _update_seconds(inverter: Inverter, parameters: list[nn.Parameter]) -> float
     return _seconds(update)
 
 
-def _counted(inverter: Inverter, image: Tensor, autocast: AutocastContext) -> tuple[int, int]:
+def _counted(inverter: Inverter, image: Tensor, context: Tensor, autocast: AutocastContext) -> tuple[int, int]:
     """FLOPs of a step, and bytes kept for its backward pass."""
     # A copy, which no hook of a distributed run listens to.
     density = copy.deepcopy(inverter.density)
@@ -120,7 +125,6 @@ def _counted(inverter: Inverter, image: Tensor, autocast: AutocastContext) -> tu
         saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    context = inverter.context(image)
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast():
             loss = density.loss(image, context).mean()

@@ -93,6 +93,11 @@ class Run:
         return next((run for run in reversed(cls.all(root, name)) if run.checkpoint(kind).is_file()), None)
 
     @property
+    def config(self) -> Path:
+        """How its model, its data and its training were asked for."""
+        return self.folder / "config.yaml"
+
+    @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 

@@ -53,9 +53,9 @@ def _costs_are_measured_once():
     """For each kind of model: it is a quarter of the time of a fit of a few steps."""
     measured = {}
 
-    def cost(inverter, image, autocast):
-        kind = f"{inverter} {image.shape}"
-        return measured.get(kind) or measured.setdefault(kind, measured_cost(inverter, image, autocast))
+    def cost(inverter, image, autocast, seen):
+        kind = f"{inverter} {image.shape} {seen.shape}"
+        return measured.get(kind) or measured.setdefault(kind, measured_cost(inverter, image, autocast, seen))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("callbacks.cost_estimate.measured_cost", cost)

@@ -73,6 +73,11 @@ def test_a_gpu_run_as_it_comes_is_told_of_the_preset():
     def on(device, compiled=False):
         return SimpleNamespace(device=torch.device(device), steps_are_compiled=compiled)
 
-    assert advice(on("cuda"), "32-true") == "; --config presets/gpu.yaml is faster"
+    assert advice(on("cuda"), "32-true", 1) == "; --config presets/gpu.yaml is faster"
     others = (on("cpu"), "32-true"), (on("cuda"), "bf16-mixed"), (on("cuda", compiled=True), "32-true")
-    assert [advice(*other) for other in others] == ["", "", ""]
+    assert [advice(*other, 1) for other in others] == ["", "", ""]
+    assert [advice(on("cpu"), "32-true", days * 86_400, "x_small") for days in (0.9, 1.1)] == [
+        "",
+        "; --config x_small is for such a machine",
+    ]
+    assert advice(on("cuda"), "bf16-mixed", 1e9, "x_small") == ""

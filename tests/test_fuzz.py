@@ -22,6 +22,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 from small_runs import ROOT, SHORT, at_most
 from test_affnist import write_official
+from test_pictures import of_size
 
 from cli import main
 from commands.score import load_images
@@ -304,7 +305,9 @@ def test_a_changed_picture_is_answered(tmp_path, name, change):
     picture.save(tmp_path / name, **keys, **({} if name[-3:] in ("bmp", "gif", "ppm", "pgm") else {"exif": exif}))
     paths = [tmp_path / name]
     size = (3, 16, 12) if decoded(paths[0].read_bytes(), 3).height == 16 else (3, 12, 16)
-    refused = refusals(paths, 9, 40 * TIMES, lambda: load_images(list(map(str, paths)), size), change, num_bytes=2 * GB)
+    refused = refusals(
+        paths, 9, 40 * TIMES, lambda: load_images(list(map(str, paths)), of_size(*size)), change, num_bytes=2 * GB
+    )
     assert refused
     assert all(name in message and not re.search("MemoryError|alloc", message) for message in refused)
 

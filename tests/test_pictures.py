@@ -17,7 +17,7 @@ from PIL import Image
 from commands.score import load_images
 from commands.sentences import print_error
 from datamodules.image_folder import ImageFolderDataModule
-from datamodules.pictures import EXTENSIONS, FORMATS, decoded
+from datamodules.pictures import EXTENSIONS, FORMATS, decoded, of_its_size
 
 RAMP = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
 
@@ -32,8 +32,13 @@ def of_folder(path, channels):
     return found
 
 
+def of_size(*image_shape):
+    """What `load_images` asks a data set for that scales nothing."""
+    return SimpleNamespace(shapes=[image_shape], pictures=lambda content: [of_its_size(content, image_shape)])
+
+
 def of_score(path, channels):
-    return load_images([str(path)], (channels, 8, 8))[0]
+    return load_images([str(path)], of_size(channels, 8, 8))[1][0]
 
 
 each_reader = pytest.mark.parametrize("read", [of_folder, of_score])
@@ -150,7 +155,7 @@ def test_a_file_name_that_is_no_text_is_printed_and_written(tmp_path, monkeypatc
     monkeypatch.setattr(module.Run, "of_trainer", lambda _: SimpleNamespace(folder=tmp_path))
     name = os.fsdecode(b"caf\xe9.png")
     Image.new("L", (8, 8), 7).save(name)
-    module.score(None, None, SimpleNamespace(image_shape=(1, 8, 8)), [name], [name])
+    module.score(None, None, of_size(1, 8, 8), [name], [name])
     header = r"image,log p(x | h of caf\udce9.png), nats"
     assert list(csv.reader((tmp_path / "scores.csv").read_text().splitlines())) == [
         header.split(",", 1),
@@ -159,8 +164,9 @@ def test_a_file_name_that_is_no_text_is_printed_and_written(tmp_path, monkeypatc
     assert r"caf\udce9.png" in capsys.readouterr().out
     (tmp_path / "runs").mkdir()
     try:
-        load_images([name], (1, 8, 9))
-    except ValueError as error:
+        load_images([name], of_size(1, 8, 9))
+    except OSError as error:
         print_error(error)
-    assert r"error: caf\udce9.png is 8x8 pixels; this inverter takes 9x8" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert r"error: cannot read the image caf\udce9.png (ValueError: it is 8x8 pixels, and must be 9x8)" in said
     assert r"caf\udce9.png" in (tmp_path / "runs" / "last_error.txt").read_text()

@@ -36,6 +36,7 @@ DISTANCES = results.DistancesResult(
     density_digest="of a density",
 )  # fmt: skip
 OPTIONAL = {"split", "published", "files", "class_agreement_low", "class_agreement_high", "bottleneck"}
+OPTIONAL |= {"sees", "seen_shape", "image_shape", "preprocessing"}
 BINNING = results.EstimatorResult(
     estimator="a", estimate_nats=2.345, ceiling_nats=3.0, parameters={}, num_images=9, network_digest="of a network"
 )
@@ -638,3 +639,14 @@ def test_two_networks_of_one_name_of_weights_are_two(runs):
     assert {"fc3 of ConvNet", "fc3 of OtherNet"} < {row[0] for row in said.tables[KEPT]}
     rows = said.tables["Networks by their fc3 (the paper's section 5.2)."][1:]
     assert [row[0] for row in rows] == ["untrained, ConvNet", "untrained, OtherNet"]
+
+
+def test_what_sees_the_original_has_nats_of_its_own(runs):
+    more = {"sees": "original", "seen_shape": (1, 16, 16), "image_shape": (1, SIDE, SIDE)}
+    for layer in LAYERS[:2]:
+        write_inverter(runs / f"original_mnist5k_{layer}", layer, -0.1, **more)
+    charts = [part.caption for section in sections(runs_under([runs]), []) for part in section.parts
+              if isinstance(part, Picture) and part.caption.startswith("Nats by depth")]  # fmt: skip
+    assert len(charts) == 2
+    assert "classifier_mnist5k, seen at 16x16." in charts[0] + charts[1]
+    assert "above conv1" not in parts(runs).words

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from dataset_files import write_images
 from small_runs import ROOT, write_short_config
 from test_readme import LINES
 
@@ -80,6 +81,55 @@ def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, t
     assert len(list(tmp_path.glob("runs/mse_mnist5k_logits/*/checkpoints"))) == 1  # it went on in its folder
 
 
+IMAGES = "runs/images/my_pictures"
+
+
+def test_own_pictures_are_one_target(plan, tmp_path):
+    zip_file = tmp_path / "my pictures.zip"
+    zip_file.touch()
+    text = plan("images", "--config", f"path={zip_file}", "layers=conv1, fc3,logits")
+    fits = re.findall(r"--name (\S+) --ckpt_path auto --config (\w+)\.yaml (.*)", text)
+    layers = {(layer, f"{kind}_images_small") for kind in ("inverter", "mse") for layer in ("conv1", "fc3", "logits")}
+    alone = {("study", "classifier_images_small"), ("study", "unconditional_images_small")}
+    assert {(name, config) for name, config, _ in fits} == layers | alone
+    for name, config, rest in fits:
+        assert f"--data.path '{zip_file}' --trainer.default_root_dir {IMAGES}" in rest
+        classifier = f"--model.layer {name} --classifier {IMAGES}/classifier_images_small/study/checkpoints/best.ckpt "
+        assert (classifier in rest) == ((name, config) in layers)
+        assert (ROOT / "configs" / f"{config}.yaml").is_file()
+    assert f"report {IMAGES} --output {IMAGES}/report.html" in text
+    large = plan("images", "--config", f"path={zip_file}", "size=large", "mse=false")
+    assert set(re.findall(r"--config (\w+)\.yaml", large)) == {
+        "classifier_images", "unconditional_images", "inverter_images",
+    }  # fmt: skip
+
+
+@pytest.mark.slow  # a minute
+def test_the_promised_number_is_had_for_own_pictures(plan, tmp_path):
+    """A real run, of pictures of which one is none; then nothing is left to do."""
+    write_images(tmp_path / "my_pictures", {"a": 20, "b": 20})
+    (tmp_path / "my_pictures" / "a" / "bad.png").touch()
+    short = "--data.skip_bad true --trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1"
+    given = ["images", "--config", "path=my_pictures", "layers=fc3", f"arguments={short} --num_agreement 1"]
+    subprocess.run([*PROGRAM, "--cores", "1", *given], cwd=tmp_path, check=True)
+    report = (tmp_path / IMAGES / "report.html").read_text()
+    assert "estimate of I(x; h)" in report
+    assert "1 of its 41 pictures cannot be read and are left out." in report
+    assert "Nothing to be done" in plan(*given)
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ([], "error: no pictures at None; give --config path=FOLDER, or a .zip"),
+    (["path=absent.zip"], "error: no pictures at absent.zip; give"),
+    (["path=.", "size=big"], "error: size is big; give small or large"),
+])  # fmt: skip
+def test_no_pictures_are_one_sentence(tmp_path, given, message):
+    command = [*PROGRAM, "--dry-run", "images", *(["--config", *given] if given else [])]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert found.returncode
+    assert message in found.stderr
+
+
 def test_every_world_has_its_run(plan):
     worlds = {path.stem for path in (ROOT / "configs").glob("world_*.yaml")}
     text = plan("worlds")
@@ -126,6 +176,8 @@ def test_what_is_of_the_network_is_not_given_to_p_x(plan):
     (p_x,) = re.findall(r"fit --name profile --ckpt_path auto (.*)", text)
     assert p_x.strip() == "--config my_p_x.yaml --data.seed 3"
     assert "runs/my_p_x/profile" in text
+    small = plan("profile", "--config", "inverter=inverter_images_small", "layers=conv1")
+    assert "--config unconditional_images_small\n" in small.replace(" \n", "\n")
     assert "--name profile" not in plan("profile", *PROFILE, "layers=fc3", "unconditional=none").replace("profile_", "")
 
 

@@ -26,6 +26,12 @@ HOW_TO_READ = (
 
 def section(runs: Sequence[AnyRun]) -> Section:
     parts = list(HOW_TO_READ)
+    if any(run.result.bound for run in inverters(runs)):
+        parts.append(
+            "Some networks see the pictures at a side of their own, not the smaller x that is modelled: their h is no "
+            "function of x. NCE still bounds I(x; h) from below, up to H(x): what the layer tells about the small "
+            "picture. What it tells of details that x does not have is not in the number."
+        )
     kinds: tuple[type[Measurement], ...] = (DistancesResult, EstimatorResult)
     for kind in kinds:
         stale = [run.result.name for run in inverters(runs) if len(run.measured(kind)) < len(run.rows(kind))]

@@ -27,7 +27,7 @@ class Group:
     Attributes:
         name: As results give it.
         inverters: By layer; where there are several networks, by layer and network, or the name of its config; where
-            a generator has no likelihood, by its density too.
+            a generator has no likelihood, by its density too; and by what the network sees, where that is not x.
         decoders: Likewise, point estimates of the image.
         unconditional: The model of p(x), where there is one.
         others: Further runs of what has a place above, as those of a sweep, each with the run that has it.
@@ -76,8 +76,8 @@ class Group:
 
     @property
     def one_network(self) -> bool:
-        """Whether all layers are of the same network, with the same weights."""
-        return len(self.digests) == 1
+        """Whether all layers are of one network, its weights and what it sees."""
+        return len({what_is_seen(run.result) for run in self.inverters.values()}) == 1
 
     @property
     def functions(self) -> list[tuple[str, str]]:
@@ -92,9 +92,14 @@ class Group:
 
 
 def is_function(later: InverterResult, earlier: InverterResult) -> bool:
-    """Whether a layer is a function of another: of the same network, behind it, and nothing goes past that."""
-    same = later.network_digest == earlier.network_digest is not None
+    """Whether a layer is a function of another: of one computation, behind it, and nothing goes past that."""
+    same = what_is_seen(later) == what_is_seen(earlier) and earlier.network_digest is not None
     return same and earlier.bottleneck and (later.depth or 0) > (earlier.depth or 0)
+
+
+def what_is_seen(result: InverterResult) -> tuple[str, ...]:
+    """The weights of a network and what it sees: where they are the same, its layers are those of one computation."""
+    return str(result.network_digest), str(result.seen_at), str(result.preprocessing)
 
 
 def nce_difference(run: InverterRun, less: InverterRun) -> Estimate | None:
@@ -142,6 +147,8 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
                 label += f" of {result.network if different[0] else result.classifier if different[1] else both}"
             if result.nce_nats is None and not result.point_estimate:
                 label += f", {result.density}"
+            if result.seen_at:
+                label += f", seen at {result.seen_at}"
             first = (group.decoders if result.point_estimate else group.inverters).setdefault(label, run)
         if run is not first:
             group.others.append((run, first))

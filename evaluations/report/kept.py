@@ -38,6 +38,14 @@ def section(group: Group) -> Section | None:
         parts.append("There is no estimate of I(x; h) without an unconditional model (configs/unconditional_*.yaml).")
     if group.left_out:
         parts.append(f"Left out, because tested on other images than these: {', '.join(group.left_out)}.")
+    bounds: dict[str, list[str]] = {}
+    for label, run in group.inverters.items():
+        if run.result.bound:
+            bounds.setdefault(run.result.bound, []).append(label)
+    parts += [
+        f"{', '.join(labels)}: {bound}. The estimate of I(x; h) is of that picture too. Draws have no class agreement, "
+        f"as the network does not see such small ones." for bound, labels in bounds.items()
+    ]  # fmt: skip
     if group.one_network and len(log_probs) + (p_x is not None) > 1:
         parts += _steps(group)
     if len(group.classifiers) < len(group.digests):

@@ -10,7 +10,8 @@ from evaluations.report.tested_runs import InverterRun
 def section(group: Group) -> Section | None:
     layers: dict[str, dict[str, InverterRun]] = {}
     for run in map(group.inverters.__getitem__, group.log_probs):
-        layers.setdefault(str(run.result.layer), {})[group.called(run)] = run
+        seen = f", seen at {run.result.seen_at}" if run.result.seen_at else ""
+        layers.setdefault(str(run.result.layer), {})[f"{group.called(run)}{seen}"] = run
     parts = [part for layer, runs in layers.items() if len(runs) > 1 for part in _compared(layer, runs)]
     return Section(f"{group.name}: networks", parts) if parts else None
 

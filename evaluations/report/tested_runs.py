@@ -51,7 +51,8 @@ class TestedRun(Generic[R]):
     @property
     def experiment(self) -> tuple[Any, ...]:
         """What it is a test of: of the runs of one config that have the same, the newest counts."""
-        its = ("kind", "name", "network", "dataset", "layer", "density", "classifier", "classifier_updates", "course")
+        its = ("kind", "name", "network", "dataset", "layer", "density", "classifier", "classifier_updates", "course",
+               "seen_at")  # fmt: skip
         return tuple(getattr(self.result, name, None) for name in its)
 
     def array(self, name: str) -> np.ndarray | None:

@@ -1,0 +1,411 @@
+"""A trained inverter, as Python asks it: `inverters.load`."""
+
+import math
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import Tensor
+from tqdm import tqdm
+
+from commands.config_files import read_config
+from commands.known_keys import KnownKeys, keys_inside
+from commands.parser import Parser
+from commands.sentences import of_constructor, of_parser
+from commands.trained_inverter import in_parts, scores, with_weights
+from datamodules import ImageDataModule
+from datamodules.pictures import file_bytes, fitted, of_its_size
+from evaluations.information import Information, information
+from inverters import Inverter
+from inverters.generators import AutoregressiveDensity, ImageShape, check_images
+from runtime.checkpoints import load_checkpoint
+from runtime.run import Run, find_checkpoint
+
+MOST_VALUES = 2**24  # of an image, which a damaged checkpoint may not exceed
+
+
+class TrainedInverter:
+    """p(x | h) of one layer, trained; `inverters.load` makes it. Results are on the CPU; no random state is touched.
+
+    Images are bytes: uint8 arrays or tensors [N, C, H, W], or [C, H, W] for one; grey ones also [N, H, W] or [H, W],
+    colours also [N, H, W, C] or [H, W, C]. Or PIL's pictures, prepared as those that the inverter was trained on: a
+    folder's are cropped or stretched, others must have the size. Or a list of these. They go to the device in batches
+    that fit into its memory, and what takes longer than some seconds shows a bar.
+
+    Attributes:
+        checkpoint: The file of its weights.
+        image_shape: (C, H, W) of x.
+        seen_shape: (C, H', W') of the pictures of which h is taken: that of x, unless the network sees them at a side
+            of their own.
+        dataset: The name of the data that it was trained on.
+        batch_size: Images at once, as in the run's test: so the numbers are those of the test to the last digit.
+    """
+
+    def __init__(self, inverter: Inverter, checkpoint: Path, dataset: str | None, fit: Any, batch_size: int) -> None:
+        self._inverter, self._fit = inverter, fit
+        self.checkpoint, self.dataset, self.batch_size = checkpoint, dataset, batch_size
+        self.image_shape: ImageShape = inverter.density.image_shape
+        self.seen_shape: ImageShape = inverter.seen_shape
+
+    @property
+    def layer(self) -> str | None:
+        """Whose h it is; None for an unconditional model p(x)."""
+        return self._inverter.representation.layer
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._inverter.device
+
+    def __repr__(self) -> str:
+        values = ("layer", "image_shape", "dataset", "checkpoint")
+        return f"TrainedInverter({', '.join(f'{name}={getattr(self, name)!s}' for name in values)})"
+
+    def log_prob(self, images: Any, h_of: Any = None) -> Tensor:
+        """log p(x | h) of each image, as the test reports it.
+
+        Args:
+            images: x, N.
+            h_of: The images of which h is taken, N or one for all; by default x itself.
+
+        Returns:
+            float64 [N], nats.
+
+        Raises:
+            ValueError: The images are no such bytes, or the model has no log p(x | h); likewise below.
+        """
+        return self._evaluation(images, h_of)["log_prob"]
+
+    def log_prob_per_pixel(self, images: Any, h_of: Any = None) -> Tensor:
+        """log p(x_i | x_<i, h) of every pixel, in raster order; arguments are as for `log_prob`.
+
+        Returns:
+            float32 [N, H, W], nats, whose sums in float64 are `log_prob`.
+        """
+        density = self._inverter.with_likelihood()
+        if not isinstance(density, AutoregressiveDensity):
+            raise ValueError(f"a {type(density).__name__} has no log p of single pixels; ask log_prob")
+        return self._evaluation(images, h_of)["log_prob_per_pixel"]
+
+    def scores(self, images: Any, h_of: Any = None) -> Tensor:
+        """log p(x_i | h_j) of every image i, N, with the h of every image j, M; by default of the same images.
+
+        Returns:
+            float64 [N, M], nats.
+        """
+        self._check_conditional()
+        self._inverter.with_likelihood()
+        image = self._images(images)
+        pictures = self._own_pictures(image) if h_of is None else self._pictures(h_of)
+        return scores(self._inverter, image, pictures, self.batch_size)
+
+    def sample(self, images: Any, num_draws: int = 1, seed: int = 0, index: Sequence[int] | None = None) -> Tensor:
+        """Draw from p(x | h), with noise that is a function of (seed, index, number of the draw) alone.
+
+        Args:
+            images: Of which h is taken, N.
+            num_draws: M.
+            seed: Of the noise.
+            index: A number for each image, N; by default 0 to N - 1. Given where test images are in their data set,
+                these are the draws of the command `sample`.
+
+        Returns:
+            uint8 [N, M, C, H, W].
+        """
+        pictures = self._pictures(images)
+        numbers = list(range(len(pictures))) if index is None else [int(number) for number in index]
+        if len(numbers) != len(pictures):
+            raise ValueError(f"index has {len(numbers)} numbers for {len(pictures)} images; give one for each")
+        for name, value, least in (("num_draws", num_draws, 1), ("seed", seed, 0), ("index", min(numbers), 0)):
+            if value < least:
+                raise ValueError(f"{name} is {value}; give at least {least}")
+        found = []
+        with torch.random.fork_rng(devices=[]):  # a draw has a generator of its own; a network may have no care
+            for first in range(0, len(pictures), 1024):  # a multiple of what is drawn at once, which stays the same
+                part = pictures[first : first + 1024].to(self.device)
+                draws = self._inverter.draw_batches(part, numbers[first : first + 1024], int(num_draws), int(seed))
+                found += [drawn.cpu() for drawn in draws]
+        return torch.cat(found).unflatten(0, (len(pictures), int(num_draws)))
+
+    def h(self, images: Any) -> Tensor:
+        """h of each image, as the layer gives it.
+
+        Returns:
+            Of a vector [N, K], of a map [N, K, H', W'].
+        """
+        self._check_conditional()
+        return in_parts(self._inverter.representation, self._inverter, self._pictures(images))
+
+    def information(self, images: Any, prior: "TrainedInverter", h_of: Any = None) -> Information:
+        """An estimate of I(x; h) on images that neither model was trained on, and where in an image it sits.
+
+        It is the mean of log p(x | h) - log p(x), and no bound: a poor prior inflates it.
+
+        Args:
+            images: x, N.
+            prior: The unconditional model p(x) of the same data.
+            h_of: As for `log_prob`.
+
+        Returns:
+            In nats: the estimate with its error, and what each image and each pixel adds to it.
+        """
+        if not isinstance(prior, TrainedInverter):
+            raise ValueError(f"prior is a {type(prior).__name__}; give inverters.load of an unconditional model's run")
+        if prior.layer is not None:
+            raise ValueError(f"prior is p(x | {prior.layer}); give the unconditional model p(x) of the same data")
+        self._check_conditional()
+        for name in ("image_shape", "dataset"):
+            ours, theirs = getattr(self, name), getattr(prior, name)
+            if ours != theirs:
+                raise ValueError(f"prior has the {name} {theirs}, and the inverter {ours}; give one of the same data")
+        image = self._images(images)
+        given_h, without = self._evaluation(image, h_of), prior._evaluation(image)
+        pixels = [found.get("log_prob_per_pixel") for found in (given_h, without)]
+        return information(given_h["log_prob"], without["log_prob"], *pixels)
+
+    def _check_conditional(self) -> None:
+        if self.layer is None:
+            raise ValueError("this is an unconditional model p(x), which has no h; load an inverter of a layer")
+
+    def _evaluation(self, images: Any, h_of: Any = None) -> dict[str, Tensor]:
+        """What a test keeps of each image, on the CPU."""
+        self._inverter.with_likelihood()
+        image = self._images(images)
+        if h_of is None:
+            pictures = None if self.layer is None else self._own_pictures(image)
+        else:
+            self._check_conditional()
+            pictures = self._pictures(h_of)
+            if len(pictures) not in (1, len(image)):
+                raise ValueError(
+                    f"h_of has {len(pictures)} images for {len(image)}; give one of each, one for all, or ask scores "
+                    f"for every pair"
+                )
+        found = []
+        for first in tqdm(range(0, len(image), self.batch_size), "log p, batches", delay=3, leave=False):
+            batch = {"image": image[first : first + self.batch_size].to(self.device)}
+            if pictures is not None:
+                its = pictures if len(pictures) == 1 else pictures[first : first + self.batch_size]
+                batch["context_image"] = its.to(self.device).expand(len(batch["image"]), -1, -1, -1)
+            found.append({name: values.cpu() for name, values in self._inverter.test_step(batch, 0).items()})
+        return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+    def _own_pictures(self, image: Tensor) -> Tensor:
+        """What the network sees of x."""
+        if self.seen_shape == self.image_shape:
+            return image
+        raise ValueError(
+            f"the network sees pictures {list(self.seen_shape)}, and x is {list(self.image_shape)}; give those as h_of"
+        )
+
+    def _images(self, given: Any) -> Tensor:
+        """x as uint8 [N, C, H, W]."""
+        return images_of(given, self.image_shape, self._fit)
+
+    def _pictures(self, given: Any) -> Tensor:
+        """What the network sees, as uint8 [N, C, H', W']."""
+        return images_of(given, self.seen_shape, self._fit)
+
+
+def images_of(given: Any, shape: ImageShape, fit: Any) -> Tensor:
+    """What a user gives for images, as uint8 [N, C, H, W] on the CPU.
+
+    Args:
+        given: As TrainedInverter describes.
+        shape: (C, H, W).
+        fit: How pictures are brought to it: "crop", "resize", or not at all.
+
+    Raises:
+        ValueError: It is something else, or nothing.
+    """
+    if isinstance(given, Image.Image):
+        return _of_picture(given, shape, fit)[None]
+    if isinstance(given, list | tuple):
+        images = [image for one in given for image in images_of(one, shape, fit)]
+    else:
+        images = list(_of_array(given, shape))
+    if not images:
+        raise ValueError("no images are given; give at least one")
+    return torch.stack(images)
+
+
+def _of_array(given: Any, shape: ImageShape) -> Tensor:
+    if isinstance(given, Tensor):
+        images = given.detach().cpu()
+    else:
+        array = np.asarray(given) if hasattr(given, "__array__") else None
+        if array is None or array.ndim == 0 or array.dtype.kind not in "buif":
+            raise ValueError(
+                f"images are uint8 arrays or tensors, or PIL's pictures, or a list of these, not {type(given).__name__}"
+                f"{'; a file is opened by PIL.Image.open' if isinstance(given, str | os.PathLike) else ''}"
+            )
+        images = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+    channels, height, width = shape
+    if tuple(images.shape[-3:]) == (height, width, channels) != shape and images.ndim in (3, 4):
+        images = images.movedim(-1, -3)
+    if channels == 1 and images.ndim in (2, 3) and tuple(images.shape[-2:]) == (height, width):
+        images = images.reshape(-1, 1, height, width)
+    elif images.ndim == 3:
+        images = images[None]
+    check_images(images, shape)
+    return images
+
+
+def _of_picture(picture: Image.Image, shape: ImageShape, fit: Any) -> Tensor:
+    """uint8 [C, H, W], by the one reader of pictures."""
+    try:
+        content = _content(picture)
+        return fitted(content, shape, fit) if fit in ("crop", "resize") else of_its_size(content, shape)
+    except Exception as error:  # Pillow promises no list of what it raises
+        raise ValueError(f"cannot use the picture {getattr(picture, 'filename', '') or picture}: {error}") from error
+
+
+def _content(picture: Image.Image) -> bytes:
+    """The bytes of a picture's file; of one that has none, or was changed since, a file of its pixels."""
+    name = getattr(picture, "filename", "")
+    if name and Path(os.fsdecode(name)).is_file():
+        content = file_bytes(Path(os.fsdecode(name)))
+        with Image.open(BytesIO(content)) as file:
+            if (file.mode, file.size) == (picture.mode, picture.size) and file.tobytes() == picture.tobytes():
+                return content
+    if picture.mode[0] in "IF":
+        raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
+    if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # which a PNG has not
+        picture = picture.convert("RGB")
+    pixels = BytesIO()
+    picture.save(pixels, "PNG", exif=picture.getexif())
+    return pixels.getvalue()
+
+
+def load_inverter(place: str | os.PathLike[str], device: str | torch.device | None = None) -> TrainedInverter:
+    """`inverters.load`, where it is described."""
+    path = _checkpoint_at(Path(place).expanduser())
+    checkpoint = load_checkpoint(path)
+    if "layer" not in checkpoint:
+        raise ValueError(f"{path} is not the checkpoint of an inverter, and has no p(x | h); give the run of one")
+    run = Run.of(path) or Run.of(path.absolute())
+    if run is None or not run.config.is_file():
+        why = f"there is no {run.config}" if run else "it lies in no runs/NAME/START/checkpoints"
+        raise FileNotFoundError(f"nothing says how the model of {path} is built: {why}; give it where its run left it")
+    keys = read_config(run.config)
+    state = next((each for each in checkpoint.values() if isinstance(each, dict) and "dataset" in each), {})
+    identity = state.get("identity")
+    of_data = keys["data"].get("init_args") if isinstance(keys.get("data"), dict) else None
+    batch_size = of_data.get("eval_batch_size") if isinstance(of_data, dict) else None
+    inverter = with_weights(_built(keys, run.config, checkpoint, path), checkpoint, path).requires_grad_(False)
+    return TrainedInverter(
+        inverter.to(_device(device)),
+        path,
+        state.get("dataset"),
+        identity.get("fit") if isinstance(identity, dict) else None,
+        batch_size if isinstance(batch_size, int) and batch_size > 0 else 250,
+    )
+
+
+def _checkpoint_at(place: Path) -> Path:
+    """The checkpoint that is meant by its own path, by a run's folder, or by that of a config's runs.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    if place.is_file():
+        return place
+    place = place if place.name not in ("", "..") else place.resolve()
+    if not place.is_dir() or not place.name:
+        raise FileNotFoundError(f"there is no run at {place}; give runs/NAME, a run's folder in it, or a checkpoint")
+    if (place / "checkpoints").is_dir() or (place / "config.yaml").is_file():
+        return find_checkpoint(place.parent.parent, place.parent.name, "best", place.name)
+    return find_checkpoint(place.parent, place.name, "best")
+
+
+def _device(device: str | torch.device | None) -> torch.device:
+    """Raises ValueError where it cannot be had."""
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"no device {device} can be had ({str(error).splitlines()[0]}); give cpu or cuda") from error
+    return chosen
+
+
+def _built(keys: Mapping[str, Any], config: Path, checkpoint: Mapping[str, Any], path: Path) -> Inverter:
+    """The inverter of a run's config, without its weights.
+
+    Raises:
+        OSError: Files of its data set are asked for, of a checkpoint up to 0.7, and are not there.
+        ValueError: Its keys say something else, or a checkpoint that it is none.
+    """
+    model = keys.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("init_args"), dict):
+        raise ValueError(f"the config {config} has no model with its init_args; give a run whose config is whole")
+    arguments = _of_this_version(model["init_args"])
+    if "image_shape" in checkpoint:
+        given: dict[str, Any] = {key: checkpoint.get(key) for key in ("image_shape", "seen_shape", "num_classes")}
+        shapes = [shape if isinstance(shape, list) else [] for shape in (given["image_shape"], given["seen_shape"])]
+        numbers = [*shapes[0], *shapes[1], given["num_classes"]]
+        whole = len(numbers) == 7 and all(type(n) is int and 0 < n <= MOST_VALUES for n in numbers)
+        if not whole or max(map(math.prod, shapes)) > MOST_VALUES:
+            raise ValueError(f"{path} is damaged: its images are {given}; give another one")
+    else:  # up to version 0.7
+        data = _made("data", ImageDataModule, keys.get("data"), keys, config)
+        given = {key: getattr(data, key) for key in ("image_shape", "num_classes")}
+    made: Inverter = _made("model", Inverter, {**model, "init_args": {**arguments, **given}}, keys, config)
+    return made
+
+
+def _of_this_version(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """An inverter's without what older versions had to say how it is computed, and not what."""
+    kept = {key: value for key, value in arguments.items() if key not in ("compile", "channels_last")}
+    density = kept.get("density")
+    its = density.get("init_args") if isinstance(density, dict) else None
+    if isinstance(density, dict) and isinstance(its, dict) and its.get("sampler") == "auto":
+        kept["density"] = {**density, "init_args": {key: value for key, value in its.items() if key != "sampler"}}
+    return kept
+
+
+class _Refused(BaseException):
+    """What the parser says; as any other exception it would be taken for a try that failed, of several."""
+
+
+def _made(key: str, kind: type, value: Any, keys: Mapping[str, Any], config: Path) -> Any:
+    """What a config asks for under a key, by the parser of the commands: nothing but a `kind` is made.
+
+    Raises:
+        ValueError: It asks for something else.
+    """
+
+    class OfPython(Parser):
+        known = KnownKeys("test", keys_inside(keys, config))
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise _Refused(of_parser(message, self.known))
+
+    parser = OfPython()
+    parser.add_lightning_class_args(kind, key, subclass_mode=True)
+    try:
+        with isolate_rng(), _working_folder_last():
+            return parser.instantiate(parser.parse_object({key: value}))[key]
+    except _Refused as refused:
+        where = "" if str(config) in str(refused) else f" in {config}"
+        raise ValueError(f"{refused}{where}") from None
+    except Exception as error:
+        raise of_constructor(error) from None
+
+
+@contextmanager
+def _working_folder_last() -> Iterator[None]:
+    """A block in which modules of the user's own are found as the commands find them."""
+    before = list(sys.path)
+    sys.path += [] if "" in before else [""]
+    try:
+        yield
+    finally:
+        sys.path[:] = [folder for folder in sys.path if folder or "" in before]
