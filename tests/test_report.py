@@ -569,7 +569,7 @@ def test_a_browser_shows_every_picture_and_scrolls_only_down(html, tmp_path, wid
     assert "<title>9 pictures, 0 too wide</title>" in shown
 
 
-NATS = "Nats by depth: mnist5k, ConvNet of classifier_mnist5k"[:30]
+NATS = "Nats by depth: mnist5k, ConvNet (classifier_mnist5k)"[:30]
 
 
 def test_nats_by_depth_are_those_of_the_table_with_standard_errors_and_a_draw_a_layer(all_runs, all_said):
@@ -611,7 +611,7 @@ def test_a_network_has_its_own_nats_by_depth_and_a_density_its_own_line(runs):
         write_inverter(runs / f"mine_mnist5k_{layer}", layer, level, density="Mine")
     charts = parts(runs).charts
     assert [line.get_label() for line in charts[NATS].axes[0].containers] == ["PixelCNN", "Mine", "p(x)"]
-    other = charts["Nats by depth: mnist5k, OtherNet of"[:30]].axes[0]
+    other = charts["Nats by depth: mnist5k, OtherNet (classifier_other)"[:30]].axes[0]
     assert [line.get_label() for line in other.containers] == ["PixelCNN", "p(x)"]
     assert list(other.containers[0].lines[0].get_xdata()) == [0, 1]
 
@@ -648,5 +648,5 @@ def test_what_sees_the_original_has_nats_of_its_own(runs):
     charts = [part.caption for section in sections(runs_under([runs]), []) for part in section.parts
               if isinstance(part, Picture) and part.caption.startswith("Nats by depth")]  # fmt: skip
     assert len(charts) == 2
-    assert "classifier_mnist5k, seen at 16x16." in charts[0] + charts[1]
+    assert "classifier_mnist5k, seen at 16x16)." in charts[0] + charts[1]
     assert "above conv1" not in parts(runs).words

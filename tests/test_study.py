@@ -206,7 +206,7 @@ def test_a_profile_goes_on_where_it_was_and_further_layers_are_added_to_it(plan,
     assert len(list(runs.glob("classifier_mnist5k/*/"))) == 1
     assert {path.name for path in of_inverter.glob("*/")} == {"profile_logits", "profile_fc3"}
     page = (runs / "profile_inverter_mnist5k_fc3.html").read_text()
-    assert "Nats by depth: mnist5k, ConvNet of classifier_mnist5k." in page
+    assert "Nats by depth: mnist5k, ConvNet (classifier_mnist5k)." in page
     assert "Nothing to be done" in plan("profile", *keys)
     keys[2] = "layers=conv1,logits,fc3"
     assert runs_of_a_profile(plan("profile", *keys)) == {"conv1": "profile_conv1"}

@@ -57,7 +57,7 @@ def _profile(group: Group, lines: dict[str, dict[str, InverterRun]]) -> Picture:
     result = next(iter(first.values())).result
     seen = f", seen at {result.seen_at}" if result.seen_at else ""
     words = (
-        f"Nats by depth: {group.name}, {result.network} of {result.classifier}{seen}. NCE of each layer, in the order "
+        f"Nats by depth: {group.name}, {result.network} ({result.classifier}{seen}). NCE of each layer, in the order "
         f"of execution; bars of one standard error over {result.num_images} test images, whose spread the layers share."
     )
     if p_x is not None:
