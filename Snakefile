@@ -206,65 +206,6 @@ rule asked:
     shell: ENVIRONMENT + "{CLI} {wildcards.verb} --name {RUN} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"
 
 
-# Your own pictures: classifier, p(x), and of every chosen layer an inverter and a decoder, with a report of these alone.
-#
-#     snakemake --cores 2 images --config path=pictures.zip layers=conv1,conv2,fc3
-#         [size=large] [mse=false] ['arguments=--data.side 64 --data.skip_bad true']
-#
-# Small models for a CPU, unless size=large; mse=false leaves out the decoders, which know only ConvNet's maps.
-IMAGES = {"small": "images_small", "large": "images"}.get(str(config.get("size", "small")))
-IMAGES_LAYERS = [name.strip() for name in str(config.get("layers", "conv2")).split(",")]
-IMAGES_FIT = f"--data.path {shlex.quote(str(config.get('path')))} --trainer.default_root_dir runs/images/{{wildcards.pictures}}"
-localrules: images, report_images
-
-
-def images_report(wildcards):
-    """Of the pictures that are asked for, whose runs have a folder of their own. Exits with a sentence without them."""
-    path = Path(str(config.get("path", "")))
-    if not config.get("path") or not path.exists():
-        sys.exit(f"error: no pictures at {config.get('path')}; give --config path=FOLDER, or a .zip")
-    if IMAGES is None:
-        sys.exit(f"error: size is {config['size']}; give small or large")
-    name = path.resolve().name.removesuffix(".zip")
-    return f"runs/images/{re.sub('[^A-Za-z0-9_.-]', '_', name)}/report.html"
-
-
-def images_results(wildcards):
-    """What it is of."""
-    kinds = ["inverter"] if str(config.get("mse")).lower() == "false" else ["inverter", "mse"]
-    runs = [f"classifier_{IMAGES}/{RUN}", f"unconditional_{IMAGES}/{RUN}"]
-    runs += [f"{kind}_{IMAGES}/{layer}" for kind in kinds for layer in IMAGES_LAYERS]
-    return [f"runs/images/{wildcards.pictures}/{run}/results.json" for run in runs]
-
-
-rule images:
-    input: images_report
-
-
-rule report_images:
-    input: images_results
-    output: "runs/images/{pictures}/report.html"
-    shell: "{CLI} report runs/images/{wildcards.pictures} --output {output}"
-
-
-rule images_alone:
-    output: f"runs/images/{{pictures}}/{{kind}}_{IMAGES}/{RUN}/results.json"
-    wildcard_constraints: kind="classifier|unconditional", pictures="[^/]+"
-    resources: gpu=1, runtime="5d"
-    shell: ENVIRONMENT + "{FIT} --config {wildcards.kind}_{IMAGES}.yaml " + IMAGES_FIT + " {ARGUMENTS}"
-
-
-rule images_of_layer:
-    input: f"runs/images/{{pictures}}/classifier_{IMAGES}/{RUN}/results.json"
-    output: f"runs/images/{{pictures}}/{{kind}}_{IMAGES}/{{layer}}/results.json"
-    wildcard_constraints: kind="inverter|mse", pictures="[^/]+", layer="[^/]+"
-    params: classifier=lambda wildcards, input: best(input[0])
-    resources: gpu=1, runtime="5d"
-    shell:
-        ENVIRONMENT + "{CLI} fit --name {wildcards.layer:q} --ckpt_path auto --config {wildcards.kind}_{IMAGES}.yaml "
-        "--model.layer {wildcards.layer:q} --classifier {params.classifier:q} " + IMAGES_FIT + " {ARGUMENTS}"
-
-
 # What one network keeps, depth by depth: an inverter of every layer, p(x), and a report of these runs alone.
 #
 #     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,layer2.1,'blocks[0]'
@@ -305,9 +246,12 @@ def config_of_p_x():
     given = config.get("unconditional", "")
     if given is None or given is False or str(given).lower() in ("none", "null"):
         return None
-    found = f"unconditional_{PROFILED.removeprefix('inverter_').split('_')[0]}"
-    there = any((folder / f"{found}.yaml").is_file() for folder in (Path(), Path(workflow.basedir) / "configs"))
-    return str(given) or (found if there else None)
+    if given:
+        return str(given)
+    words = PROFILED.removeprefix("inverter_").split("_")  # images_small has its own, mnist5k_fc3 that of mnist5k
+    names = [f"unconditional_{'_'.join(words[:n])}" for n in range(len(words), 0, -1)]
+    folders = (Path(), Path(workflow.basedir) / "configs")
+    return next((name for name in names if any((folder / f"{name}.yaml").is_file() for folder in folders)), None)
 
 
 def without_network(arguments):
@@ -384,3 +328,62 @@ rule profile_unconditional:
     wildcard_constraints: name="[^/]+"
     resources: gpu=1, runtime="5d"
     shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {P_X:q} {P_X_ARGUMENTS}"
+
+
+# Your own pictures: classifier, p(x), and of every chosen layer an inverter and a decoder, with a report of these alone.
+#
+#     snakemake --cores 2 images --config path=pictures.zip layers=conv1,conv2,fc3
+#         [size=large] [mse=false] ['arguments=--data.side 64 --data.skip_bad true']
+#
+# Small models for a CPU, unless size=large; mse=false leaves out the decoders, which know only ConvNet's maps.
+IMAGES = {"small": "images_small", "large": "images"}.get(str(config.get("size", "small")))
+IMAGES_LAYERS = [name.strip() for name in str(config.get("layers", "conv2")).split(",")]
+IMAGES_FIT = f"--data.path {shlex.quote(str(config.get('path')))} --trainer.default_root_dir runs/images/{{wildcards.pictures}}"
+localrules: images, report_images
+
+
+def images_report(wildcards):
+    """Of the pictures that are asked for, whose runs have a folder of their own. Exits with a sentence without them."""
+    path = Path(str(config.get("path", "")))
+    if not config.get("path") or not path.exists():
+        sys.exit(f"error: no pictures at {config.get('path')}; give --config path=FOLDER, or a .zip")
+    if IMAGES is None:
+        sys.exit(f"error: size is {config['size']}; give small or large")
+    name = path.resolve().name.removesuffix(".zip")
+    return f"runs/images/{re.sub('[^A-Za-z0-9_.-]', '_', name)}/report.html"
+
+
+def images_results(wildcards):
+    """What it is of."""
+    kinds = ["inverter"] if str(config.get("mse")).lower() == "false" else ["inverter", "mse"]
+    runs = [f"classifier_{IMAGES}/{RUN}", f"unconditional_{IMAGES}/{RUN}"]
+    runs += [f"{kind}_{IMAGES}/{layer}" for kind in kinds for layer in IMAGES_LAYERS]
+    return [f"runs/images/{wildcards.pictures}/{run}/results.json" for run in runs]
+
+
+rule images:
+    input: images_report
+
+
+rule report_images:
+    input: images_results
+    output: "runs/images/{pictures}/report.html"
+    shell: "{CLI} report runs/images/{wildcards.pictures} --output {output}"
+
+
+rule images_alone:
+    output: f"runs/images/{{pictures}}/{{kind}}_{IMAGES}/{RUN}/results.json"
+    wildcard_constraints: kind="classifier|unconditional", pictures="[^/]+"
+    resources: gpu=1, runtime="5d"
+    shell: ENVIRONMENT + "{FIT} --config {wildcards.kind}_{IMAGES}.yaml " + IMAGES_FIT + " {ARGUMENTS}"
+
+
+rule images_of_layer:
+    input: f"runs/images/{{pictures}}/classifier_{IMAGES}/{RUN}/results.json"
+    output: f"runs/images/{{pictures}}/{{kind}}_{IMAGES}/{{layer}}/results.json"
+    wildcard_constraints: kind="inverter|mse", pictures="[^/]+", layer="[^/]+"
+    params: classifier=lambda wildcards, input: best(input[0])
+    resources: gpu=1, runtime="5d"
+    shell:
+        ENVIRONMENT + "{CLI} fit --name {wildcards.layer:q} --ckpt_path auto --config {wildcards.kind}_{IMAGES}.yaml "
+        "--model.layer {wildcards.layer:q} --classifier {params.classifier:q} " + IMAGES_FIT + " {ARGUMENTS}"

@@ -178,8 +178,8 @@ class InverterResults(_Results):
         super().on_test_end(trainer, pl_module)
 
     def _bottleneck(self, trainer: Trainer, pl_module: Any) -> bool:
-        images = seen(datamodule_of(trainer).datasets["test"].first(8)).to(pl_module.device)
-        return is_bottleneck(pl_module.representation, images)
+        images = seen(datamodule_of(trainer).datasets["test"].first(8))
+        return is_bottleneck(pl_module.representation, images.to(pl_module.device))
 
     def _agreement(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
         """The share of samples given the class that the classifier gives their input, as a result has it.

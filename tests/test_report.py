@@ -36,6 +36,7 @@ DISTANCES = results.DistancesResult(
     density_digest="of a density",
 )  # fmt: skip
 OPTIONAL = {"split", "published", "files", "class_agreement_low", "class_agreement_high", "bottleneck"}
+OPTIONAL |= {"sees", "seen_shape", "image_shape", "preprocessing"}
 BINNING = results.EstimatorResult(
     estimator="a", estimate_nats=2.345, ceiling_nats=3.0, parameters={}, num_images=9, network_digest="of a network"
 )
@@ -568,7 +569,7 @@ def test_a_browser_shows_every_picture_and_scrolls_only_down(html, tmp_path, wid
     assert "<title>9 pictures, 0 too wide</title>" in shown
 
 
-NATS = "Nats by depth: mnist5k, ConvNet of classifier_mnist5k"[:30]
+NATS = "Nats by depth: mnist5k, ConvNet (classifier_mnist5k)"[:30]
 
 
 def test_nats_by_depth_are_those_of_the_table_with_standard_errors_and_a_draw_a_layer(all_runs, all_said):
@@ -610,7 +611,7 @@ def test_a_network_has_its_own_nats_by_depth_and_a_density_its_own_line(runs):
         write_inverter(runs / f"mine_mnist5k_{layer}", layer, level, density="Mine")
     charts = parts(runs).charts
     assert [line.get_label() for line in charts[NATS].axes[0].containers] == ["PixelCNN", "Mine", "p(x)"]
-    other = charts["Nats by depth: mnist5k, OtherNet of"[:30]].axes[0]
+    other = charts["Nats by depth: mnist5k, OtherNet (classifier_other)"[:30]].axes[0]
     assert [line.get_label() for line in other.containers] == ["PixelCNN", "p(x)"]
     assert list(other.containers[0].lines[0].get_xdata()) == [0, 1]
 
@@ -638,3 +639,14 @@ def test_two_networks_of_one_name_of_weights_are_two(runs):
     assert {"fc3 of ConvNet", "fc3 of OtherNet"} < {row[0] for row in said.tables[KEPT]}
     rows = said.tables["Networks by their fc3 (the paper's section 5.2)."][1:]
     assert [row[0] for row in rows] == ["untrained, ConvNet", "untrained, OtherNet"]
+
+
+def test_what_sees_the_original_has_nats_of_its_own(runs):
+    more = {"sees": "original", "seen_shape": (1, 16, 16), "image_shape": (1, SIDE, SIDE)}
+    for layer in LAYERS[:2]:
+        write_inverter(runs / f"original_mnist5k_{layer}", layer, -0.1, **more)
+    charts = [part.caption for section in sections(runs_under([runs]), []) for part in section.parts
+              if isinstance(part, Picture) and part.caption.startswith("Nats by depth")]  # fmt: skip
+    assert len(charts) == 2
+    assert "classifier_mnist5k, seen at 16x16)." in charts[0] + charts[1]
+    assert "above conv1" not in parts(runs).words

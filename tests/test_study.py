@@ -176,6 +176,8 @@ def test_what_is_of_the_network_is_not_given_to_p_x(plan):
     (p_x,) = re.findall(r"fit --name profile --ckpt_path auto (.*)", text)
     assert p_x.strip() == "--config my_p_x.yaml --data.seed 3"
     assert "runs/my_p_x/profile" in text
+    small = plan("profile", "--config", "inverter=inverter_images_small", "layers=conv1")
+    assert "--config unconditional_images_small\n" in small.replace(" \n", "\n")
     assert "--name profile" not in plan("profile", *PROFILE, "layers=fc3", "unconditional=none").replace("profile_", "")
 
 
@@ -204,7 +206,7 @@ def test_a_profile_goes_on_where_it_was_and_further_layers_are_added_to_it(plan,
     assert len(list(runs.glob("classifier_mnist5k/*/"))) == 1
     assert {path.name for path in of_inverter.glob("*/")} == {"profile_logits", "profile_fc3"}
     page = (runs / "profile_inverter_mnist5k_fc3.html").read_text()
-    assert "Nats by depth: mnist5k, ConvNet of classifier_mnist5k." in page
+    assert "Nats by depth: mnist5k, ConvNet (classifier_mnist5k)." in page
     assert "Nothing to be done" in plan("profile", *keys)
     keys[2] = "layers=conv1,logits,fc3"
     assert runs_of_a_profile(plan("profile", *keys)) == {"conv1": "profile_conv1"}

@@ -76,9 +76,8 @@ class Group:
 
     @property
     def one_network(self) -> bool:
-        """Whether all layers are of the same network, with the same weights, which sees the same."""
-        seen = {sees(run.result) for run in self.inverters.values()}
-        return len(self.digests) == len(seen) == 1
+        """Whether all layers are of one network, its weights and what it sees."""
+        return len({what_is_seen(run.result) for run in self.inverters.values()}) == 1
 
     @property
     def functions(self) -> list[tuple[str, str]]:
@@ -92,15 +91,15 @@ class Group:
         return [label for label in self.log_probs if not self.inverters[label].result.bottleneck]
 
 
-def sees(result: InverterResult) -> str:
-    """What its network sees of an image, and how."""
-    return str((result.seen_at, result.preprocessing))
-
-
 def is_function(later: InverterResult, earlier: InverterResult) -> bool:
-    """Whether a layer is a function of another: of the same network, behind it, and nothing goes past that."""
-    same = later.network_digest == earlier.network_digest is not None and sees(later) == sees(earlier)
+    """Whether a layer is a function of another: of one computation, behind it, and nothing goes past that."""
+    same = what_is_seen(later) == what_is_seen(earlier) and earlier.network_digest is not None
     return same and earlier.bottleneck and (later.depth or 0) > (earlier.depth or 0)
+
+
+def what_is_seen(result: InverterResult) -> tuple[str, ...]:
+    """The weights of a network and what it sees: where they are the same, its layers are those of one computation."""
+    return str(result.network_digest), str(result.seen_at), str(result.preprocessing)
 
 
 def nce_difference(run: InverterRun, less: InverterRun) -> Estimate | None:

@@ -7,7 +7,7 @@ import numpy as np
 from evaluations.charts import nce_over_layers
 from evaluations.depth_profile import P_X, Measured, depth_profile
 from evaluations.information import Estimate, information_estimate, mean_and_standard_error, relative_nce
-from evaluations.report.groups import Group, by_depth, classifier_of
+from evaluations.report.groups import Group, by_depth, classifier_of, what_is_seen
 from evaluations.report.page import Picture, Section
 from evaluations.report.tested_runs import InverterRun
 
@@ -28,7 +28,7 @@ def _profiles(group: Group) -> list[Picture]:
     for run in [*group.inverters.values(), *(run for run, _ in group.others)]:
         result = run.result
         if result.layer and result.nce_nats is not None and not result.point_estimate:
-            lines = networks.setdefault((*classifier_of(result), result.network_digest), {})
+            lines = networks.setdefault((*classifier_of(result), *what_is_seen(result)), {})
             lines.setdefault(result.density, {}).setdefault(result.layer, run)
     return [_profile(group, lines) for lines in networks.values() if len(set().union(*lines.values())) > 1]
 
@@ -55,9 +55,10 @@ def _profile(group: Group, lines: dict[str, dict[str, InverterRun]]) -> Picture:
         if samples and (not draws or np.array_equal(samples[0][:NUM_INPUTS], inputs)):
             inputs, draws[name] = samples[0][:NUM_INPUTS], samples[1][:NUM_INPUTS, 0]
     result = next(iter(first.values())).result
+    seen = f", seen at {result.seen_at}" if result.seen_at else ""
     words = (
-        f"Nats by depth: {group.name}, {result.network} of {result.classifier}. NCE of each layer, in the order of "
-        f"execution; bars of one standard error over {result.num_images} test images, whose spread the layers share."
+        f"Nats by depth: {group.name}, {result.network} ({result.classifier}{seen}). NCE of each layer, in the order "
+        f"of execution; bars of one standard error over {result.num_images} test images, whose spread the layers share."
     )
     if p_x is not None:
         words += " Below, NCE less that of p(x), the estimate of I(x; h); bars of one standard error, paired."
