@@ -293,7 +293,7 @@ def damaged(run):
     (of_config("layer: fc3", "layer: conv1"), ValueError, "is the checkpoint of another model|inverts layer fc3"),
     (of_config("num_filters: 4", "num_filters: no"), ValueError, r"model.density.num_filters in .*config.yaml is"),
     (of_config("num_filters: 4", "num_widths: 4"), ValueError, "num_widths"),
-    (of_config("class_path: inverters.PixelCNN", "class_path: subprocess.Popen"), ValueError, "is no ConditionalGenerator"),
+    (of_config("class_path: inverters.PixelCNN", "class_path: subprocess.Popen"), ValueError, "is no Conditional"),
 ])  # fmt: skip
 def test_other_places_are_refused(with_inverter, capfd, change, kind, message):
     place = change(run_with_results())
