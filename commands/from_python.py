@@ -53,7 +53,7 @@ class TrainedInverter:
         self._inverter, self._fit = inverter, fit
         self.checkpoint, self.dataset, self.batch_size = checkpoint, dataset, batch_size
         self.image_shape: ImageShape = inverter.density.image_shape
-        self.seen_shape: ImageShape = inverter.seen_shape
+        self.seen_shape: ImageShape = self.image_shape if self.layer is None else inverter.seen_shape
 
     @property
     def layer(self) -> str | None:
@@ -104,7 +104,7 @@ class TrainedInverter:
         self._check_conditional()
         self._inverter.with_likelihood()
         image = self._images(images)
-        pictures = self._own_pictures(image) if h_of is None else self._pictures(h_of)
+        pictures = self._seen(images, image) if h_of is None else self._pictures(h_of)
         return scores(self._inverter, image, pictures, self.batch_size)
 
     def sample(self, images: Any, num_draws: int = 1, seed: int = 0, index: Sequence[int] | None = None) -> Tensor:
@@ -166,8 +166,7 @@ class TrainedInverter:
             ours, theirs = getattr(self, name), getattr(prior, name)
             if ours != theirs:
                 raise ValueError(f"prior has the {name} {theirs}, and the inverter {ours}; give one of the same data")
-        image = self._images(images)
-        given_h, without = self._evaluation(image, h_of), prior._evaluation(image)
+        given_h, without = self._evaluation(images, h_of), prior._evaluation(images)
         pixels = [found.get("log_prob_per_pixel") for found in (given_h, without)]
         return information(given_h["log_prob"], without["log_prob"], *pixels)
 
@@ -180,7 +179,7 @@ class TrainedInverter:
         self._inverter.with_likelihood()
         image = self._images(images)
         if h_of is None:
-            pictures = None if self.layer is None else self._own_pictures(image)
+            pictures = None if self.layer is None else self._seen(images, image)
         else:
             self._check_conditional()
             pictures = self._pictures(h_of)
@@ -198,13 +197,17 @@ class TrainedInverter:
             found.append({name: values.cpu() for name, values in self._inverter.test_step(batch, 0).items()})
         return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
-    def _own_pictures(self, image: Tensor) -> Tensor:
-        """What the network sees of x."""
+    def _seen(self, given: Any, image: Tensor) -> Tensor:
+        """What the network sees of given images, which are x [N, C, H, W]."""
         if self.seen_shape == self.image_shape:
             return image
-        raise ValueError(
-            f"the network sees pictures {list(self.seen_shape)}, and x is {list(self.image_shape)}; give those as h_of"
-        )
+        try:
+            return self._pictures(given)  # PIL's have both
+        except ValueError as error:
+            raise ValueError(
+                f"h is not of x {list(self.image_shape)} but of the pictures at {list(self.seen_shape)}; give these as "
+                f"h_of, or PIL's pictures, which are brought to both"
+            ) from error
 
     def _images(self, given: Any) -> Tensor:
         """x as uint8 [N, C, H, W]."""

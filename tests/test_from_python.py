@@ -233,6 +233,22 @@ def test_other_questions_are_refused(with_inverter, batch):
             call()
 
 
+def test_a_network_that_sees_larger_pictures_is_given_those(with_inverter, batch):
+    """As where the data has a side of its own for it."""
+    inverter, image = inverters.load(RUNS), batch["image"][:2]
+    inverter.seen_shape, inverter._fit = (1, 56, 56), "resize"
+    inverter._inverter.representation.forward = lambda seen: torch.full((len(seen), 256), float(seen.shape[-1]))
+    large = image.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    assert inverter.h(large).unique().item() == 56
+    with pytest.raises(ValueError, match=r"h is not of x \[1, 28, 28\] but of the pictures at \[1, 56, 56\]"):
+        inverter.log_prob(image)
+    pictures = [Image.fromarray(x[0].numpy()) for x in large]
+    small = images_of(pictures, inverter.image_shape, "resize")
+    assert torch.equal(inverter.log_prob(pictures), inverter.log_prob(small, h_of=large))
+    assert inverter.scores(small, h_of=large).shape == (2, 2)
+    assert inverter.sample(large, index=[3, 4]).shape == (2, 1, 1, 28, 28)
+
+
 def of_config(old, new):
     """Changes the run's config."""
 
@@ -277,7 +293,7 @@ def damaged(run):
     (of_config("layer: fc3", "layer: conv1"), ValueError, "is the checkpoint of another model|inverts layer fc3"),
     (of_config("num_filters: 4", "num_filters: no"), ValueError, r"model.density.num_filters in .*config.yaml is"),
     (of_config("num_filters: 4", "num_widths: 4"), ValueError, "num_widths"),
-    (of_config("class_path: inverters.PixelCNN", "class_path: subprocess.Popen"), ValueError, "Popen"),
+    (of_config("class_path: inverters.PixelCNN", "class_path: subprocess.Popen"), ValueError, "is no Conditional"),
 ])  # fmt: skip
 def test_other_places_are_refused(with_inverter, capfd, change, kind, message):
     place = change(run_with_results())
