@@ -19,12 +19,8 @@ GROUPS: dict[str, Place] = {  # whose value is always keys
     "published": ("evaluations.results", "Published"),
 }  # fmt: skip
 OF_RUNS: Place = ("commands.parser", "keys_of_runs")
-MADE_FOR_IT = (
-    "image_shape",
-    "num_classes",
-    "context_shape",
-    "seen_shape",
-)  # which models, networks and densities get from others
+# Which models, networks and densities get from others.
+MADE_FOR_IT = ("image_shape", "num_classes", "context_shape", "seen_shape")
 PARSERS_OWN = ("config", "print_config", "seed_everything", "help")
 
 

@@ -165,7 +165,7 @@ class Representation(nn.Module):
                 floats = [name for name, p in parameters.items() if p.is_floating_point()]
                 for name in floats:
                     parameters[name].requires_grad_(True)
-                device = next((t.device for t in parameters.values()), torch.device("cpu"))
+                device = next((t.device for t in self.network.state_dict().values()), torch.device("cpu"))
                 with torch.enable_grad():
                     h = self._h(torch.zeros(2, *image_shape, dtype=torch.uint8, device=device))
                     gradients = (

@@ -32,7 +32,10 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_data_sets(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(tmp_path)
-    Path("my_module.py").write_text(OWN_NETWORK.replace("TwoStages", "MyNet").replace("first", "my_stage"))
+    Path("my_nets.py").write_text(re.search("```python\n(# my_nets.py.*?)```", README, re.DOTALL)[1])
+    Path("my_inverter.yaml").write_text(re.search("```yaml\n(# my_inverter.yaml.*?)```", README, re.DOTALL)[1])
+    (making_weights,) = (line[2] for line in LINES if line[:2] == ["python", "-c"])
+    exec(making_weights)
     for name in ("a.png", "b.png"):
         Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(name)
     for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images.yaml"):
@@ -42,7 +45,7 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
             main(command)
             continue
         name = command[command.index("--config") + 1].removesuffix(".yaml")
-        short = shortened(f"{name}.yaml")[2:]
+        short = [] if command[0] == "layers" else shortened(f"{name}.yaml")[2:]
         if command[0] == "predict":
             short.append("--trainer.limit_predict_batches=2")
         if command[0] == "distances":
