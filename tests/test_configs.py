@@ -31,8 +31,6 @@ def shortened(name):
     }.get(data, [])
     if name == "classifier_mnist_overfitted.yaml":
         arguments += ["--data.num_train=10"]
-    if name in MORE:
-        arguments += ["--cache_activations=null"]
     return arguments + {"classifier": [], "mse": DECODER}.get(kind, INVERTER)
 
 
