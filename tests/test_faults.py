@@ -162,7 +162,7 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path, monkeypatch, capsys, co
         (["fit", "--config=a_folder"], "the config a_folder is a folder"),
         (["fit", *SHORT, "--classifier=classifier_mnst5k"], "did you mean classifier_mnist5k.yaml?"),
         (["fit", *SHORT, "--trainer.default_root_dir=a_file"], "cannot make the folder a_file/"),
-        (["fit", *SHORT, "--model.layer=conv9"], "no layer 'conv9'; this network has conv1, conv2, fc3, logits"),
+        (["fit", *SHORT, "--model.layer=conv9"], "no layer 'conv9' in this ConvNet; did you mean conv2 or conv1"),
         (["report", "--output=a_folder"], "a_folder is there and is no file; give another place to write to"),
         (["report", "--output=a_file/report.html"], "cannot write a_file/report.html"),
     ],
@@ -281,7 +281,7 @@ def test_infinite_activations_are_laid_to_the_classifier(with_inverter, capsys):
     checkpoint["state_dict"]["network.fc3.1.weight"].fill_(3e38)  # a number, but no sum of them
     torch.save(checkpoint, "diverged.ckpt")
     message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=1", "--classifier=diverged.ckpt")
-    assert "layer fc3 gives NaN or infinity on training images: its classifier has diverged" in message
+    assert "layer fc3 gives NaN or infinity on training images: its network has diverged" in message
 
 
 def by_itself(*arguments, **environment):
