@@ -17,8 +17,8 @@ from inverters.preprocessing import Preprocess, Preprocessing, check_same
 from inverters.representation import NOT_LOADED, architecture, not_taken, random_images
 
 ONE_CLASS = (
-    "the images are of one class, and a classifier tells two or more apart; put those of each class into a folder of "
-    "its own, and none outside of these (p(x), and the inverter of a network that has its weights, need no classes)"
+    "the images are of one class, and a classifier tells two or more apart; put those of each class into a folder "
+    "of its own, none outside of these (p(x), and an inverter of --model.weights FILE and --classifier null, need none)"
 )
 
 

@@ -299,7 +299,7 @@ def test_score_gives_the_matrix_of_images_and_contexts(here, capsys, tmp_path):
 def test_score_refuses_images_of_another_size(here, capsys, tmp_path):
     Image.new("L", (20, 28)).save(tmp_path / "thin.png")
     message = failure(capsys, "score", *INVERTER, *SMALL, f"--images=[{tmp_path / 'thin.png'}]")
-    assert "thin.png is 20x28 pixels; this inverter takes 28x28" in message
+    assert "thin.png (ValueError: it is 20x28 pixels, and must be 28x28)" in message
     (tmp_path / "text.png").write_text("not a picture")
     assert "text.png" in failure(capsys, "score", *INVERTER, *SMALL, f"--images=[{tmp_path / 'text.png'}]")
 

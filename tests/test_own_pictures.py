@@ -9,12 +9,13 @@ import pytest
 import torch
 from dataset_files import loaded, write_images, zipped
 from PIL import Image
-from small_runs import failure, run_with_results
+from small_runs import failure, result, run_with_results
 
 from cli import main
 from commands.score import load_images
 from datamodules import MNIST5kDataModule
 from datamodules.image_folder import ImageFolderDataModule
+from inverters.networks import ConvNet
 
 TINY = [
     "--data.path=pictures", "--data.side=8", "--data.batch_size=4", "--model.density.num_filters=4",
@@ -149,6 +150,17 @@ def test_a_classifier_needs_two_classes_and_says_so_before_any_picture_is_read(h
             "the images are of one class, and a classifier tells two or more apart; put those of each class" in message
         )
         assert not Path("runs", "classifier_images_small").exists()
+
+
+@pytest.mark.parametrize("weights", ["untrained", "net.pth"])
+def test_an_inverter_of_weights_of_its_own_needs_no_classes(here, weights):
+    write_images(here / "pictures", {".": 30}, wide)
+    torch.save(ConvNet((3, 16, 16), 10, filters=(64, 128)).state_dict(), "net.pth")
+    network = [f"--model.weights={weights}", "--classifier=null", "--data.side=16", "--model.density.num_layers=1"]
+    main(["fit", "--config=inverter_images_small", *TINY, *network])
+    row = result("inverter_images_small")
+    assert row["class_agreement"] is None
+    assert row["shuffled_nce_nats"] is not None
 
 
 def test_a_side_that_cannot_be_is_refused_before_any_picture_is_read(here, capsys, monkeypatch):
