@@ -194,9 +194,10 @@ def test_h_on_disk_is_of_the_originals_and_changes_no_weight(run, copied):
     (kept,) = Path("runs/activations").glob("fc3_train_*.npy")
     h = inverter.representation(data.datasets["train"].seen)
     assert np.load(kept) == pytest.approx(h.numpy(), abs=1e-5)
-    assert cached_activations(
-        inverter.representation, data.datasets["train"].seen, "train", kept.parent
-    ).filename == kept.resolve()
+    assert (
+        cached_activations(inverter.representation, data.datasets["train"].seen, "train", kept.parent).filename
+        == kept.resolve()
+    )
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(trained, copied):
