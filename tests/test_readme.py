@@ -38,7 +38,7 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
     exec(making_weights)
     for name in ("a.png", "b.png"):
         Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(name)
-    for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images.yaml"):
+    for name in ("classifier_mnist5k.yaml", "classifier_mnist.yaml", "classifier_images_small.yaml"):
         main(["fit", *shortened(name)])
     for command in COMMANDS:
         if command[0] in WITHOUT_CONFIG:
@@ -75,7 +75,7 @@ def test_commands_for_several_processes_are_understood(command, capsys):
 
 
 def test_names_in_the_readme_are_configs():
-    table = README[README.index("## The published experiments") : README.index("**Own pictures**")]
+    table = README[README.index("## The published experiments") : README.index("**Own data set or density**")]
     names = {name for pattern in re.findall(r"`([a-z0-9_{},]+)`", table) for name in expanded(pattern)}
     kinds = ("classifier", "inverter", "mse", "unconditional", "world")
     names = {name for name in names if name.split("_")[0] in kinds}

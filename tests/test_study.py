@@ -11,9 +11,12 @@ from small_runs import ROOT, write_short_config
 from test_readme import LINES
 
 PROGRAM = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
-# What the README gives for each target; the cluster's plugin is an extra of its own.
-README = {line[-1]: [part for part in line[1:-1] if part not in ("--executor", "slurm")]
-          for line in LINES if line[:1] == ["snakemake"]}  # fmt: skip
+# What the README gives for each target, before and after it; the cluster's plugin is an extra of its own.
+SNAKEMAKE = [line[: line.index("--config")] if "--config" in line else line
+             for line in LINES if line[:1] == ["snakemake"]]  # fmt: skip
+README = {line[-1]: [part for part in line[1:-1] if part not in ("--executor", "slurm")] for line in SNAKEMAKE}
+KEYS = {line[line.index("--config") - 1]: line[line.index("--config") :]
+        for line in LINES if line[:1] == ["snakemake"] and "--config" in line}  # fmt: skip
 
 
 @pytest.fixture
@@ -33,7 +36,13 @@ def configs(plan, verb="fit"):
 
 
 def test_these_are_the_readmes():
-    assert README.keys() == {"study_mnist5k", "worlds", "paper"}
+    assert README.keys() == {"study_mnist5k", "worlds", "paper", "images", "profile"}
+
+
+def test_the_readmes_profile_and_own_pictures_are_planned(plan, tmp_path):
+    (tmp_path / "pictures.zip").touch()
+    for target in ("images", "profile"):
+        assert "cli.py report" in plan(target, *KEYS[target])
 
 
 def test_the_paper_is_so_many_runs(plan):
