@@ -117,6 +117,8 @@ class Fit:
             self.model.double()
         if self.checkpoint:
             saved = load_checkpoint(self.checkpoint)
+            if isinstance(self.model, Inverter):
+                self.model.check_layer(saved, self.checkpoint)
             check_fit(self.model, saved["state_dict"], self.checkpoint)
             self.data.check(saved, self.checkpoint)
             if verb == "fit":

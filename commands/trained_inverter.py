@@ -38,6 +38,7 @@ def with_weights(inverter: Inverter, checkpoint: dict[str, Any], path: Path) -> 
         ValueError: The checkpoint is of another one.
     """
     weights = checkpoint["state_dict"]
+    inverter.check_layer(checkpoint, path)
     check_fit(inverter, weights, path)
     inverter.on_load_checkpoint(checkpoint)
     inverter.to(weights["context_mean"].dtype).load_state_dict(weights)

@@ -1,6 +1,7 @@
 """The inverter p(x | h): a conditional generator of images, on top of a frozen representation."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
@@ -294,14 +295,21 @@ class Inverter(LightningModule):
         }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
 
+    def check_layer(self, checkpoint: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
+        """Raises ValueError where a checkpoint inverts another layer, which its weights need not show."""
+        ours = self.representation.layer
+        theirs = checkpoint.get("layer", ours)
+        if theirs != ours:
+            raise ValueError(
+                f"{source} inverts layer {theirs}; this config asks for {ours}; give --model.layer "
+                f"{'null' if theirs is None else theirs}, or another run by --name or --ckpt_path"
+            )
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises ValueError for the checkpoint of another layer, or of no inverter at all."""
         if "layer" not in checkpoint:
             raise ValueError("the checkpoint is not one of an inverter")
-        if checkpoint["layer"] != self.representation.layer:
-            raise ValueError(
-                f"the checkpoint inverts layer {checkpoint['layer']}; this config asks for {self.representation.layer}"
-            )
+        self.check_layer(checkpoint, "the checkpoint")
         check_same(checkpoint, self.representation.preprocess.what, "the checkpoint")
         if checkpoint.get("tokens", "all") != self.representation.tokens:
             raise ValueError(
