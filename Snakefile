@@ -216,18 +216,23 @@ rule asked:
 
 
 def layers_of_profile():
-    """The layers that are asked for by the folders of their runs, each once. Exits with a sentence where none is named."""
+    """The layers that are asked for, by the folders of their runs."""
     given = config.get("layers")
     if not config.get("inverter") or given is None:
         return {}
+    return {folder_of(layer): layer for layer in layers_given(given)}
+
+
+def layers_given(given):
+    """The names of layers, each once, of a text or a list. Exits with a sentence where there is none."""
     if isinstance(given, float):
         sys.exit(f"error: layers={given} was read as a number; write the name in brackets, as layers=[1.10]")
     # A comma may stand in a key: encoder["a,b"].
     names = given if isinstance(given, list) else re.findall(r"""(?:"[^"]*"|'[^']*'|[^,])+""", str(given))
-    layers = dict.fromkeys(name for name in map(str.strip, map(str, names)) if name)
+    layers = list(dict.fromkeys(name for name in map(str.strip, map(str, names)) if name))
     if not layers:
         sys.exit(f"error: layers={given} names no layer; give one or more, as layers=conv1,conv2")
-    return {folder_of(layer): layer for layer in layers}
+    return layers
 
 
 def folder_of(layer):
@@ -337,7 +342,7 @@ rule profile_unconditional:
 #
 # Small models for a CPU, unless size=large; mse=false leaves out the decoders, which know only ConvNet's maps.
 IMAGES = {"small": "images_small", "large": "images"}.get(str(config.get("size", "small")))
-IMAGES_LAYERS = [name.strip() for name in str(config.get("layers", "conv2")).split(",")]
+IMAGES_LAYERS = layers_given(config.get("layers", "conv2"))
 IMAGES_FIT = f"--data.path {shlex.quote(str(config.get('path')))} --trainer.default_root_dir runs/images/{{wildcards.pictures}}"
 localrules: images, report_images
 

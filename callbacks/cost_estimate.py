@@ -62,7 +62,8 @@ def say_beforehand(inverter: Inverter, image_shape: tuple[int, int, int], steps:
         smaller: The config of the same experiment for a CPU.
     """
     image = torch.zeros(size, *image_shape, dtype=torch.uint8)
-    seconds = steps * size / measured_cost(inverter, image, nullcontext).images_per_second
+    seen = torch.zeros(size, *inverter.seen_shape, dtype=torch.uint8)
+    seconds = steps * size / measured_cost(inverter, image, nullcontext, seen).images_per_second
     if said := smaller_advice(seconds, smaller):
         print(f"cost: at most {steps} steps of {size} images would take {duration(seconds)} here{said}", flush=True)
 

@@ -167,6 +167,7 @@ class InverterResults(_Results):
             **likelihoods(values, num_dims, conditional=layer is not None),
             **self._agreement(trainer, pl_module),
             **what_it_sees(pl_module),
+            pictures_digest=datamodule_of(trainer).pictures_digest,
             world=known_world(datamodule_of(trainer), pl_module, values),
         )
         names = ("index", "log_prob", "log_prob_per_pixel")
@@ -211,6 +212,7 @@ def what_it_sees(inverter: Any) -> dict[str, Any]:
         "sees": "original" if inverter.sees_original else "x",
         "seen_shape": inverter.seen_shape,
         "image_shape": inverter.density.image_shape,
+        "tokens": inverter.representation.tokens,
         "preprocessing": None if preprocessing == Preprocessing().to_json() else preprocessing,
     }
 

@@ -29,13 +29,14 @@ from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import StopAtNaN
 from callbacks.weight_averaging import WarmWeightAveraging
 from commands.classifier import trained_classifier
-from commands.config_files import smaller_config
+from commands.config_files import find_config, read_config, smaller_config
 from commands.network_weights import check_source, load_network
 from commands.parser import ParsedCommand
 from commands.sentences import of_a_peer, of_the_device
 from inverters import Inverter
-from inverters.classifier import ONE_CLASS
+from inverters.classifier import ONE_CLASS, Classifier
 from inverters.compiled import of_compiler
+from inverters.network_by_name import named
 from runtime.checkpoints import check_fit, check_resumable, load_checkpoint
 from runtime.files import write_all
 from runtime.metrics_csv import MetricsCSV
@@ -81,6 +82,7 @@ class Fit:
             raise ValueError(f"--classifier {name} is this config itself; give the name of a classifier's")
         if self.data.num_classes < 2:
             raise ValueError(ONE_CLASS)
+        self._check_classifier(name)
         self._say_cost(name)
         shared = {
             "trainer.default_root_dir": str(command.root),
@@ -93,6 +95,18 @@ class Fit:
         }
         with self._until_interrupted():
             return trained_classifier(command.root, name, self.data, shared, settings.train_classifier, command.presets)
+
+    def _check_classifier(self, classifier: str) -> None:
+        """Raises ValueError where a classifier would be trained now, and is another network than is inverted."""
+        ours = named(self.model.representation.network)
+        if ours is None or Run.newest(self.command.root, classifier, "best"):
+            return
+        model = read_config(find_config(f"{classifier}.yaml")).get("model")
+        if ours.name not in str(model):
+            raise ValueError(
+                f"the classifier {classifier} is another network than {ours.name}; give --classifier null and the "
+                f"weights of this one (--model.weights FILE, pretrained or untrained), or the config of its classifier"
+            )
 
     @rank_zero_only
     def _say_cost(self, classifier: str) -> None:
@@ -121,6 +135,9 @@ class Fit:
                 self.model.check_layer(saved, self.checkpoint)
             check_fit(self.model, saved["state_dict"], self.checkpoint)
             self.data.check(saved, self.checkpoint)
+            if isinstance(self.model, Inverter | Classifier):
+                self.model.load_state_dict(saved["state_dict"])
+                self.model.check_network(saved, self.checkpoint)
             if verb == "fit":
                 check_resumable(saved, self.checkpoint)
                 first_step, wandb_id = saved["global_step"], saved.get("wandb_id")

@@ -166,7 +166,7 @@ class TrainedInverter:
             ours, theirs = getattr(self, name), getattr(prior, name)
             if ours != theirs:
                 raise ValueError(f"prior has the {name} {theirs}, and the inverter {ours}; give one of the same data")
-        given_h, without = self._evaluation(images, h_of), prior._evaluation(images)
+        given_h, without = self._evaluation(images, h_of), prior._evaluation(self._images(images))
         pixels = [found.get("log_prob_per_pixel") for found in (given_h, without)]
         return information(given_h["log_prob"], without["log_prob"], *pixels)
 
@@ -250,7 +250,7 @@ def _of_array(given: Any, shape: ImageShape) -> Tensor:
                 f"images are uint8 arrays or tensors, or PIL's pictures, or a list of these, not {type(given).__name__}"
                 f"{'; a file is opened by PIL.Image.open' if isinstance(given, str | os.PathLike) else ''}"
             )
-        images = torch.tensor(array.astype(array.dtype.newbyteorder("="), copy=False))
+        images = torch.tensor(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))  # it may be flipped
     channels, height, width = shape
     if tuple(images.shape[-3:]) == (height, width, channels) != shape and images.ndim in (3, 4):
         images = images.movedim(-1, -3)
@@ -279,6 +279,13 @@ def _content(picture: Image.Image) -> bytes:
         with Image.open(BytesIO(content)) as file:
             if (file.mode, file.size) == (picture.mode, picture.size) and file.tobytes() == picture.tobytes():
                 return content
+    stream: Any = getattr(picture, "fp", None)  # of one that is not read yet, as one in memory or in a zip
+    if stream is not None and picture.tell() == 0:
+        start = stream.tell()
+        stream.seek(0)
+        content = stream.read()
+        stream.seek(start)
+        return bytes(content)
     if picture.mode[0] in "IF":
         raise ValueError(f"mode {picture.mode} has more than 8 bits a channel")
     if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV"):  # which a PNG has not

@@ -1,6 +1,7 @@
 """The keys that a command gives, and those that it may give, as far as they are known before anything is imported."""
 
 import difflib
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -136,6 +137,11 @@ class KnownKeys:
     def check(self, given: Given) -> None:
         """Raises ValueError, with the remedy, where a key is unknown, or its value is of a kind that it cannot be."""
         self._check_network(given)
+        if given.source and given.key == "model.network" and re.fullmatch(r"[^{\s][^{]*:[^{]*", str(given.value)):
+            raise ValueError(
+                f"{given} is {given.value}, which is the name of a network; in a config it stands as "
+                f"class_path: Network, init_args: {{name: {given.value}}}"
+            )
         for i, part in enumerate(given.keys):
             if ".".join(map(str, given.keys[:i])) not in self._complete:
                 return  # left to the parser

@@ -3,11 +3,15 @@
 from itertools import zip_longest
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from datamodules import ImageDataModule
-from inverters import Inverter
+from inverters import ConvNet, FullyConnectedNet, Inverter
+from inverters.exact_float32 import exact_float32
 from inverters.network_by_name import named
 from inverters.preprocessing import check_same
-from inverters.representation import architecture
+from inverters.representation import architecture, check_fingerprint, fingerprint, random_images
 from inverters.weights import fitted, weights_of_file
 from runtime.checkpoints import check_fit, load_checkpoint
 from runtime.run import Run
@@ -22,6 +26,13 @@ def check_source(inverter: Inverter, classifier: str | None) -> None:
         raise ValueError(
             f"--model.weights {inverter.weights} and --classifier {classifier} are both given; give one of them: "
             f"--classifier null where the config has a classifier"
+        )
+    by_name = named(representation.network)
+    of_hub = by_name is not None and by_name.of_hub and "checkpoint_path" not in by_name.arguments
+    if inverter.weights == "own" and (of_hub or isinstance(representation.network, ConvNet | FullyConnectedNet)):
+        raise ValueError(
+            f"--model.weights is own, and {inverter.network_name} comes without any; give a file, pretrained or "
+            f"untrained"
         )
     if inverter.weights and representation.layer is None:
         raise ValueError(f"--model.weights {inverter.weights} is for a layer's network; this model has no layer")
@@ -53,7 +64,7 @@ def load_network(inverter: Inverter, classifier: Path | None, data: ImageDataMod
             by_name = named(network)
             if by_name is None:
                 raise ValueError("weights is pretrained, and the network is not of torchvision: or timm:; give a file")
-            network.load_state_dict(by_name.pretrained(inverter.num_classes).state_dict())
+            _take(inverter, by_name.pretrained(inverter.num_classes).eval())
         elif weights not in WORDS:
             needed = inverter.representation.needed(inverter.seen_shape)
             found = fitted(weights_of_file(weights), network, needed, weights)
@@ -61,6 +72,34 @@ def load_network(inverter: Inverter, classifier: Path | None, data: ImageDataMod
             left = [name for name in own if name not in found and not name.endswith("num_batches_tracked")]
             inverter.classifies = inverter.classifies and not left  # scores of a random head
             network.load_state_dict({**own, **found})
+
+
+def _take(inverter: Inverter, other: nn.Module) -> None:
+    """The weights of the same network with those of a hub.
+
+    Raises:
+        ValueError: The hub's is made otherwise, so that its weights alone are not it.
+    """
+    representation = inverter.representation
+    network, place = representation.network, representation.place
+    assert place is not None
+    remedy = "give --model.network.arguments that make it so (transform_input, aux_logits, ...)"
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"with its weights the network is made otherwise ({reason}); {remedy}") from error
+    with torch.no_grad(), exact_float32(torch.device("cpu")):
+        x = representation.preprocess(random_images(inverter.seen_shape), network)
+        ours, theirs = (place.chosen(place.output(each, x.clone())) for each in (network, other))
+    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()), equal_nan=True):
+        raise ValueError(f"with its weights the network gives something else of an image; {remedy}")
+    about = getattr(network, "pretrained_cfg", None) or {}
+    if about and about.get("num_classes") != getattr(network, "num_classes", None):  # timm has made a new head
+        inverter.classifies = False
+        head = str(about.get("classifier"))
+        if any(name.startswith(f"{head}.") for name in representation.needed(inverter.seen_shape)):
+            raise ValueError(f"the hub has no weights of {head} for {getattr(network, 'num_classes', None)} classes")
 
 
 def _load_classifier(inverter: Inverter, path: Path, data: ImageDataModule) -> None:
@@ -78,6 +117,8 @@ def _load_classifier(inverter: Inverter, path: Path, data: ImageDataModule) -> N
         raise ValueError(f"the classifier {path} has {theirs.strip()} where this config has {wanted.strip()}")
     check_same(checkpoint, inverter.representation.preprocess.what, f"the classifier {path}")
     network.load_state_dict(weights)
+    ours_now = inverter.representation.output(random_images(inverter.seen_shape))
+    check_fingerprint(checkpoint, fingerprint(ours_now), f"the classifier {path}")
     run = Run.of(path)
     inverter.classifier_name = run.name if run else path.stem
     inverter.classifier_updates, inverter.classifier_course = checkpoint["global_step"], checkpoint.get("course")

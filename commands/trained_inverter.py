@@ -41,7 +41,9 @@ def with_weights(inverter: Inverter, checkpoint: dict[str, Any], path: Path) -> 
     inverter.check_layer(checkpoint, path)
     check_fit(inverter, weights, path)
     inverter.on_load_checkpoint(checkpoint)
-    inverter.to(weights["context_mean"].dtype).load_state_dict(weights)
+    inverter.density.to(weights["context_mean"].dtype)
+    inverter.load_state_dict(weights, assign=True)  # a network may have a precision of its own
+    inverter.check_network(checkpoint, path)
     return inverter.eval()
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -53,6 +54,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     # A skipped picture is missing in the digest, and otherwise all are alike.
     NOT_IDENTIFYING: ClassVar[tuple[str, ...]] = (*ImageDataModule.NOT_IDENTIFYING, "skip_bad")
+    remedy = ", or --data.skip_bad true where pictures were left out"
     class_names: Sequence[str] = ()  # of the folders, sorted; a label counts in them
 
     def __init__(
@@ -130,6 +132,11 @@ class ImageFolderDataModule(ImageDataModule):
             self.skipped = []
 
     @property
+    def pictures_digest(self) -> str:
+        what = (self.identity["files"], self.image_shape, self.fit)
+        return sha256(repr(what).encode()).hexdigest()[:16]
+
+    @property
     def place(self) -> str:
         return f"in {Path(self.path).resolve()}"
 
@@ -141,6 +148,8 @@ class ImageFolderDataModule(ImageDataModule):
 
     def load(self) -> dict[str, Split]:
         """Raises OSError naming the pictures that cannot be read, unless they are to be skipped."""
+        if not self._images:  # never read, or taken before
+            self._is_read = False
         self._read()
         (images, *own), labels = self._taken("train")
         tenth = len(images) // 10

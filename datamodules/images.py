@@ -76,6 +76,7 @@ class ImageDataModule(LightningDataModule):
     # The arguments that say how images are read.
     LOADING: ClassVar[tuple[str, ...]] = ("batch_size", "eval_batch_size", "num_workers", "pin_memory", "on_device")
     # Those, where the files lie, and, of a subclass, what only chooses which images are tested.
+    remedy: ClassVar[str] = ""  # where a checkpoint is of other data of the same name
     NOT_IDENTIFYING: ClassVar[tuple[str, ...]] = (*LOADING, "data_dir", "path")
 
     def __init__(
@@ -102,6 +103,11 @@ class ImageDataModule(LightningDataModule):
     def shapes(self) -> list[tuple[int, int, int]]:
         """(C, H, W) of an image, and of what the network sees of it where that is not the image itself."""
         return [self.image_shape]
+
+    @property
+    def pictures_digest(self) -> str | None:
+        """Of what decides which pictures x are, where others may have the same name; None where the name says it."""
+        return None
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -252,7 +258,7 @@ class ImageDataModule(LightningDataModule):
                     )
                 raise ValueError(
                     f"{source} was trained on other data of the name {self.name}, with the {key.replace('_', ' ')} "
-                    f"{was}, not {now}; give the data that it was trained on"
+                    f"{was}, not {now}; give the data that it was trained on{self.remedy}"
                 )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -143,6 +143,8 @@ class InverterResult(TestResult):
         seen_shape: (C, H, W) of what it sees, before its own preprocessing. Rows of up to 0.7 lack this and the next.
         image_shape: (C, H, W) of x.
         preprocessing: Of what it sees, the arguments of `inverters.Preprocessing`; None where there is none.
+        tokens: What was taken of a layer that gives tokens.
+        pictures_digest: Of what decides which pictures x are, where the data set's name does not say it.
         world: Where the truth is known.
     """
 
@@ -170,6 +172,8 @@ class InverterResult(TestResult):
     seen_shape: tuple[int, int, int] | None = None
     image_shape: tuple[int, int, int] | None = None
     preprocessing: dict[str, Any] | None = None
+    tokens: str = "all"
+    pictures_digest: str | None = None
     world: WorldResult | None
 
     @property

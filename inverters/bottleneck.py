@@ -34,7 +34,7 @@ def is_bottleneck(representation: Representation, images: Tensor) -> bool:
         return False
     with exact_float32(images.device):
         x = representation.preprocess(images, network)
-        raw = place.chosen(place.output(network, x)).clone()
+        raw = place.chosen(place.output(network, x.clone())).clone()
         if representation(images).numel() < raw.numel():  # as the mean of tokens, of which later layers see each
             return False
         try:
@@ -47,14 +47,14 @@ def is_bottleneck(representation: Representation, images: Tensor) -> bool:
                 exchanged = _outputs(network, x)
             finally:
                 exchange.remove()
-        except FAULTS:
+        except (*FAULTS, ValueError):
             return False
     far = max((_distance(a, b) for a, b in zip(mine, others, strict=True)), default=0.0)
     return far > 0 and all(_distance(a, b) <= CLOSE * far for a, b in zip(exchanged, others, strict=True))
 
 
 def _outputs(network: nn.Module, x: Tensor) -> list[Tensor]:
-    return [tensor.clone() for _, tensor in tensors_in(network(x)) if tensor.is_floating_point()]
+    return [tensor.clone() for _, tensor in tensors_in(network(x.clone())) if tensor.is_floating_point()]
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -1,6 +1,6 @@
 """The classifier whose layers are inverted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
 
 import torch
@@ -14,7 +14,7 @@ from inverters.exact_float32 import exact_float32
 from inverters.generators import ImageShape
 from inverters.networks import FAULTS, ConvNet, NetworkFactory, made_network, network_name
 from inverters.preprocessing import Preprocess, Preprocessing, check_same
-from inverters.representation import NOT_LOADED, architecture, not_taken, random_images
+from inverters.representation import NOT_LOADED, architecture, check_fingerprint, fingerprint, not_taken, random_images
 
 ONE_CLASS = (
     "the images are of one class, and a classifier tells two or more apart; put those of each class into a folder "
@@ -52,7 +52,7 @@ class Classifier(LightningModule):
         super().__init__()
         if num_classes < 2:
             raise ValueError(ONE_CLASS)
-        seen = seen_shape or image_shape
+        seen = self.seen_shape = seen_shape or image_shape
         self.network = made_network(network, preprocessing.shape(seen), num_classes)
         self.network_name = network_name(self.network)
         self.preprocess = Preprocess(preprocessing, self.network)
@@ -66,18 +66,31 @@ class Classifier(LightningModule):
         return self.network(self.preprocess(image, self.network))
 
     @torch.no_grad()
-    def _check_scores(self, seen: ImageShape, num_classes: int) -> None:
-        """Raises ValueError where the network does not take images of a shape, or gives them no score a class."""
-        images, training = random_images(seen), {module: module.training for module in self.network.modules()}
+    def _scores(self, images: Tensor) -> Any:
+        """What the network gives of images in eval mode; nothing of it changes."""
+        training = {module: module.training for module in self.network.modules()}
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), exact_float32(images.device):
                 self.network.eval()
-                scores = self(images)
-        except FAULTS as error:
-            raise not_taken(self.network, self.preprocess, images, error) from error
+                return self(images)
         finally:
             for module, mode in training.items():
                 module.training = mode
+
+    def check_network(self, checkpoint: Mapping[str, Any], source: object) -> None:
+        """Raises ValueError where the network, which has a checkpoint's weights, is not the one that was trained."""
+        check_fingerprint(checkpoint, self._fingerprint(), source)
+
+    def _fingerprint(self) -> Tensor:
+        return fingerprint(self._scores(random_images(self.seen_shape).to(self.device)))
+
+    def _check_scores(self, seen: ImageShape, num_classes: int) -> None:
+        """Raises ValueError where the network does not take images of a shape, or gives them no score a class."""
+        images = random_images(seen)
+        try:
+            scores = self._scores(images)
+        except FAULTS as error:
+            raise not_taken(self.network, self.preprocess, images, error) from error
         shape = list(scores.shape) if isinstance(scores, Tensor) else f"a {type(scores).__name__}"
         if shape != [len(images), num_classes]:
             raise ValueError(
@@ -121,6 +134,7 @@ class Classifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint |= {"architecture": architecture(self.network), "course": self.course}
+        checkpoint["fingerprint"] = self._fingerprint()
         checkpoint["preprocessing"] = self.preprocess.what.to_json()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

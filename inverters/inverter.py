@@ -25,7 +25,7 @@ from inverters.parts import Parts
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing, check_same
 from inverters.reading import Tokens
-from inverters.representation import NOT_LOADED, Representation
+from inverters.representation import NOT_LOADED, Representation, check_fingerprint, fingerprint, random_images
 
 OF_CLASSIFIER = ("classifier_name", "classifier_updates", "classifier_course")  # absent from older checkpoints
 
@@ -140,7 +140,8 @@ class Inverter(LightningModule):
             h = batch["h"].to(self.context_mean.dtype)  # it may be kept in float16
         else:
             h = self.representation(batch.get("context_image", batch["image"]))
-        return (h - self.context_mean) / self.context_scale
+        # A network may have a precision of its own.
+        return (h.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
 
     def with_likelihood(self) -> ConditionalDensity:
         """The density. Raises ValueError where the generator has no likelihood."""
@@ -288,12 +289,22 @@ class Inverter(LightningModule):
             "preprocessing": self.representation.preprocess.what.to_json(),
             "tokens": self.representation.tokens,
             "classifies": self.classifies,
+            "fingerprint": self._fingerprint(),
             # What its data had said; up to version 0.7 checkpoints lack it.
             "image_shape": list(map(int, self.density.image_shape)),
             "seen_shape": list(map(int, self.seen_shape)),
             "num_classes": int(self.num_classes),
         }
         checkpoint |= {name: getattr(self, name) for name in OF_CLASSIFIER}
+
+    def check_network(self, checkpoint: Mapping[str, Any], source: object) -> None:
+        """Raises ValueError where the network, which has a checkpoint's weights, is not the one that gave its h."""
+        check_fingerprint(checkpoint, self._fingerprint(), source)
+
+    def _fingerprint(self) -> Tensor | None:
+        if self.representation.layer is None:
+            return None
+        return fingerprint(self.representation(random_images(self.seen_shape).to(self.context_mean.device)))
 
     def check_layer(self, checkpoint: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
         """Raises ValueError where a checkpoint inverts another layer, which its weights need not show."""
@@ -340,4 +351,4 @@ def channel_statistics(contexts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     overall = (variance.mean() + mean.var(correction=0)).sqrt()
     scale = torch.maximum(variance.sqrt(), 1e-2 * overall)
     scale = torch.where(scale > 0, scale, 1.0)
-    return mean[0].to(h.dtype), scale[0].to(h.dtype)
+    return mean[0], scale[0]

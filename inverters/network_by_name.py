@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
+from inspect import signature
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +18,7 @@ from inverters.generators import ImageShape
 
 HUBS = {"torchvision": "weights", "timm": "pretrained"}  # and the argument by which each fetches weights
 NUM_CLASSES = "$num_classes"
+BACKBONE = "weights_backbone"  # by which torchvision fetches those of a part
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,19 @@ class Named:
                 f"network {self.name!r} has no place before a colon; give torchvision:{self.name}, timm:{self.name}, "
                 f"package:function or path/to/file.py:function"
             )
-        asked = HUBS.get(place, "")
-        if self.arguments.get(asked):
+        asked = next(
+            (key for key in (HUBS.get(place, ""), BACKBONE) if place in HUBS and self.arguments.get(key)), None
+        )
+        if asked:
             raise ValueError(
                 f"the network's arguments have {asked} {self.arguments[asked]!r}; give --model.weights pretrained in "
                 f"its place, which fetches them once"
             )
+
+    @property
+    def of_hub(self) -> bool:
+        """Whether it is of torchvision: or timm:."""
+        return self._parts[0] in HUBS
 
     @property
     def _parts(self) -> tuple[str, str]:
@@ -74,7 +83,7 @@ class Named:
 
     def _made(self, num_classes: int, more: dict[str, Any]) -> nn.Module:
         place, what = self._parts
-        arguments = {key: num_classes if value == NUM_CLASSES else value for key, value in self.arguments.items()}
+        arguments = _with_number(dict(self.arguments), num_classes)
         if place in HUBS:
             module = _imported(place)
             library = module.models if place == "torchvision" else module
@@ -82,6 +91,8 @@ class Named:
             if what.split(".")[0] not in (names := library.list_models()) and "/" not in what:
                 raise ValueError(f"{place} has no network {what!r}{_nearest(what, names)}")
             make = library.get_model if place == "torchvision" else library.create_model
+            if place == "torchvision" and BACKBONE in signature(library.get_model_builder(what)).parameters:
+                arguments = {BACKBONE: None, **arguments}  # by default it is fetched
             made = _called(self.name, make, what, **arguments, **more)
         else:
             module = _of_file(place) if place.endswith(".py") else _imported(place)
@@ -135,12 +146,21 @@ def named(network: nn.Module) -> Named | None:
     return found if isinstance(found, Named) else None
 
 
+def _with_number(value: Any, num_classes: int) -> Any:
+    """Arguments with K in place of its text."""
+    if isinstance(value, dict):
+        return {key: _with_number(inner, num_classes) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_number(inner, num_classes) for inner in value]
+    return num_classes if isinstance(value, str) and value == NUM_CLASSES else value
+
+
 def _called(name: str, make: Callable[..., Any], *positional: Any, **arguments: Any) -> Any:
-    if not callable(make):
+    if isinstance(make, nn.Module) or not callable(make):
         return make
     try:
         return make(*positional, **arguments)
-    except (TypeError, ValueError, AssertionError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, AssertionError, KeyError, AttributeError, OSError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         given = ", ".join(f"{key}={value!r}" for key, value in arguments.items()) or "no arguments"
         raise ValueError(

@@ -13,7 +13,13 @@ from inverters.network_by_name import named
 
 NetworkFactory = Callable[[ImageShape, int], nn.Module]  # from (C, H, W) and the number of classes, K
 Activation = Callable[[], nn.Module]
-FAULTS = (RuntimeError, TypeError, LookupError, AttributeError)  # what a module raises that does not fit its input
+FAULTS = (
+    RuntimeError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+)  # what a module raises that does not fit its input
 
 
 def made_network(factory: NetworkFactory, image_shape: ImageShape, num_classes: int) -> nn.Module:

@@ -121,7 +121,7 @@ class Preprocess(nn.Module):
         """uint8 images [B, C, H, W] as the network sees them, [B, C', H', W']."""
         x = unit_interval(image, network)
         if self.what.rgb and x.shape[1] == 1:
-            x = x.expand(-1, 3, -1, -1)
+            x = x.expand(-1, 3, -1, -1).contiguous()  # a network may change it in place
         if self.what.side and x.shape[2:] != (self.what.side, self.what.side):
             x = F.interpolate(x, size=(self.what.side,) * 2, mode="bilinear", align_corners=False, antialias=True)
         if self.mean is None or self.std is None:

@@ -43,7 +43,8 @@ def as_read(raw: Tensor, name: str, network: nn.Module, seen: tuple[int, int], t
         return raw[:, None]
     if raw.ndim == 4:
         first, second, third = raw.shape[1:]
-        last = is_grid(first, second, seen) and not is_grid(second, third, seen)
+        says_last = any(getattr(module, "output_fmt", None) == "NHWC" for module in network.modules())  # timm's do
+        last = is_grid(first, second, seen) and (says_last or not is_grid(second, third, seen))
         return raw.movedim(3, 1) if last else raw
     if raw.ndim != 2:
         raise ValueError(f"layer {name} gives {size(raw)}, which is neither a vector, a map nor tokens; give another")

@@ -1,7 +1,7 @@
 """A frozen network up to one layer."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -121,7 +121,7 @@ class Representation(nn.Module):
             return
         images = random_images(image_shape)
         with torch.random.fork_rng(devices=[]):
-            with recorded_calls(self.network) as calls, suppress(*FAULTS):
+            with recorded_calls(self.network) as calls, suppress(*FAULTS, ValueError):
                 whole = self.output(images)
                 self.num_scores = whole.shape[1] if isinstance(whole, Tensor) and whole.ndim == 2 else None
             try:
@@ -175,7 +175,9 @@ class Representation(nn.Module):
             finally:
                 for name, p in parameters.items():
                     p.requires_grad_(before[name])
-        own = set().union(*({name} for name, _ in calls)) | {self.place.path}
+        own = {name for name, _ in calls} | {self.place.path}
+        if not h.requires_grad:  # the network itself forbids gradients, so that all around the layer may count
+            own |= {"", *(self.place.path.rsplit(".", i)[0] for i in range(1, self.place.path.count(".") + 1))}
         used = {name for name, gradient in zip(floats, gradients, strict=True) if gradient is not None}
         owners = own | {name.rpartition(".")[0] for name in used}
         state = self.network.state_dict()
@@ -207,6 +209,33 @@ def random_images(image_shape: ImageShape) -> Tensor:
     return torch.randint(256, (3, *image_shape), dtype=torch.uint8, generator=generator)
 
 
+def check_fingerprint(checkpoint: Mapping[str, Any], ours: Tensor | None, source: object) -> None:
+    """Raises ValueError where a network gives something else of random images than when its checkpoint was saved.
+
+    Its arguments and its code are not in its weights; up to version 0.7 there was no fingerprint.
+
+    Args:
+        checkpoint: Whose weights the network has.
+        ours: Its fingerprint now, [3, n]; None where there is no network.
+        source: Of the checkpoint.
+    """
+    theirs = checkpoint.get("fingerprint")
+    if theirs is None or ours is None:
+        return
+    same = isinstance(theirs, Tensor) and theirs.shape == ours.shape and theirs.is_floating_point()
+    if same and torch.allclose(ours, theirs.float(), rtol=1e-3, atol=1e-3 * float(ours.abs().max()), equal_nan=True):
+        return
+    raise ValueError(
+        f"the network gives something else with the weights of {source} than when they were saved: its arguments or "
+        f"its code have changed; give those of the run's config.yaml"
+    )
+
+
+def fingerprint(output: Tensor) -> Tensor:
+    """Of what a network gives of `random_images`, [3, ...]: float32 [3, n], of the first numbers of each."""
+    return output.detach().flatten(1)[:, :64].float().cpu()
+
+
 def not_taken(network: nn.Module, preprocess: Preprocess, images: Tensor, error: Exception) -> ValueError:
     """The sentence for a network that fails on uint8 images [B, C, H, W]."""
     channels, height, width = images.shape[1:]
@@ -214,5 +243,6 @@ def not_taken(network: nn.Module, preprocess: Preprocess, images: Tensor, error:
     reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(
         f"the network, a {type(network).__name__}, cannot be used on images of {seen}: {reason}; for another size or "
-        f"three channels of a grey image give --model.preprocessing.side and --model.preprocessing.rgb true"
+        f"three channels of a grey image give --model.preprocessing.side and --model.preprocessing.rgb true, or tell "
+        f"it the size by --model.network.arguments"
     )

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from evaluations.information import Estimate, paired_difference
@@ -102,9 +101,14 @@ def what_is_seen(result: InverterResult) -> tuple[str, ...]:
     return str(result.network_digest), str(result.seen_at), str(result.preprocessing)
 
 
+def images_of(run: InverterRun) -> tuple[Any, ...]:
+    """Which images were tested, in which order, and what they are."""
+    return run.result.num_dims, run.result.pictures_digest, tuple(run.index.tolist())
+
+
 def nce_difference(run: InverterRun, less: InverterRun) -> Estimate | None:
     """NCE of one run less another's, paired, nats; None without a likelihood and where the images were others."""
-    if run.result.nce_nats is None or less.result.nce_nats is None or not np.array_equal(run.index, less.index):
+    if run.result.nce_nats is None or less.result.nce_nats is None or images_of(run) != images_of(less):
         return None
     return paired_difference(run.log_prob, less.log_prob)
 
@@ -127,15 +131,14 @@ def by_depth(run: InverterRun) -> tuple[Any, ...]:
 
 
 def _group(name: str, runs: list[InverterRun]) -> Group:
-    indices = [run.index for run in runs]
-    votes = [sum(np.array_equal(index, other) for other in indices) for index in indices]
-    usual = indices[votes.index(max(votes))]
+    images = list(map(images_of, runs))
+    usual = max(images, key=images.count)
     classifiers = {classifier_of(run.result) for run in runs if run.result.layer}
     names, kinds = ({one[k] for one in classifiers} for k in (0, 1))
     group = Group(name)
-    for run, index in zip(runs, indices, strict=True):
+    for run in runs:
         result, label = run.result, run.result.layer
-        if not np.array_equal(index, usual):
+        if images_of(run) != usual:
             group.left_out.append(result.name)
             continue
         if label is None:
@@ -147,6 +150,8 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
                 label += f" of {result.network if different[0] else result.classifier if different[1] else both}"
             if result.nce_nats is None and not result.point_estimate:
                 label += f", {result.density}"
+            if result.tokens != "all":
+                label += f", tokens {result.tokens}"
             if result.seen_at:
                 label += f", seen at {result.seen_at}"
             first = (group.decoders if result.point_estimate else group.inverters).setdefault(label, run)

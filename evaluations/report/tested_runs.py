@@ -51,9 +51,12 @@ class TestedRun(Generic[R]):
     @property
     def experiment(self) -> tuple[Any, ...]:
         """What it is a test of: of the runs of one config that have the same, the newest counts."""
-        its = ("kind", "name", "network", "dataset", "layer", "density", "classifier", "classifier_updates", "course",
-               "seen_at")  # fmt: skip
-        return tuple(getattr(self.result, name, None) for name in its)
+        its: tuple[str, ...] = (
+            "kind", "name", "network", "dataset", "layer", "density", "classifier", "classifier_updates", "course",
+            "seen_at", "tokens",
+        )  # fmt: skip
+        seen = str(getattr(self.result, "preprocessing", None))
+        return *(getattr(self.result, name, None) for name in its), seen
 
     def array(self, name: str) -> np.ndarray | None:
         """`name`.npy, None where there is none."""
