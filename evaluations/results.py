@@ -22,7 +22,11 @@ class Row:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; nan becomes None."""
-        return asdict(self, dict_factory=lambda pairs: {k: v if v == v else None for k, v in pairs})  # nan != nan
+
+        def plain(value: Any) -> Any:
+            return list(value) if isinstance(value, tuple) else value if value == value else None  # nan != nan
+
+        return asdict(self, dict_factory=lambda pairs: {k: plain(v) for k, v in pairs})
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Self:

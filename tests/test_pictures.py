@@ -150,7 +150,10 @@ def test_only_regular_files_of_a_bounded_size_are_read(tmp_path, read, monkeypat
 def test_a_file_name_that_is_no_text_is_printed_and_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     module = import_module("commands.score")  # whose name is its function's, in `commands`
-    mean = SimpleNamespace(device="cpu", log_prob=lambda batch: batch["image"].float().mean(dim=(1, 2, 3)))
+    mean = SimpleNamespace(
+        device="cpu", representation=lambda image: image,
+        log_prob_in_parts=lambda batch: batch["image"].float().mean(dim=(1, 2, 3)),
+    )  # fmt: skip
     monkeypatch.setattr(module, "trained_inverter", lambda *_: mean)
     monkeypatch.setattr(module.Run, "of_trainer", lambda _: SimpleNamespace(folder=tmp_path))
     name = os.fsdecode(b"caf\xe9.png")
