@@ -64,7 +64,7 @@ def load_network(inverter: Inverter, classifier: Path | None, data: ImageDataMod
             by_name = named(network)
             if by_name is None:
                 raise ValueError("weights is pretrained, and the network is not of torchvision: or timm:; give a file")
-            _take(inverter, by_name.pretrained(inverter.num_classes).eval())
+            take_weights(inverter, by_name.pretrained(inverter.num_classes).eval())
         elif weights not in WORDS:
             needed = inverter.representation.needed(inverter.seen_shape)
             found = fitted(weights_of_file(weights), network, needed, weights)
@@ -74,7 +74,7 @@ def load_network(inverter: Inverter, classifier: Path | None, data: ImageDataMod
             network.load_state_dict({**own, **found})
 
 
-def _take(inverter: Inverter, other: nn.Module) -> None:
+def take_weights(inverter: Inverter, other: nn.Module) -> None:
     """The weights of the same network with those of a hub.
 
     Raises:

@@ -35,9 +35,12 @@ class Named:
                 f"network {self.name!r} has no place before a colon; give torchvision:{self.name}, timm:{self.name}, "
                 f"package:function or path/to/file.py:function"
             )
-        asked = next(
-            (key for key in (HUBS.get(place, ""), BACKBONE) if place in HUBS and self.arguments.get(key)), None
-        )
+        if "None" in self.arguments.values():
+            raise ValueError(
+                f"the arguments of {self.name} hold None, which a command line makes of null; use a config"
+            )
+        fetching = (HUBS[place], BACKBONE) if place in HUBS else ()
+        asked = next((key for key in fetching if self.arguments.get(key)), None)
         if asked:
             raise ValueError(
                 f"the network's arguments have {asked} {self.arguments[asked]!r}; give --model.weights pretrained in "

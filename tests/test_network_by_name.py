@@ -12,7 +12,9 @@ from torch import nn
 from torchvision.transforms import v2
 
 from cli import main
-from inverters import Classifier, Inverter, Network, PixelCNN
+from commands.network_weights import check_source, take_weights
+from commands.trained_inverter import with_weights
+from inverters import Classifier, Inverter, LogisticMixture, Network, PixelCNN
 from inverters.network_by_name import named
 from inverters.preprocessing import Preprocess, Preprocessing
 from runtime.checkpoints import load_checkpoint
@@ -235,3 +237,111 @@ def test_layers_says_what_cannot_be(nets, capsys):
     assert re.search(r"layer1\.0\.relu +ReLU +64x8x8 +4096 .* run 2 times", said)
     assert re.search(r"layer2\.1 +BasicBlock +128x4x4 +2048 ", said)
     assert re.search(r"\n59 of 67 can be inverted as they are: --model.layer NAME\n", said)
+
+
+class Alike(nn.Module):
+    """Networks of the same weights that are not the same."""
+
+    def __init__(self, scale=1.0, gradient=True):
+        super().__init__()
+        self.scale, self.gradient = scale, gradient
+        self.position, self.body = nn.Parameter(torch.ones(784)), nn.Linear(784, 10)
+
+    def forward(self, x):
+        assert x.shape[2:] == (28, 28), "wrong height"
+        with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
+            return self.body(self.scale * x.flatten(1) + self.position)
+
+
+def alike(**options):
+    return Inverter("body", GREY, 10, lambda *_: Alike(**options), TINY, weights="untrained")
+
+
+def test_a_network_of_the_same_weights_that_gives_something_else_is_refused():
+    ours, other, checkpoint = alike(), alike(scale=2.0), {}
+    ours.on_save_checkpoint(checkpoint)
+    other.load_state_dict(ours.state_dict())
+    ours.check_network(checkpoint, "best.ckpt")
+    with pytest.raises(ValueError, match=r"something else with the weights of best.ckpt than"):
+        other.check_network(checkpoint, "best.ckpt")
+    other.check_network({}, "of 0.7")  # which had no fingerprint
+    with pytest.raises(ValueError, match="gives something else"):
+        ours.check_network({"fingerprint": "text"}, "best.ckpt")
+    classifier = Classifier(GREY, 10, lambda *_: Alike())
+    classifier.on_save_checkpoint(checkpoint)
+    changed = Classifier(GREY, 10, lambda *_: Alike(scale=3.0))
+    changed.load_state_dict(classifier.state_dict())
+    assert classifier.network.training
+    with pytest.raises(ValueError, match="gives something else"):
+        changed.check_network(checkpoint, "best.ckpt")
+
+
+def test_weights_of_a_hub_that_belong_to_another_network_are_refused():
+    inverter = alike()
+    take_weights(inverter, Alike().eval())
+    with pytest.raises(ValueError, match="with its weights the network gives something else of an image; give --model"):
+        take_weights(inverter, Alike(scale=2.0).eval())
+    with pytest.raises(ValueError, match=r"with its weights the network is made otherwise .Error.* in loading"):
+        take_weights(inverter, nn.Linear(2, 2))
+
+
+def test_what_h_needs_is_known_where_a_network_forbids_gradients():
+    assert alike(gradient=False).representation.needed(GREY) == {"position", "body.weight", "body.bias"}
+
+
+def test_a_network_keeps_its_own_precision():
+    image = torch.randint(256, (3, *GREY), dtype=torch.uint8)
+    for dtype in (torch.bfloat16, torch.float64):
+        inverter = Inverter("body", GREY, 10, lambda *_, dtype=dtype: Alike().to(dtype), TINY)
+        inverter.initialise([image], image)
+        expected, checkpoint = inverter.eval().log_prob({"image": image}), {"state_dict": inverter.state_dict()}
+        inverter.on_save_checkpoint(checkpoint)
+        again = Inverter("body", GREY, 10, lambda *_, dtype=dtype: Alike().to(dtype), TINY)
+        assert torch.equal(with_weights(again, checkpoint, Path("best.ckpt")).log_prob({"image": image}), expected)
+        assert again.representation.network.body.weight.dtype == dtype
+
+
+def test_a_network_of_a_hub_has_no_weights_of_its_own_and_fetches_none(monkeypatch):
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: pytest.fail("it was fetched"))
+    made("torchvision:lraspp_mobilenet_v3_large", {"num_classes": 2})  # whose backbone torchvision would fetch
+    inverter = Inverter(
+        "layer1", (3, 32, 32), 10, partial(Network, name="torchvision:resnet18"), COLOURS, weights="own"
+    )
+    with pytest.raises(ValueError, match="weights is own, and torchvision:resnet18 comes without any; give a file"):
+        check_source(inverter, None)
+    with pytest.raises(ValueError, match="have weights_backbone 'DEFAULT'"):
+        made("torchvision:deeplabv3_resnet50", {"weights_backbone": "DEFAULT"})
+
+
+RESNET = partial(Network, name="torchvision:resnet18")
+COLOURS = partial(PixelCNN, num_filters=2, num_layers=1, likelihood=LogisticMixture())
+
+
+def test_arguments_hold_the_number_of_classes_at_any_depth_and_no_null_of_a_command_line(nets):
+    with pytest.raises(ValueError, match=r"\{'c': 10\}.*\[10\]"):
+        made("own/nets.py:make_net", {"a": {"c": "$num_classes"}, "b": ["$num_classes"]})
+    with pytest.raises(ValueError, match="hold None, as a command line makes of null; use a config"):
+        made("own/nets.py:make_net", {"width": "None"})
+
+
+def test_an_image_of_another_size_is_one_sentence_whatever_a_network_raises():
+    with pytest.raises(ValueError, match=r"cannot be used on images of 1x32x32: wrong height.*preprocessing.side"):
+        Inverter("body", (1, 32, 32), 10, lambda *_: Alike(), TINY)
+
+
+def test_a_classifier_of_another_network_is_refused_before_it_is_trained(nets, capsys):
+    network = ["--model.network=own/nets.py:make_net", "--model.layer=0.0"]
+    sentence = failure(capsys, "fit", *SHORT, "--trainer.max_steps=1", *network)
+    assert (
+        "the classifier classifier_mnist5k is another network than own/nets.py:make_net; give --classifier null"
+        in sentence
+    )
+    assert not list(Path().glob("runs/*/*/*"))
+
+
+def test_the_name_of_a_network_in_a_config_is_told_how_it_stands_there(nets, capsys):
+    Path("mine.yaml").write_text(
+        "model: {class_path: Inverter, init_args: {layer: fc, network: 'torchvision:resnet18'}}"
+    )
+    sentence = failure(capsys, "fit", "--config=mine.yaml")
+    assert "in a config it stands as class_path: Network, init_args: {name: torchvision:resnet18}" in sentence
