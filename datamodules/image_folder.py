@@ -148,7 +148,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     def load(self) -> dict[str, Split]:
         """Raises OSError naming the pictures that cannot be read, unless they are to be skipped."""
-        if not self._images:  # never read, or taken before
+        if "train" not in self._images:  # never read, or taken before
             self._is_read = False
         self._read()
         (images, *own), labels = self._taken("train")

@@ -69,6 +69,15 @@ def test_a_picture_is_scored_as_it_would_be_trained_on(here, fit):
         assert torch.equal(images, dataset.images)
 
 
+def test_pictures_are_the_same_when_they_are_loaded_again(here):
+    write_images(here / "pictures", {"a": 12, "b": 12})
+    data = ImageFolderDataModule("pictures", side=8)
+    first, again = data.load(), data.load()
+    assert all(torch.equal(first[name].images, again[name].images) for name in first)
+    other = ImageFolderDataModule("pictures", side=12)
+    assert data.pictures_digest != other.pictures_digest
+
+
 def test_a_data_set_that_never_scales_names_all_pictures_of_another_size(here):
     write_images(here / "x", {".": 2}, lambda i: Image.new("L", (28, 28 + i)))
     with pytest.raises(OSError, match=r"image x/01.png .*it is 28x29 pixels, and must be 28x28"):

@@ -36,7 +36,7 @@ DISTANCES = results.DistancesResult(
     density_digest="of a density",
 )  # fmt: skip
 OPTIONAL = {"split", "published", "files", "class_agreement_low", "class_agreement_high", "bottleneck"}
-OPTIONAL |= {"sees", "seen_shape", "image_shape", "preprocessing"}
+OPTIONAL |= {"sees", "seen_shape", "image_shape", "preprocessing", "tokens", "pictures_digest"}
 BINNING = results.EstimatorResult(
     estimator="a", estimate_nats=2.345, ceiling_nats=3.0, parameters={}, num_images=9, network_digest="of a network"
 )
@@ -295,6 +295,21 @@ def test_a_run_on_other_images_is_left_out_of_what_is_paired(runs):
     said = parts(runs)
     assert [row[0] for row in said.tables[KEPT]][1:3] == ["conv1", "fc3"]
     assert "Left out, because tested on other images than these: inverter_mnist5k_conv2." in said.words
+
+
+@pytest.mark.parametrize("other", [{"pictures_digest": "of others of the same name"}, {"num_dims": 4 * SIDE**2}])
+def test_runs_on_other_pictures_of_the_same_name_are_not_paired(runs, other):
+    change(runs / "inverter_mnist5k_conv2", **other)
+    said = parts(runs)
+    assert "Left out, because tested on other images than these: inverter_mnist5k_conv2." in said.words
+
+
+def test_what_is_taken_of_tokens_and_how_a_network_sees_are_experiments_of_their_own(runs):
+    for number, more in enumerate(({"tokens": "mean"}, {"preprocessing": {"side": 32}}, {})):
+        write_run(runs, f"run_{number}", 10 + number, "fc3", -2.0)
+        change(runs / "inverter_mnist5k_fc3" / f"run_{number}", **more)
+    found = [run for run in runs_under([runs]) if run.result.name == "inverter_mnist5k_fc3"]
+    assert len({run.experiment[-2:] for run in found}) == 3
 
 
 def test_nothing_is_shown_that_was_not_measured(tmp_path):
