@@ -354,8 +354,10 @@ def images_report(wildcards):
         sys.exit(f"error: no pictures at {config.get('path')}; give --config path=FOLDER, or a .zip")
     if IMAGES is None:
         sys.exit(f"error: size is {config['size']}; give small or large")
-    name = path.resolve().name.removesuffix(".zip")
-    return f"runs/images/{re.sub('[^A-Za-z0-9_.-]', '_', name)}/report.html"
+    # Others may have the same name, whose runs these must not replace.
+    digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+    name = re.sub("[^A-Za-z0-9_.-]", "_", path.resolve().name.removesuffix(".zip"))
+    return f"runs/images/{name}_{digest}/report.html"
 
 
 def images_results(wildcards):

@@ -1,5 +1,6 @@
 """The graphs of runs, as the workflow engine reads them, without running anything."""
 
+import hashlib
 import itertools
 import re
 import subprocess
@@ -90,23 +91,26 @@ def test_what_is_done_is_not_done_again_and_what_was_interrupted_goes_on(plan, t
     assert len(list(tmp_path.glob("runs/mse_mnist5k_logits/*/checkpoints"))) == 1  # it went on in its folder
 
 
-IMAGES = "runs/images/my_pictures"
+def of_pictures(path):
+    """The folder of their runs, which others of the same name do not share."""
+    return f"runs/images/my_pictures_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
 
 
 def test_own_pictures_are_one_target(plan, tmp_path):
     zip_file = tmp_path / "my pictures.zip"
     zip_file.touch()
-    text = plan("images", "--config", f"path={zip_file}", "layers=conv1, fc3,logits")
+    folder = of_pictures(zip_file)
+    text = plan("images", "--config", f"path={zip_file}", "layers=[conv1, fc3,logits,fc3]")
     fits = re.findall(r"--name (\S+) --ckpt_path auto --config (\w+)\.yaml (.*)", text)
     layers = {(layer, f"{kind}_images_small") for kind in ("inverter", "mse") for layer in ("conv1", "fc3", "logits")}
     alone = {("study", "classifier_images_small"), ("study", "unconditional_images_small")}
     assert {(name, config) for name, config, _ in fits} == layers | alone
     for name, config, rest in fits:
-        assert f"--data.path '{zip_file}' --trainer.default_root_dir {IMAGES}" in rest
-        classifier = f"--model.layer {name} --classifier {IMAGES}/classifier_images_small/study/checkpoints/best.ckpt "
+        assert f"--data.path '{zip_file}' --trainer.default_root_dir {folder}" in rest
+        classifier = f"--model.layer {name} --classifier {folder}/classifier_images_small/study/checkpoints/best.ckpt "
         assert (classifier in rest) == ((name, config) in layers)
         assert (ROOT / "configs" / f"{config}.yaml").is_file()
-    assert f"report {IMAGES} --output {IMAGES}/report.html" in text
+    assert f"report {folder} --output {folder}/report.html" in text
     large = plan("images", "--config", f"path={zip_file}", "size=large", "mse=false")
     assert set(re.findall(r"--config (\w+)\.yaml", large)) == {
         "classifier_images", "unconditional_images", "inverter_images",
@@ -121,7 +125,7 @@ def test_the_promised_number_is_had_for_own_pictures(plan, tmp_path):
     short = "--data.skip_bad true --trainer.max_steps 1 --trainer.limit_test_batches 1 --sample_grid.num_images 1"
     given = ["images", "--config", "path=my_pictures", "layers=fc3", f"arguments={short} --num_agreement 1"]
     subprocess.run([*PROGRAM, "--cores", "1", *given], cwd=tmp_path, check=True)
-    report = (tmp_path / IMAGES / "report.html").read_text()
+    report = (tmp_path / of_pictures(tmp_path / "my_pictures") / "report.html").read_text()
     assert "estimate of I(x; h)" in report
     assert "1 of its 41 pictures cannot be read and are left out." in report
     assert "Nothing to be done" in plan(*given)
