@@ -92,7 +92,9 @@ def take_weights(inverter: Inverter, other: nn.Module) -> None:
     with torch.no_grad(), exact_float32(torch.device("cpu")):
         x = representation.preprocess(random_images(inverter.seen_shape), network)
         ours, theirs = (place.chosen(place.output(each, x.clone())) for each in (network, other))
-    if not torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()), equal_nan=True):
+    if not torch.allclose(
+        ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().nan_to_num(0, 0, 0).max()), equal_nan=True
+    ):
         raise ValueError(f"with its weights the network gives something else of an image; {remedy}")
     about = getattr(network, "pretrained_cfg", None) or {}
     if about and about.get("num_classes") != getattr(network, "num_classes", None):  # timm has made a new head

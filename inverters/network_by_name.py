@@ -36,9 +36,7 @@ class Named:
                 f"package:function or path/to/file.py:function"
             )
         if "None" in self.arguments.values():
-            raise ValueError(
-                f"the arguments of {self.name} hold None, which a command line makes of null; use a config"
-            )
+            raise ValueError(f"the arguments of {self.name} hold None, as a command line makes of null; use a config")
         fetching = (HUBS[place], BACKBONE) if place in HUBS else ()
         asked = next((key for key in fetching if self.arguments.get(key)), None)
         if asked:

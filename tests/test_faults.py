@@ -279,6 +279,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_checkpoi
 def test_infinite_activations_are_laid_to_the_classifier(with_inverter, capsys):
     checkpoint = torch.load(checkpoint_of("classifier_mnist5k", "best"), weights_only=True)
     checkpoint["state_dict"]["network.fc3.1.weight"].fill_(3e38)  # a number, but no sum of them
+    del checkpoint["fingerprint"]  # of other weights
     torch.save(checkpoint, "diverged.ckpt")
     message = failure(capsys, "fit", *SHORT, "--trainer.max_steps=1", "--classifier=diverged.ckpt")
     assert "layer fc3 gives NaN or infinity on training images: its network has diverged" in message

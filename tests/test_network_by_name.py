@@ -267,6 +267,10 @@ def test_a_network_of_the_same_weights_that_gives_something_else_is_refused():
     other.check_network({}, "of 0.7")  # which had no fingerprint
     with pytest.raises(ValueError, match="gives something else"):
         ours.check_network({"fingerprint": "text"}, "best.ckpt")
+    with torch.no_grad():
+        ours.representation.network.position.fill_(torch.nan)
+    with pytest.raises(ValueError, match="gives something else"):
+        ours.check_network(checkpoint, "best.ckpt")
     classifier = Classifier(GREY, 10, lambda *_: Alike())
     classifier.on_save_checkpoint(checkpoint)
     changed = Classifier(GREY, 10, lambda *_: Alike(scale=3.0))

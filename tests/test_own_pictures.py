@@ -64,9 +64,10 @@ def test_a_picture_is_scored_as_it_would_be_trained_on(here, fit):
     data, _ = sizes("pictures", fit=fit, channels=1)
     for dataset in data.datasets.values():
         paths = [f"pictures/a/{i:02}.png" for i in dataset.index]
-        names, images = load_images(paths, data)
+        names, images, seen = load_images(paths, data)
         assert names == paths
         assert torch.equal(images, dataset.images)
+        assert torch.equal(seen, images)
 
 
 def test_pictures_are_the_same_when_they_are_loaded_again(here):
@@ -211,6 +212,6 @@ def test_the_identity_of_a_folder_is_that_of_version_0_7(here):
         path = Path("x", "ab"[i % 2], f"{i:02}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x" * i)
-    arguments = {"channels": 3, "fit": "crop", "seed": 0, "side": 8}
+    arguments = {"channels": 3, "fit": "crop", "seed": 0, "side": 8, "original_side": None}  # the last came later
     of_files = {"class_names": ["a", "b"], "files": "43caba99b31807c5"}
     assert ImageFolderDataModule("x", side=8).identity == arguments | of_files
