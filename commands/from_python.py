@@ -49,8 +49,10 @@ class TrainedInverter:
         batch_size: Images at once, as in the run's test: so the numbers are those of the test to the last digit.
     """
 
-    def __init__(self, inverter: Inverter, checkpoint: Path, dataset: str | None, fit: Any, batch_size: int) -> None:
-        self._inverter, self._fit = inverter, fit
+    def __init__(
+        self, inverter: Inverter, checkpoint: Path, dataset: str | None, identity: Mapping[str, Any], batch_size: int
+    ) -> None:
+        self._inverter, self._identity, self._fit = inverter, identity, identity.get("fit")
         self.checkpoint, self.dataset, self.batch_size = checkpoint, dataset, batch_size
         self.image_shape: ImageShape = inverter.density.image_shape
         self.seen_shape: ImageShape = self.image_shape if self.layer is None else inverter.seen_shape
@@ -166,6 +168,13 @@ class TrainedInverter:
             ours, theirs = getattr(self, name), getattr(prior, name)
             if ours != theirs:
                 raise ValueError(f"prior has the {name} {theirs}, and the inverter {ours}; give one of the same data")
+        # What decides which images are x, and which of them a model was trained on.
+        for key in self._identity.keys() & prior._identity.keys() - {"num_train", "original_side"}:
+            ours, theirs = self._identity[key], prior._identity[key]
+            if ours != theirs:
+                raise ValueError(
+                    f"prior has the data's {key} {theirs}, and the inverter {ours}; give one of the same data"
+                )
         given_h, without = self._evaluation(images, h_of), prior._evaluation(self._images(images))
         pixels = [found.get("log_prob_per_pixel") for found in (given_h, without)]
         return information(given_h["log_prob"], without["log_prob"], *pixels)
@@ -315,7 +324,7 @@ def load_inverter(place: str | os.PathLike[str], device: str | torch.device | No
         inverter.to(_device(device)),
         path,
         state.get("dataset"),
-        identity.get("fit") if isinstance(identity, dict) else None,
+        identity if isinstance(identity, dict) else {},
         batch_size if isinstance(batch_size, int) and batch_size > 0 else 250,
     )
 

@@ -11,7 +11,7 @@ from inverters import ConvNet, FullyConnectedNet, Inverter
 from inverters.exact_float32 import exact_float32
 from inverters.network_by_name import named
 from inverters.preprocessing import check_same
-from inverters.representation import architecture, check_fingerprint, fingerprint, random_images
+from inverters.representation import alike, architecture, check_fingerprint, fingerprint, random_images
 from inverters.weights import fitted, weights_of_file
 from runtime.checkpoints import check_fit, load_checkpoint
 from runtime.run import Run
@@ -92,9 +92,7 @@ def take_weights(inverter: Inverter, other: nn.Module) -> None:
     with torch.no_grad(), exact_float32(torch.device("cpu")):
         x = representation.preprocess(random_images(inverter.seen_shape), network)
         ours, theirs = (place.chosen(place.output(each, x.clone())) for each in (network, other))
-    if not torch.allclose(
-        ours, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().nan_to_num(0, 0, 0).max()), equal_nan=True
-    ):
+    if not alike(theirs, ours):
         raise ValueError(f"with its weights the network gives something else of an image; {remedy}")
     about = getattr(network, "pretrained_cfg", None) or {}
     if about and about.get("num_classes") != getattr(network, "num_classes", None):  # timm has made a new head

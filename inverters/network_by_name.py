@@ -124,7 +124,7 @@ class Network(nn.Module):
         image_shape: ImageShape,
         num_classes: int,
         name: str,
-        arguments: dict[str, Any] = {},  # noqa: B006
+        arguments: dict[str, Any] = {},  # noqa: B006 - never changed
     ) -> nn.Module:
         named = Named(name, arguments)
         network = named.network(num_classes)
@@ -136,7 +136,7 @@ class Network(nn.Module):
         image_shape: ImageShape,
         num_classes: int,
         name: str,
-        arguments: dict[str, Any] = {},  # noqa: B006
+        arguments: dict[str, Any] = {},  # noqa: B006 - never changed
     ) -> None:
         """Where a parser reads the arguments."""
 

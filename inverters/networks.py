@@ -32,7 +32,7 @@ def made_network(factory: NetworkFactory, image_shape: ImageShape, num_classes: 
     """
     size = "x".join(map(str, image_shape))
     try:
-        network = factory(image_shape, num_classes) if _takes_two(factory) else factory()  # type: ignore[call-arg]
+        network = factory(image_shape, num_classes) if _takes_two(factory) else factory()  # type: ignore[call-arg] # one that takes none
     except FAULTS as error:
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(

@@ -142,8 +142,7 @@ class Representation(nn.Module):
                 f"layer {self.layer} gives two answers for one batch of images: the network is random even in eval "
                 f"mode; give a layer before that, or a network that is not"
             )
-        off = 1e-3 * float(h.abs().max().nan_to_num(1, 1, 1))
-        if alone.shape[1:] != h.shape[1:] or not torch.allclose(h[:1], alone, rtol=1e-3, atol=off, equal_nan=True):
+        if alone.shape[1:] != h.shape[1:] or not alike(h[:1], alone):
             raise ValueError(
                 f"layer {self.layer} gives an image another h where other images are beside it, as batch normalisation "
                 f"without its own statistics does; give a layer before that"
@@ -223,14 +222,18 @@ def check_fingerprint(checkpoint: Mapping[str, Any], ours: Tensor | None, source
     if theirs is None or ours is None:
         return
     same = isinstance(theirs, Tensor) and theirs.shape == ours.shape and theirs.is_floating_point()
-    if same and torch.allclose(
-        ours, theirs.float(), rtol=1e-3, atol=1e-3 * float(ours.abs().nan_to_num(0, 0, 0).max()), equal_nan=True
-    ):
+    if same and alike(ours, theirs.float()):
         return
     raise ValueError(
         f"the network gives something else with the weights of {source} than when they were saved: its arguments or "
         f"its code have changed; give those of the run's config.yaml"
     )
+
+
+def alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors of a shape differ by no more than machines and batches round: a thousandth of a's scale."""
+    scale = float(a.abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
 
 
 def fingerprint(output: Tensor) -> Tensor:

@@ -102,6 +102,9 @@ def test_information_sums_over_its_map(with_inverter, prior, batch):
     assert p_x.sample(image[:1]).shape == (1, 1, 1, 28, 28)
     with pytest.raises(ValueError, match=r"prior is p\(x \| fc3\); give the unconditional model"):
         inverter.information(image, prior=inverter)
+    p_x._identity = {**p_x._identity, "num_train": 7, "seed": 1}  # of whose training some of the images are
+    with pytest.raises(ValueError, match="prior has the data's seed 1, and the inverter 0; give one of the same data"):
+        inverter.information(image, prior=p_x)
     p_x.dataset = "svhn"
     with pytest.raises(ValueError, match="prior has the dataset svhn, and the inverter mnist5k"):
         inverter.information(image, prior=p_x)
