@@ -17,7 +17,7 @@ from small_runs import INVERTER, ROOT, SHORT, environment_of_its_own, result, ru
 
 import inverters
 from cli import main
-from commands.from_python import images_of
+from commands.given_images import images_of
 from datamodules import ImageFolderDataModule, MNIST5kDataModule
 from runtime.checkpoints import load_checkpoint
 
