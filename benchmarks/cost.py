@@ -31,7 +31,7 @@ def configured(config: str, device: torch.device) -> tuple[ParsedCommand, Tensor
 
 def inverter_step(inverter: Inverter, image: Tensor) -> Step:
     """A step of an inverter's training."""
-    optimizer = inverter.configure_optimizers()["optimizer"]
+    optimizer = inverter.optimizer()
     return training_step(lambda: inverter.training_step({"image": image}, 0)["loss"], optimizer)
 
 

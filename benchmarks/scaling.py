@@ -26,7 +26,7 @@ def measure(rank: int, world: int, folder: str, config: str, repeats: int, cuda:
     torch.set_num_threads(1)
     distributed.init_process_group("nccl" if cuda else "gloo", f"file://{folder}/store", rank=rank, world_size=world)
     made, image = configured(config, device)
-    alone, optimizer = made.model, made.model.configure_optimizers()["optimizer"]
+    alone, optimizer = made.model, made.model.optimizer()
     alone.forward = lambda image: alone.training_step({"image": image}, 0)["loss"]  # DDP listens to forward passes
     together = DistributedDataParallel(alone, device_ids=[rank] if cuda else None)
 

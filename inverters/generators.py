@@ -60,6 +60,10 @@ class ConditionalGenerator(nn.Module, ABC):
         """What validation and test keep of each image, tensors [B, ...] by name; arguments as for `loss`."""
         return {"loss": self.loss(image, context)}
 
+    def directions(self) -> list[nn.Parameter]:
+        """Weights [O, ...] of which only the direction counts, not the norm, and which Muon may turn."""
+        return []
+
     def initialise(self, image: Tensor, context: Tensor) -> None:
         """Set parameters from one batch of images [B, C, H, W] and representations, before training."""
 

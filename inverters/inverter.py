@@ -21,6 +21,7 @@ from inverters.generators import (
     draw_generator,
 )
 from inverters.networks import ConvNet, NetworkFactory, made_network, network_name
+from inverters.optimizer import AdamAndMuon, Cooldown, check_cooldown
 from inverters.parts import Parts
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing, check_same
@@ -45,7 +46,10 @@ class Inverter(LightningModule):
             statistics of the training set: an invertible map, so that the information is unchanged.
         lr: Adam's learning rate.
         betas: Adam's.
-        lr_decay: Factor on the learning rate at every step. The default is the original's, for 250 000 steps, of which
+        muon: Turn the density's filters by this share of their norm at every step, by Muon, and train only the rest by
+            Adam; None for Adam alone, as the paper's. 0.02 is far faster to the same likelihood.
+        cooldown: The share of the training, at its end, in which the learning rates fall linearly to zero.
+        lr_decay: Factor on the learning rates at every step. The default is the original's, for 250 000 steps, of which
             the paper's 0.9999 would leave nothing; runs of up to 50 000 steps take 0.9999.
         sample_batch_size: Images drawn at once, or half as many until they fit. By default 64 on a CPU, and 1024 on a
             GPU, where these take hardly longer.
@@ -83,6 +87,8 @@ class Inverter(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.9995),
         lr_decay: float = 0.999995,
+        muon: float | None = None,
+        cooldown: float = 0.0,
         sample_batch_size: PositiveInt | None = None,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
         weights: str | None = None,
@@ -110,6 +116,12 @@ class Inverter(LightningModule):
         self.classifier_course: str | None = None
         self.standardise = standardise
         self.lr, self.betas, self.lr_decay = lr, betas, lr_decay
+        self.muon, self.cooldown = muon, cooldown
+        check_cooldown(cooldown)
+        if muon is not None and not self.density.directions():
+            raise ValueError(
+                f"a {type(self.density).__name__} has no filters that Muon can turn; give --model.muon null"
+            )
         per_channel = (context_shape[0],) + (1,) * (len(context_shape) - 1)
         self.register_buffer("context_mean", torch.zeros(per_channel))
         self.register_buffer("context_scale", torch.ones(per_channel))
@@ -273,9 +285,21 @@ class Inverter(LightningModule):
         """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""
         return self.draws(batch.get("context_image", batch["image"]), batch["index"].tolist(), num_draws=1)[:, 0]
 
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Of the density, before its first step."""
+        if self.muon is None:
+            return torch.optim.Adam(self.density.parameters(), lr=self.lr, betas=self.betas, fused=True)
+        turned = self.density.directions()
+        rest = [p for p in self.density.parameters() if all(p is not direction for direction in turned)]
+        return AdamAndMuon(rest, turned, self.muon, self.lr, betas=self.betas, fused=True)
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.density.parameters(), lr=self.lr, betas=self.betas, fused=True)
-        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_decay)
+        optimizer = self.optimizer()
+        scheduler = (
+            Cooldown(optimizer, self.lr_decay, self.cooldown, int(self.trainer.estimated_stepping_batches))
+            if self.cooldown
+            else torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_decay)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @classmethod

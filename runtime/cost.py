@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from inverters.inverter import Inverter
@@ -83,7 +83,7 @@ def measured_cost(
             size = min(len(image), max(1, round(1 / _seconds(step, 1))))
             step(size)
             seconds = _seconds(step, size)
-        seconds_of_all = seconds * len(image) / size + _update_seconds(inverter, parameters)
+        seconds_of_all = seconds * len(image) / size + _update_seconds(inverter)
         sample_seconds = _seconds(inverter.draws, seen[:1], [0], 1)
     activation_bytes = bytes_of_two - bytes_of_one
     return Cost(
@@ -95,14 +95,13 @@ def measured_cost(
     )
 
 
-def _update_seconds(inverter: Inverter, parameters: list[nn.Parameter]) -> float:
+def _update_seconds(inverter: Inverter) -> float:
     """Of the optimiser and the moving average, on copies of the parameters."""
-    theirs = inverter.configure_optimizers()["optimizer"]
-    copies: list[Tensor] = [nn.Parameter(p.detach().clone()) for p in parameters]
-    average = [p.detach().clone() for p in parameters]
+    optimizer = copy.deepcopy(inverter.optimizer())  # and its parameters
+    copies: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    average = [p.detach().clone() for p in copies]
     for copied in copies:
         copied.grad = torch.zeros_like(copied)
-    optimizer = type(theirs)(copies, **theirs.defaults)
 
     @torch.no_grad()
     def update() -> None:

@@ -10,7 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-ARGUMENTS = {"initial_lr": "lr", "gamma": "lr_decay"}  # how the command line calls them, where it has another name
+OF_SCHEDULERS = {
+    "gamma": "lr_decay",
+    "cooldown": "cooldown",
+    "num_steps": "max_steps",
+}  # how the command line calls them
 
 
 class Configured:
@@ -24,7 +28,7 @@ class Configured:
     def __init__(self, optimizer: Optimizer, schedulers: list[LRScheduler]) -> None:
         self.optimizer, self.schedulers = optimizer, schedulers
         self.groups = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
-        self.decays = [getattr(scheduler, "gamma", None) for scheduler in schedulers]
+        self.courses = [{key: getattr(s, key) for key in OF_SCHEDULERS if hasattr(s, key)} for s in schedulers]
         # A copy makes a step, and has then a state of the right form, whatever the optimiser is.
         twin = copy.deepcopy(optimizer)
         parameters = [p for group in twin.param_groups for p in group["params"]]
@@ -84,13 +88,14 @@ class Configured:
                 if key == "initial_lr":
                     group["lr"] = value * (group["lr"] / before if before else 1.0)
                 group[key] = value
-                said[ARGUMENTS.get(key, key)] = f"{value}, not {before}"
-        scheduler: Any  # of which some have a gamma
-        for scheduler, decay in zip(self.schedulers, self.decays, strict=True):
+                said[wanted.get("argument", "lr") if key == "initial_lr" else key] = f"{value}, not {before}"
+        for scheduler, course in zip(self.schedulers, self.courses, strict=True):
             scheduler.base_lrs = [group["initial_lr"] for group in self.groups]
-            if decay is not None and scheduler.gamma != decay:
-                said[ARGUMENTS["gamma"]] = f"{decay}, not {scheduler.gamma}"
-                scheduler.gamma = decay
+            for key, value in course.items():
+                before = getattr(scheduler, key)
+                if before != value:
+                    said[OF_SCHEDULERS[key]] = f"{value}, not {before}"
+                    setattr(scheduler, key, value)
         return [f"{key} {change}" for key, change in said.items()]
 
 

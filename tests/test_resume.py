@@ -81,6 +81,14 @@ def test_stopped_at_a_step_or_elsewhere(with_classifier, uninterrupted, step, na
     assert len(runs_of_wandb) == 1  # two folders of one run
 
 
+def test_muon_and_a_cooldown_go_on_exactly(trained_runs, tmp_path_factory, with_classifier):
+    more = ["--model.muon=0.02", "--model.cooldown=0.7"]
+    whole = digests_of_one_go(trained_runs, tmp_path_factory.mktemp("muon"), *more)
+    stopped([*FIT, *more, signal_at(4)])
+    main([*FIT, *more, "--ckpt_path=last"])
+    assert run_digests(the_run(Path())) == whole
+
+
 def test_the_command_that_a_stopped_run_prints_goes_on_with_it(with_classifier, uninterrupted, capsys):
     stopped([*FIT, "--ckpt_path=auto", signal_at(3)])
     (command,) = re.findall("ended by SIGTERM after step 3; go on with: (.*)", capsys.readouterr().out)

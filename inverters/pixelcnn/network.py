@@ -199,6 +199,12 @@ class PixelCNNNetwork(nn.Module):
                 streams, acts = resampled(self.up[i], streams)
         return streams[1]
 
+    def directions(self) -> list[nn.Parameter]:
+        """v of the convolutions between the first and the head; those see pixels, or are read as probabilities."""
+        first = (self.first_vertical, self.first_above, self.first_left)
+        inner: list[Any] = [layer for layer in self.body if layer not in first]
+        return [layer.parametrizations.weight.original1 for layer in inner]  # of weight_norm
+
     def noise(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """All the noise of one draw a generator, as the likelihood takes it: [B, U, H, W].
 

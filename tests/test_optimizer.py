@@ -1,0 +1,134 @@
+"""Muon and the cooldown against torch's own, a singular value decomposition and formulas."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from inverters import Inverter, MSEDecoder, PixelCNN
+from inverters.optimizer import AdamAndMuon, Cooldown, orthogonal
+
+
+@pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
+def test_orthogonal_keeps_singular_vectors_and_levels_values(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(3, *shape, dtype=torch.float64)
+    u, _, vh = torch.linalg.svd(matrices, full_matrices=False)
+    values = u.mT @ orthogonal(matrices) @ vh.mT  # diagonal, if the vectors are the same
+    diagonal = values.diagonal(dim1=1, dim2=2)
+    assert (values - torch.diag_embed(diagonal)).abs().max() < 1e-10
+    assert diagonal.min() > 0.5
+    assert diagonal.max() < 1.3
+    assert torch.equal(orthogonal(torch.zeros(1, *shape)), torch.zeros(1, *shape))
+
+
+def steps_of(optimizer, weights, num_steps=4, seed=1):
+    """The weights after each step with random gradients."""
+    generator, after = torch.Generator().manual_seed(seed), []
+    for _ in range(num_steps):
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape, generator=generator).to(weight.dtype)
+        optimizer.step()
+        after.append([weight.detach().clone() for weight in weights])
+    return after
+
+
+def test_the_direction_of_a_step_is_that_of_torchs_muon():
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(12, 5, 2, 3))
+    theirs = nn.Parameter(ours.detach().flatten(1).clone())
+    mine = AdamAndMuon([nn.Parameter(torch.zeros(1))], [ours], share=1e-3, lr=0.0)
+    other = torch.optim.Muon([theirs], lr=1e-3, weight_decay=0.0, momentum=0.95, nesterov=True)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(3):
+        gradient = torch.randn(12, 30, generator=generator)
+        ours.grad, theirs.grad = gradient.view(12, 5, 2, 3).clone(), gradient.clone()
+        before = ours.detach().flatten(1).clone(), theirs.detach().clone()
+        mine.step()
+        other.step()
+        moves = ours.detach().flatten(1) - before[0], theirs.detach() - before[1]
+        # What ours does to keep the norm is along the weight.
+        moves = [move - (move * before[0]).sum() / before[0].square().sum() * before[0] for move in moves]
+        assert torch.cosine_similarity(moves[0].flatten(), moves[1].flatten(), dim=0) > 0.999  # theirs is in bfloat16
+
+
+def test_a_step_is_an_angle_and_keeps_the_norm():
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(6, 4, 2, 2) * 10.0**k) for k in range(-3, 3)]
+    before = [weight.detach().clone() for weight in weights]
+    optimizer = AdamAndMuon([nn.Parameter(torch.zeros(1))], weights, share=0.02, lr=0.1)
+    (after,) = steps_of(optimizer, weights, num_steps=1)
+    for old, new in zip(before, after, strict=True):
+        assert new.norm() == pytest.approx(old.norm().item(), rel=1e-5)
+        assert (new - old).norm() / old.norm() == pytest.approx(0.02, rel=0.1)
+
+
+def test_the_rest_moves_as_adam_alone_moves_it():
+    torch.manual_seed(0)
+    rest, filters = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(4, 3, 2, 2))
+    alone = nn.Parameter(rest.detach().clone())
+    both = AdamAndMuon([rest], [filters], share=0.02, lr=0.1, betas=(0.9, 0.99), fused=True)
+    adam = torch.optim.Adam([alone], lr=0.1, betas=(0.9, 0.99), fused=True)
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(3):
+        rest.grad, filters.grad = torch.randn(5, generator=generator), torch.randn(4, 3, 2, 2)
+        alone.grad = rest.grad.clone()
+        both.step()
+        adam.step()
+        assert torch.equal(rest, alone)
+
+
+def test_a_filter_without_a_gradient_stays():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2))
+    optimizer = AdamAndMuon([nn.Parameter(torch.zeros(1))], [weight], share=0.02, lr=0.1)
+    before = weight.detach().clone()
+    optimizer.step()
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    assert torch.allclose(weight, before, rtol=1e-6, atol=0)
+
+
+def test_filters_of_a_density_are_turned_and_all_else_is_adams():
+    inverter = Inverter(None, (1, 8, 8), 10, density=small, muon=0.02)
+    adam, muon = inverter.optimizer().param_groups
+    everything = dict(inverter.density.named_parameters())
+    turned = {name for name, p in everything.items() if any(p is q for q in muon["params"])}
+    assert len(adam["params"]) + len(muon["params"]) == len(everything)
+    assert turned == {
+        name for name in everything if name.endswith("original1") and not name.startswith(("first", "head"))
+    }
+
+
+def small(image_shape, context_shape):
+    return PixelCNN(image_shape, context_shape, num_filters=4, num_layers=1)
+
+
+def test_the_cooldown_is_its_formula():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=3.0)
+    scheduler, found = Cooldown(optimizer, 0.9, cooldown=0.5, num_steps=8), []
+    for _ in range(9):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert found == pytest.approx([3 * 0.9**t * min(1, (8 - t) / 4) for t in range(9)])
+
+
+def test_a_cooldown_and_a_muon_that_cannot_be_are_refused():
+    with pytest.raises(ValueError, match=r"cooldown 1.5 is not a share of the training"):
+        Inverter(None, (1, 8, 8), 10, cooldown=1.5)
+    with pytest.raises(ValueError, match=r"a MSEDecoder has no filters that Muon can turn; give --model.muon null"):
+        Inverter("conv1", (1, 28, 28), 10, density=MSEDecoder, muon=0.02)
+
+
+def test_a_copy_goes_on_as_the_optimiser_does():
+    """What a checkpoint keeps of it is all that it has."""
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(4, 3, 2, 2))]
+    optimizer = AdamAndMuon(weights[:1], weights[1:], share=0.02, lr=0.1)
+    steps_of(optimizer, weights, num_steps=2)
+    copies = copy.deepcopy(weights)
+    resumed = AdamAndMuon(copies[:1], copies[1:], share=0.02, lr=0.1)
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for ours, theirs in zip(steps_of(optimizer, weights), steps_of(resumed, copies), strict=True):
+        assert all(map(torch.equal, ours, theirs))
