@@ -34,6 +34,35 @@ def log_prob(parameters, image, context, likelihood, num_layers):
         spatial = F.conv2d(padded, w.view(len(w), -1, r, s), stride=(r, s))
         return F.interpolate(spatial, size=size, mode="bilinear", align_corners=False)
 
+    def decoded():
+        (rows, columns), of = image.shape[2:], "decoder_of_h"
+        if context.ndim == 2:
+            flat = context @ p[f"{of}.start.0.weight"].T + p[f"{of}.start.0.bias"]
+            x = flat.view(len(image), -1, rows // 4, columns // 4)
+        else:
+            r, s = (-(-side // of_image) for side, of_image in zip(context.shape[2:], image.shape[2:], strict=True))
+            padded = F.pad(context, (0, -context.shape[3] % s, 0, -context.shape[2] % r))
+            cells = (
+                F.pixel_unshuffle(padded, r)
+                if r == s
+                else torch.cat(
+                    [
+                        padded[:, k : k + 1, a::r, b::s]
+                        for k in range(context.shape[1])
+                        for a in range(r)
+                        for b in range(s)
+                    ],
+                    dim=1,
+                )
+            )
+            x = F.conv2d(cells, p[f"{of}.start.weight"], p[f"{of}.start.bias"], padding=1)
+        x = F.elu(x)
+        if x.shape[2] < rows // 2 or x.shape[3] < columns // 2:
+            x = F.interpolate(x, size=(rows // 2, columns // 2), mode="bilinear", align_corners=False)
+        x = F.elu(F.conv2d(x, p[f"{of}.middle.weight"], p[f"{of}.middle.bias"], padding=1))
+        x = F.interpolate(x, size=(rows, columns), mode="bilinear", align_corners=False)
+        return F.conv2d(x, p[f"{of}.end.weight"], p[f"{of}.end.bias"], padding=1)
+
     def residual(x, conv, name, *skips):
         hidden = conv(act(x), f"{name}.conv_in")
         if skips:
@@ -47,6 +76,9 @@ def log_prob(parameters, image, context, likelihood, num_layers):
     v = F.pad(down(x, "first_vertical"), (0, 0, 1, 0))[:, :, :-1]
     h = F.pad(down(x, "first_above"), (0, 0, 1, 0))[:, :, :-1]
     h = h + F.pad(down_right(x, "first_left"), (1, 0))[:, :, :, :-1]
+    if "decoder_of_h.end.bias" in p:
+        of_v, of_h = decoded().chunk(2, dim=1)
+        v, h = v + of_v, h + of_h
     skips = [(v, h)]
     for i in range(3):
         for j in range(num_layers):

@@ -12,20 +12,21 @@ from inverters.pixelcnn.context import folded
 from inverters.pixelcnn.layers import weights_at_once
 
 CONTEXTS = [(5,), (3, 5, 6), (0,), (2, 20, 9)]  # a vector, a map that must be resized, unconditional, folded
+WAYS = [*((shape, 0) for shape in CONTEXTS), *((shape, 3) for shape in [*CONTEXTS, (3, 8, 8)])]  # of h: decoder_filters
 
 
-def random_pixelcnn(image_shape, context_shape, likelihood, num_filters=4, num_layers=1, scale=0.6):
+def random_pixelcnn(image_shape, context_shape, likelihood, num_filters=4, num_layers=1, scale=0.6, **more):
     """Every parameter random, biases above all: with zero biases a mistake in the shifts does not show."""
-    density = PixelCNN(image_shape, context_shape, likelihood, num_filters, num_layers).eval()
+    density = PixelCNN(image_shape, context_shape, likelihood, num_filters, num_layers, **more).eval()
     with torch.no_grad():
         for parameter in density.parameters():
             parameter.add_(scale * torch.randn_like(parameter))
     return density
 
 
-@pytest.mark.parametrize("context_shape", CONTEXTS)
-def test_masses_of_all_images_of_a_tiny_world_sum_to_one(context_shape):
-    density = random_pixelcnn((1, 4, 4), context_shape, Categorical(2), num_filters=2)
+@pytest.mark.parametrize(("context_shape", "decoder_filters"), WAYS)
+def test_masses_of_all_images_of_a_tiny_world_sum_to_one(context_shape, decoder_filters):
+    density = random_pixelcnn((1, 4, 4), context_shape, Categorical(2), num_filters=2, decoder_filters=decoder_filters)
     images = torch.cartesian_prod(*[torch.tensor([0, 128], dtype=torch.uint8)] * 16).view(-1, 1, 4, 4)
     context = torch.randn(1, *context_shape)
     with torch.no_grad():
@@ -34,11 +35,13 @@ def test_masses_of_all_images_of_a_tiny_world_sum_to_one(context_shape):
     assert log_prob.std() > 0.1
 
 
-@pytest.mark.parametrize("context_shape", CONTEXTS)
+@pytest.mark.parametrize(("context_shape", "decoder_filters"), WAYS)
 @pytest.mark.parametrize("likelihood", [Categorical(2), LogisticMixture(1)])
-def test_pixel_ignores_itself_and_later_pixels(context_shape, likelihood):
+def test_pixel_ignores_itself_and_later_pixels(context_shape, decoder_filters, likelihood):
     channels = 1 if isinstance(likelihood, Categorical) else 3
-    density = random_pixelcnn((channels, 8, 8), context_shape, likelihood, num_layers=2).double()
+    density = random_pixelcnn(
+        (channels, 8, 8), context_shape, likelihood, num_layers=2, decoder_filters=decoder_filters
+    ).double()
     context = torch.randn(1, *context_shape, dtype=torch.float64)
     x = torch.randn(1, channels, 8, 8, dtype=torch.float64)
 
@@ -54,11 +57,15 @@ def test_pixel_ignores_itself_and_later_pixels(context_shape, likelihood):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("context_shape", CONTEXTS)
+@pytest.mark.parametrize(("context_shape", "decoder_filters"), WAYS)
 @pytest.mark.parametrize("likelihood", [Categorical(8), LogisticMixture(2)])
-def test_log_prob_and_gradients_are_those_of_the_plain_formulation(dtype, tolerance, context_shape, likelihood):
+def test_log_prob_and_gradients_are_those_of_the_plain_formulation(
+    dtype, tolerance, context_shape, decoder_filters, likelihood
+):
     channels = 1 if isinstance(likelihood, Categorical) else 3
-    density = random_pixelcnn((channels, 12, 8), context_shape, likelihood, num_layers=2, scale=0.2).to(dtype)
+    density = random_pixelcnn(
+        (channels, 12, 8), context_shape, likelihood, num_layers=2, scale=0.2, decoder_filters=decoder_filters
+    ).to(dtype)
     image = 32 * torch.randint(8, (3, channels, 12, 8), dtype=torch.uint8)
     context = torch.randn(3, *context_shape, dtype=dtype)
     parameters = {name: value for name, value in density.named_parameters() if value.numel()}
@@ -69,7 +76,7 @@ def test_log_prob_and_gradients_are_those_of_the_plain_formulation(dtype, tolera
     gradients = torch.autograd.grad(ours.sum(), list(parameters.values()))
     expected = torch.autograd.grad(plain.sum(), [exact[name] for name in parameters])
     for name, a, b in zip(parameters, gradients, expected, strict=True):
-        assert (a - b).norm() <= tolerance * b.norm(), name
+        assert (a - b).norm() <= (10 if decoder_filters else 1) * tolerance * b.norm(), name
 
 
 @pytest.mark.parametrize("written", [activation._written_for_caches, activation._written_for_launches])

@@ -186,6 +186,7 @@ class IncrementalPixelCNN:
         self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
         self.first_cells = self.first[0][1].new_zeros(batch, width, network.first_left.out_channels)
         context = folded(context, network.fold)
+        self.of_h = None if network.decoder_of_h is None else network.decoder_of_h(context).chunk(2, dim=1)
         self.levels = [_Level(network, level, context) for level in range(3)]
 
     def _scaled(self, image: Tensor) -> Tensor:
@@ -202,6 +203,8 @@ class IncrementalPixelCNN:
         # The shifts come after the bias: row 0 of either stream, and the left tap at column 0, are zero.
         if r == 0:
             vertical, above = torch.zeros_like(vertical), torch.zeros_like(above)
+        if self.of_h is not None:
+            vertical, above = (x + of_h[:, :, r : r + 1] for x, of_h in zip((vertical, above), self.of_h, strict=True))
         left = F.conv2d(pair, *self.left_above)  # of column c, for column c + 1
         self.first_cells.copy_((above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT)  # [B, W, F]
         self._vertical(0, r, vertical)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -15,6 +15,7 @@ from inverters.generators import ImageShape
 from inverters.likelihoods import Categorical, Likelihood
 from inverters.pixelcnn.concat_elu import padded_concat_elu
 from inverters.pixelcnn.context import ContextBias, context_products, folded, folding
+from inverters.pixelcnn.decoder import ContextDecoder
 from inverters.pixelcnn.layers import (
     KERNELS,
     GatedResidualLayer,
@@ -98,6 +99,7 @@ class PixelCNNNetwork(nn.Module):
         num_layers: n, residual layers a block; the blocks have n, n, n, n, n + 1, n + 1 in each stream.
         dropout: Inside every residual layer.
         context_dropout: On the context's biases.
+        decoder_filters: Of a decoder that works out from h what lies where; 0 for none, as in the paper.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
@@ -113,6 +115,7 @@ class PixelCNNNetwork(nn.Module):
         num_layers: PositiveInt = 3,
         dropout: float = 0.5,
         context_dropout: float = 0.0,
+        decoder_filters: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -152,6 +155,11 @@ class PixelCNNNetwork(nn.Module):
             nn.ModuleList(nn.ModuleList(layer(num_filters, num_filters, k) for k in KERNELS) for _ in range(2))
             for layer in (partial(ShiftedConv2d, stride=2), ShiftedConvTranspose2d)
         )
+        self.decoder_of_h = (
+            ContextDecoder(context_shape, (height, width), decoder_filters, 2 * num_filters)
+            if decoder_filters and context_shape[0]
+            else None
+        )
         # In the order in which they run.
         self.contexts = [module for module in self.modules() if isinstance(module, ContextBias)]
         self.body = [module for module in self.modules() if isinstance(module, Normalised)]
@@ -180,6 +188,9 @@ class PixelCNNNetwork(nn.Module):
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = F.pad(self.first_vertical(x), DOWN)  # [B, F, H, W], as all below at their resolution
         horizontal = F.pad(self.first_above(x), DOWN) + F.pad(self.first_left(x), RIGHT)
+        if self.decoder_of_h is not None:
+            for_vertical, for_horizontal = self.decoder_of_h(context).chunk(2, dim=1)
+            vertical, horizontal = vertical + for_vertical, horizontal + for_horizontal
         streams, acts = (vertical, horizontal), activations(vertical, horizontal)
 
         skips = [acts]
