@@ -48,9 +48,14 @@ def of_parser(message: str, known: KnownKeys) -> str:
         near = difflib.get_close_matches(class_name[1], class_names(), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "a class that is not ours is given as module.Class"
         return f"{f'{given}: ' if given else ''}no class {class_name[1]!r}; {hint}"
-    bound = re.search(r"(\S+)?:? does not conform to restriction v(>=?)(\d+)", message)
+    bound = re.search(r"(\S+)?:? does not conform to restriction v(>=?)(\d+)(?: and v(<=?)(\d+))?", message)
     if bound and keys:
         value = bound[1] if bound[1] and bound[1][-1] != ":" else re.findall(r"Given value: (\S+)", message)[0]
+        if bound[5]:
+            inside = {">": "more than", ">=": "at least", "<": "less than", "<=": "at most"}
+            return (
+                f"{given or keys[-1]} is {value}; give {inside[bound[2]]} {bound[3]} and {inside[bound[4]]} {bound[5]}"
+            )
         return f"{given or keys[-1]} is {value}; give at least {int(bound[3]) + (bound[2] == '>')}"
     if given is None:
         return " ".join(message.split())
@@ -67,7 +72,7 @@ def of_parser(message: str, known: KnownKeys) -> str:
         return f"{given}: {made[1]}"
     kinds = [KINDS.get(kind, kind) for kind in re.findall(r"Expected a <class '(?:[\w.]+\.)?(\w+)'>", message)]
     kinds += re.findall(r"Expected a (typing\.Literal\[.+?\])", message)
-    kinds += ["a whole number"] if "Not of type " in message else []
+    kinds += ["a number" if "to float" in message else "a whole number"] if "Not of type " in message else []
     kinds += ["a class"] if "subclass" in message or "callable class" in message else []
     kinds = [kind.replace("typing.Literal", "one of ") for kind in dict.fromkeys(kinds)]
     if kinds:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import torch
-from jsonargparse.typing import PositiveInt
+from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -21,7 +21,7 @@ from inverters.generators import (
     draw_generator,
 )
 from inverters.networks import ConvNet, NetworkFactory, made_network, network_name
-from inverters.optimizer import AdamAndMuon, Cooldown, check_cooldown
+from inverters.optimizer import AdamAndMuon, Cooldown
 from inverters.parts import Parts
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing, check_same
@@ -87,8 +87,8 @@ class Inverter(LightningModule):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.95, 0.9995),
         lr_decay: float = 0.999995,
-        muon: float | None = None,
-        cooldown: float = 0.0,
+        muon: OpenUnitInterval | None = None,
+        cooldown: ClosedUnitInterval = 0.0,
         sample_batch_size: PositiveInt | None = None,
         preprocessing: Preprocessing = Preprocessing(),  # noqa: B008 - frozen
         weights: str | None = None,
@@ -116,8 +116,8 @@ class Inverter(LightningModule):
         self.classifier_course: str | None = None
         self.standardise = standardise
         self.lr, self.betas, self.lr_decay = lr, betas, lr_decay
-        self.muon, self.cooldown = muon, cooldown
-        check_cooldown(cooldown)
+        # Plain numbers, as they go into checkpoints.
+        self.muon, self.cooldown = None if muon is None else float(muon), float(cooldown)
         if muon is not None and not self.density.directions():
             raise ValueError(
                 f"a {type(self.density).__name__} has no filters that Muon can turn; give --model.muon null"

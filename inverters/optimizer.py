@@ -1,6 +1,5 @@
 """How weights move: Adam, Muon where a weight is a direction, and how the learning rates end."""
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -120,9 +119,3 @@ class Cooldown(ExponentialLR):
         t = self.last_epoch
         left = max(0, self.num_steps - t) / (self.cooldown * self.num_steps)
         return [lr * self.gamma**t * min(1.0, left) for lr in self.base_lrs]
-
-
-def check_cooldown(cooldown: float) -> None:
-    """Raises ValueError where it is no share."""
-    if not 0 <= cooldown <= 1 or math.isnan(cooldown):
-        raise ValueError(f"cooldown {cooldown} is not a share of the training, 0 to 1; give 0.5 for its second half")

@@ -99,6 +99,9 @@ def test_a_checkpoint_is_not_asked_about_images_that_lie_elsewhere(with_inverter
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
+        (["fit", "--model.muon=-1"], "model.muon is -1; give more than 0 and less than 1"),
+        (["fit", "--model.muon=much"], 'model.muon is "much"; give null or a number'),
+        (["fit", "--model.cooldown=nan"], "model.cooldown is nan; give at least 0 and at most 1"),
         (["fit", "--data.batch_size=0"], "batch_size is 0; give at least 1"),
         (["fit", "--model.density.num_filters=0"], "num_filters is 0; give at least 1"),
         (["fit", "--num_agreement=0"], "num_agreement is 0; give at least 1"),
