@@ -30,9 +30,14 @@ def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate
     for row, image, its in zip(axes, inputs, draws, strict=True):
         for axis, shown in zip(row, (image, *its), strict=True):
             _show(axis, shown.cpu().numpy())
-    axes[0, 0].set_title("input")
-    title = "draws from p(x)" if layer is None else f"draws from p(x | {plain(layer)})"
-    axes[0, 1].set_title("mean of the\nMSE decoder" if point_estimate else title, loc="left")
+    title = "draws from p(x)" if layer is None else f"draws from p(x | {layer})"
+    lines = ["mean of the", "MSE decoder"] if point_estimate else wrap(title, 10 * num_draws + 1)
+    axes[0, 0].set_title("\n" * (len(lines) - 1) + "input")
+    # No title, which would push the columns apart where a name is long.
+    words = axes[0, 1].annotate(
+        plain("\n".join(lines)), (0, 1), (0, 6), "axes fraction", "offset points", fontsize="large"
+    )
+    words.set_in_layout(False)
     return figure
 
 

@@ -210,3 +210,11 @@ def test_a_density_need_not_have_all_layers():
     (axis,) = depth_profile(["conv1", "fc"], lines, None, images(0, 1, 4, 4), {}).axes
     assert bars(axis, 0) == [[-1.1, -0.9], [-3.2, -2.8]]
     assert (axis.containers[1].lines[0].get_xdata(), bars(axis, 1)) == ([1], [[-2.3, -1.7]])
+
+
+def test_a_long_name_of_a_layer_leaves_the_columns_where_they_are():
+    image = torch.zeros(2, 1, 28, 28, dtype=torch.uint8)
+    figure = sample_grid(image, image[:, None].expand(-1, 4, -1, -1, -1), "encoder.layers.encoder_layer_1.of_many")
+    figure.canvas.draw()
+    left = [axis.get_position().x0 for axis in figure.axes[:5]]
+    assert np.diff(left) == pytest.approx(np.diff(left)[0], rel=0.05)
