@@ -103,11 +103,11 @@ def breakdown_chart(rows: Sequence[Breakdown]) -> Figure:
     return _with_legend(figure)
 
 
-def world_errors(points: Mapping[str, tuple[float, float, float]]) -> Figure:
-    """Estimate less truth against the true information, nats: by world (truth, estimate less truth, its error)."""
+def world_errors(points: Mapping[str, Sequence[tuple[float, float, float]]]) -> Figure:
+    """Estimate less truth against the true information, nats: of each world (truth, estimate less truth, its error)."""
     figure, (axis,) = _panels()
-    for k, (name, (truth, off, error)) in enumerate(points.items()):
-        _line(axis, k, name, [truth], [off], [error])
+    for k, (name, values) in enumerate(points.items()):
+        _line(axis, k, name, *zip(*sorted(values), strict=True))
     axis.axhline(0, color="grey", linewidth=0.8, linestyle=":")
     axis.set(xlabel="true I(x; h), nats", ylabel="estimate less truth, nats")
     return _with_legend(figure)

@@ -1,7 +1,9 @@
 """Worlds whose h is of a partner behind a channel: the truth that they state is that of enumeration and of counting."""
 
 import itertools
+import json
 import math
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from small_runs import failure, result
 from test_configs import INVERTER, SHORT
 
 import inverters
+from benchmarks import worlds
+from benchmarks.worlds import donsker_varadhan, info_nce
 from callbacks.initialise_from_data import InitialiseFromData
 from cli import main
 from datamodules import DigitChannelDataModule, MNIST5kDataModule, PairsDataModule, StepsDataModule
@@ -259,3 +263,23 @@ def test_worlds_of_python_are_the_configs_tests_and_take_their_arguments():
 def test_python_is_told_what_is_wrong_with_a_world(ask, words):
     with pytest.raises(ValueError, match=words):
         ask(inverters.worlds)
+
+
+def test_baselines_with_the_best_critic_give_the_information_from_below_and_at_most_ln_of_the_batch():
+    data = PairsDataModule(2.0, num_bits=1)
+    draws = data.drawn("test", 1000, seed=0).first(1000)
+    x, y = draws["image"].flatten(1)[:, :50] > 0, draws["context_image"].flatten(1)[:, :50] > 0
+    same = (x[:, None] == y[None]).sum(-1).double()
+    scores = same * math.log(2 * (1 - data.flip)) + (50 - same) * math.log(2 * data.flip)
+    for bound in (info_nce, donsker_varadhan):
+        assert bound(scores).item() == pytest.approx(2.0, abs=0.25)
+    assert info_nce(100 * torch.eye(8)).item() == pytest.approx(math.log(8))
+
+
+def test_benchmark_of_estimators_gives_truth_and_estimates(monkeypatch, capsys, tmp_path):
+    path = tmp_path / "figures.json"
+    tiny = ["--information", "5", "--steps=2", "--batch=8", "--device=cpu", f"--json={path}"]
+    monkeypatch.setattr(sys, "argv", ["worlds", "--worlds", "pairs", "glyph", *tiny])
+    worlds.main()
+    assert "INFO-SEDD 47.8" in capsys.readouterr().out
+    assert [row["I(x; h), nats"] for row in json.loads(path.read_text())["rows"]] == [5.0, 1.386]

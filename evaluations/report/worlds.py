@@ -43,7 +43,8 @@ def _log_probs(worlds: Sequence[tuple[InverterRun, WorldResult]]) -> list[Part]:
 
 def _information(worlds: Sequence[tuple[InverterRun, WorldResult]]) -> list[Part]:
     """I(x; h) beside NCE less that of p(x), or, where H(x) is known and there is no p(x), NCE plus H(x)."""
-    rows, points = [], {}
+    rows: list[list[str]] = []
+    points: dict[str, list[tuple[float, float, float]]] = {}
     unconditional = [run for run, _ in worlds if run.result.layer is None]
     for run, world in worlds:
         truth, name, measured = world.information_nats, run.result.name, run.result.nce_nats
@@ -59,7 +60,7 @@ def _information(worlds: Sequence[tuple[InverterRun, WorldResult]]) -> list[Part
         else:
             rows.append([name, number(truth, digits=3), NO_P_X, *["\N{EN DASH}"] * 2])
             continue
-        points[name] = (truth, estimate - truth, error)
+        points.setdefault(name, []).append((truth, estimate - truth, error))
         off = f"{estimate - truth:+.3f}"
         rows.append([name, number(truth, digits=3), of, number(estimate, error, digits=3), off])
     if not rows:
