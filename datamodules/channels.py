@@ -33,7 +33,9 @@ class FreshPairs(FreshImages):
 
 
 class ChannelDataModule(WorldDataModule):
-    """Images that have a partner each, of the same shape, of which h is.
+    """Images that have a partner each, of the same shape, of which h is: batches have it as `context_image`.
+
+    Who asks a trained inverter from Python, or by `score`, gives the partners as those that h is of.
 
     What is drawn of an image is drawn before the noise, so that the images, and p(x), are those of any `CHANNEL`.
 

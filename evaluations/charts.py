@@ -107,7 +107,8 @@ def world_errors(points: Mapping[str, Sequence[tuple[float, float, float]]]) -> 
     """Estimate less truth against the true information, nats: of each world (truth, estimate less truth, its error)."""
     figure, (axis,) = _panels()
     for k, (name, values) in enumerate(points.items()):
-        _line(axis, k, name, *zip(*sorted(values), strict=True))
+        truth, off, errors = zip(*sorted(values), strict=True)
+        _line(axis, k, name, truth, off, errors)
     axis.axhline(0, color="grey", linewidth=0.8, linestyle=":")
     axis.set(xlabel="true I(x; h), nats", ylabel="estimate less truth, nats")
     return _with_legend(figure)
