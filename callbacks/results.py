@@ -13,7 +13,7 @@ from datamodules.images import ImageDataModule
 from datamodules.split import seen
 from datamodules.worlds import WorldDataModule
 from evaluations.information import mean_and_standard_error, wilson_interval
-from evaluations.known_worlds import compared
+from evaluations.known_worlds import compared, information_alone
 from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
 from inverters.bottleneck import is_bottleneck
 from inverters.generators import bits_per_dim
@@ -133,8 +133,7 @@ class InverterResults(_Results):
         """Raises ValueError, ahead of the training, where a world does not know the truth of this representation."""
         data = datamodule_of(trainer)
         if isinstance(data, WorldDataModule):
-            image = data.datasets["test"].first(1)["image"].to(pl_module.device)
-            data.exact_log_prob(image, pl_module.representation)
+            known_log_prob(data, pl_module, torch.zeros(1, dtype=torch.long))
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -247,7 +246,17 @@ def known_world(data: ImageDataModule, inverter: Any, values: dict[str, Tensor])
     """The truth, and how far the model is from it; None where the data does not know its information."""
     if not isinstance(data, WorldDataModule) or "log_prob" not in values:
         return None
-    images = data.datasets["test"].images
-    assert images is not None
-    exact = data.exact_log_prob(images[values["position"]].to(inverter.device), inverter.representation)
-    return compared(exact, values["log_prob"], data.entropy, data.must_fail)
+    device, representation = inverter.device, inverter.representation
+    exact = known_log_prob(data, inverter, values["position"])
+    information = data.exact_information(lambda image: representation(image.to(device)).cpu())
+    if exact is None or data.entropy is None:
+        return information_alone(information)
+    return compared(exact, values["log_prob"], data.entropy, data.must_fail, information)
+
+
+def known_log_prob(world: WorldDataModule, inverter: Any, position: Tensor) -> Tensor | None:
+    """A world's own log p(x | h) of test images, by their positions [N]: float64 [N] nats, or None."""
+    test = world.datasets["test"]
+    assert test.images is not None
+    seen = [] if test.originals is None else [test.originals[position].to(inverter.device)]
+    return world.exact_log_prob(test.images[position].to(inverter.device), inverter.representation, *seen)

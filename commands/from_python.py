@@ -294,10 +294,10 @@ def _built(keys: Mapping[str, Any], config: Path, checkpoint: Mapping[str, Any],
         if not whole or max(map(math.prod, shapes)) > MOST_VALUES:
             raise ValueError(f"{path} is damaged: its images are {given}; give another one")
     else:  # up to version 0.7
-        data = _made("data", ImageDataModule, keys.get("data"), keys, config)
+        data = made("data", ImageDataModule, keys.get("data"), keys, config)
         given = {key: getattr(data, key) for key in ("image_shape", "num_classes")}
-    made: Inverter = _made("model", Inverter, {**model, "init_args": {**arguments, **given}}, keys, config)
-    return made
+    inverter: Inverter = made("model", Inverter, {**model, "init_args": {**arguments, **given}}, keys, config)
+    return inverter
 
 
 def _of_this_version(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,7 +314,7 @@ class _Refused(BaseException):
     """What the parser says; as any other exception it would be taken for a try that failed, of several."""
 
 
-def _made(key: str, kind: type, value: Any, keys: Mapping[str, Any], config: Path) -> Any:
+def made(key: str, kind: type, value: Any, keys: Mapping[str, Any], config: Path) -> Any:
     """What a config asks for under a key, by the parser of the commands: nothing but a `kind` is made.
 
     Raises:

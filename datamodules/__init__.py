@@ -1,6 +1,7 @@
 """The data sets that a config may name."""
 
 from datamodules.affnist import AffNISTDataModule
+from datamodules.channels import DigitChannelDataModule, PairsDataModule, StepsDataModule
 from datamodules.cifar10 import CIFAR10DataModule
 from datamodules.finite_worlds import EnumerableDataModule, GlyphPositionDataModule
 from datamodules.image_folder import ImageFolderDataModule
@@ -11,7 +12,8 @@ from datamodules.svhn import SVHNDataModule
 from datamodules.worlds import BitDropDataModule, MarkovDataModule, ShuffledDataModule
 
 __all__ = [
-    "AffNISTDataModule", "BitDropDataModule", "CIFAR10DataModule", "EnumerableDataModule", "GlyphPositionDataModule",
-    "ImageDataModule", "ImageFolderDataModule", "MNIST5kDataModule", "MNISTDataModule", "MarkovDataModule",
-    "PhotosDataModule", "SVHNDataModule", "ShuffledDataModule",
+    "AffNISTDataModule", "BitDropDataModule", "CIFAR10DataModule", "DigitChannelDataModule", "EnumerableDataModule",
+    "GlyphPositionDataModule", "ImageDataModule", "ImageFolderDataModule", "MNIST5kDataModule", "MNISTDataModule",
+    "MarkovDataModule", "PairsDataModule", "PhotosDataModule", "SVHNDataModule", "ShuffledDataModule",
+    "StepsDataModule",
 ]  # fmt: skip

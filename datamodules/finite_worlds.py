@@ -26,11 +26,15 @@ class FiniteWorldDataModule(WorldDataModule):
     """
 
     images: Tensor  # all of them, uint8 [N, C, H, W]
+    entropy: float
 
-    def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
+    def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor:
         number = row_numbers(encode(torch.cat((self.images.to(image.device), image))).flatten(1)).cpu()
         world, asked = number.split((len(self.images), len(image)))
         return -world.bincount(minlength=len(number))[asked].double().log()
+
+    def exact_information(self, encode: Encode) -> float:
+        return self.entropy + self.exact_log_prob(self.images, encode).mean().item()
 
     def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
         return self.images[generator.integers(len(self.images))].numpy()

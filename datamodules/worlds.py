@@ -18,6 +18,7 @@ from datamodules.images import ImageDataModule
 from datamodules.split import Batch, ImageDataset, Split
 
 Encode = Callable[[Tensor], Tensor]  # h, [N, ...], of uint8 [N, C, H, W]
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(eq=False)
@@ -40,7 +41,7 @@ class FreshImages(Split):
 
 
 class WorldDataModule(ImageDataModule):
-    """Images from a known distribution, which knows log p(x | h) exactly for representations that it understands.
+    """Images from a known distribution, which knows the information exactly for representations that it understands.
 
     Training images are drawn anew each time, never a finite set.
 
@@ -49,7 +50,8 @@ class WorldDataModule(ImageDataModule):
     """
 
     num_classes = 1
-    entropy: float  # H(x), nats
+    entropy: float | None  # H(x), nats; None where it is not known
+    fresh: type[FreshImages] = FreshImages  # what training images come from
     must_fail = False  # whether a model that passes here is wrong
     held_out: type[ImageDataset] = ImageDataset  # what the test is made of
     NOT_IDENTIFYING = (*ImageDataModule.NOT_IDENTIFYING, "num_test")
@@ -59,14 +61,19 @@ class WorldDataModule(ImageDataModule):
         self.num_test = num_test
 
     @abstractmethod
-    def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
-        """log p(x | h) of some of this world's images, h = encode(x) being the representation that is inverted.
+    def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor | None:
+        """log p(x | h) of some of this world's images, h = encode(seen) being the representation that is inverted.
 
-        Takes uint8 [N, C, H, W], where `encode` takes its images; returns float64 [N] nats, on the CPU.
+        Takes uint8 [N, C, H, W], where `encode` takes its images; returns float64 [N] nats, on the CPU, and None where
+        only the information is known. What the network sees is handed over where it is not the image itself.
 
         Raises:
             ValueError: The truth is not known for such a representation.
         """
+
+    def exact_information(self, encode: Encode) -> float | None:
+        """I(x; h), nats, of such an h; None where this world does not say. Raises ValueError as `exact_log_prob`."""
+        return None
 
     @abstractmethod
     def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
@@ -76,12 +83,21 @@ class WorldDataModule(ImageDataModule):
         """Some images, uint8 [N, C, H, W], and 100 more of this world, to learn about a representation from them."""
         return torch.cat((image, FreshImages(100, self.draw, 3 * self.seed).first(100)["image"].to(image.device)))
 
+    def drawer(self, split: str) -> Callable[[np.random.Generator], NDArray[np.uint8]]:
+        """`draw` as it is for "train", "val" or "test"."""
+        return self.draw
+
+    def drawn(self, split: str, num_images: int, seed: int) -> FreshImages:
+        """Images as those of a split, each a function of (split, seed, position); the data's own are of its seed."""
+        return self.fresh(num_images, self.drawer(split), 3 * seed + SPLITS.index(split))
+
     def load(self) -> dict[str, Split]:
-        val, test = (FreshImages(self.num_test, self.draw, 3 * self.seed + k).first(self.num_test) for k in (1, 2))
+        train, *held_out = (self.drawn(split, 2**20, self.seed) for split in SPLITS)
+        val, test = (images.first(self.num_test) for images in held_out)
         return {
-            "train": FreshImages(2**20, self.draw, 3 * self.seed),
-            "val": ImageDataset(val["image"], val["label"], val["index"]),
-            "test": self.held_out(test["image"], test["label"], test["index"], with_other=True),
+            "train": train,
+            "val": ImageDataset(val["image"], val["label"], val["index"], originals=val.get("context_image")),
+            "test": self.held_out(test["image"], test["label"], test["index"], True, test.get("context_image")),
         }
 
 
@@ -96,6 +112,7 @@ class BitDropDataModule(WorldDataModule):
     """
 
     name = "bit_drop"
+    entropy: float
 
     def __init__(self, side: PositiveInt = 8, num_bits: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -105,28 +122,40 @@ class BitDropDataModule(WorldDataModule):
         self.image_shape = (1, side, side)
         self.entropy = num_bits * side**2 * math.log(2)
 
-    def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
+    def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor:
         """Minus the sum over pixels of ln(how many levels give h there what this one gives it).
 
         Known where h is a map, of which a pixel is a function of the same pixel of x alone, and where it is empty.
+        """
+        num_alike, place = self._num_alike(image, encode)
+        # log2 of a power of two is exact, and so is a sum of them.
+        return -num_alike[place][: len(image)].cpu().double().log2().sum(dim=(1, 2)) * math.log(2)
+
+    def exact_information(self, encode: Encode) -> float | None:
+        image = self.drawn("test", 2, self.seed).first(2)["image"]
+        num_alike, _ = self._num_alike(image, encode)
+        return self.entropy - num_alike.double().log().mean(dim=0).sum().item()
+
+    def _num_alike(self, image: Tensor, encode: Encode) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """How many levels give h at a pixel what each gives it, [L, S, S], and the places there of images [M, S, S].
+
+        The images are the given ones, and more.
         """
         step = 2 ** (8 - self.num_bits)
         level = torch.arange(0, 256, step, dtype=torch.uint8, device=image.device)  # [L]
         constant = encode(level.view(-1, 1, 1, 1).expand(-1, *self.image_shape)).movedim(1, -1)  # [L, S, S, K]
         images = self.with_more(image)  # [M, 1, S, S], M > N
         h = encode(images).movedim(1, -1)  # [M, S, S, K]
-        if not h[0].numel():
-            return torch.full((len(image),), -self.entropy, dtype=torch.float64)
         pixel = torch.arange(self.side, device=image.device)
         place = (images[:, 0].long() // step, pixel[:, None], pixel)  # [M, S, S]
+        if not h[0].numel():
+            return torch.full((len(level), self.side, self.side), len(level), device=image.device), place
         if h.shape[1:-1] != self.image_shape[1:] or not torch.equal(h, constant[place]):
             raise ValueError(
                 f"log p(x | h) of {self.name} is known only where each pixel of h is a function of the same pixel of x "
                 "alone; give a layer that is"
             )
-        num_alike = (constant[:, None] == constant).all(dim=-1).sum(dim=1)  # [L, S, S]
-        # log2 of a power of two is exact, and so is a sum of them.
-        return -num_alike[place][: len(image)].cpu().double().log2().sum(dim=(1, 2)) * math.log(2)
+        return (constant[:, None] == constant).all(dim=-1).sum(dim=1), place
 
     def draw(self, generator: np.random.Generator) -> NDArray[np.uint8]:
         level = generator.integers(2**self.num_bits, size=self.image_shape, dtype=np.uint8)
@@ -152,6 +181,9 @@ class ShuffledDataModule(BitDropDataModule):
     must_fail = True
     held_out = _WithOthersContext
 
+    def exact_information(self, encode: Encode) -> None:
+        """Not that of the test."""
+
 
 class MarkovDataModule(WorldDataModule):
     """A binary Markov chain in raster order, of which a representation may keep some of the pixels.
@@ -174,26 +206,38 @@ class MarkovDataModule(WorldDataModule):
         self.image_shape = (1, side, side)
         self.entropy = math.log(2) + (side**2 - 1) * float(entr(flip) + entr(1 - flip))
 
-    def exact_log_prob(self, image: Tensor, encode: Encode) -> Tensor:
+    def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor:
         """log p(x) - log p(x_S), where h tells as much as the pixels S.
 
         S are the pixels that change h of the first image. That h is a function of them, and they of h, is checked with
         these and other images.
         """
-        every = torch.arange(self.side**2)
-        one_pixel = torch.eye(len(every), dtype=torch.uint8, device=image.device).view(-1, *self.image_shape) * 128
-        images = torch.cat((self.with_more(image), image[:1] ^ one_pixel))
-        h = encode(images).flatten(1)
-        kept = (h[-len(every) :] != h[0]).any(dim=1)  # [D]
-        chain = images.flatten(1)
-        same = torch.equal(h, encode((chain * kept).view_as(images)).flatten(1))
-        if not same or row_numbers(h).max() != row_numbers(chain[:, kept]).max():
+        kept = self._kept(image, encode)
+        chain = image.flatten(1).cpu()
+        return self._log_prob(chain, torch.arange(self.side**2)) - self._log_prob(chain, kept)
+
+    def exact_information(self, encode: Encode) -> float:
+        """H(x_S), by the chain rule."""
+        kept = self._kept(self.drawn("test", 2, self.seed).first(2)["image"], encode)
+        flips = [self._flip(gap) for gap in kept.diff().tolist()]
+        return (math.log(2) if len(kept) else 0.0) + sum(float(entr(q) + entr(1 - q)) for q in flips)
+
+    def _kept(self, image: Tensor, encode: Encode) -> Tensor:
+        """S, ascending."""
+        kept = told_pixels(self.with_more(image), encode, 128)
+        if kept is None:
             raise ValueError(
                 f"log p(x | h) of {self.name} is known only where h tells some of the pixels and nothing of the "
                 "others; give a layer that does"
             )
-        chain = chain[: len(image)].cpu()
-        return self._log_prob(chain, every) - self._log_prob(chain, every[kept.cpu()])
+        return kept.nonzero().flatten()
+
+    def _flip(self, gap: int) -> float:
+        """How likely two pixels differ that are so far apart: (1 - (1 - 2q)^gap) / 2, for 1 q to the last digit."""
+        flip = 0.0
+        for _ in range(gap):
+            flip = flip * (1 - self.flip) + (1 - flip) * self.flip
+        return flip
 
     def _log_prob(self, chain: Tensor, position: Tensor) -> Tensor:
         """log p of the pixels in some positions, ascending, of binary chains [N, D]: float64 [N] nats."""
@@ -201,9 +245,7 @@ class MarkovDataModule(WorldDataModule):
         value, gaps = chain[:, position], position.diff()
         is_flip = value[:, 1:] != value[:, :-1]
         for gap in gaps.unique().tolist():
-            flip = 0.0  # (1 - (1 - 2q)^gap) / 2, which for a gap of 1 would not be q to the last digit
-            for _ in range(gap):
-                flip = flip * (1 - self.flip) + (1 - flip) * self.flip
+            flip = self._flip(gap)
             num_flips = is_flip[:, gaps == gap].sum(dim=1).double()
             num_stays = (gaps == gap).sum() - num_flips
             log_prob = log_prob + num_flips * math.log(flip) + num_stays * math.log1p(-flip)
@@ -213,6 +255,21 @@ class MarkovDataModule(WorldDataModule):
         flips = generator.random(self.side**2) < self.flip
         flips[0] = generator.random() < 0.5
         return (np.logical_xor.accumulate(flips).astype(np.uint8) << np.uint8(7)).reshape(self.image_shape)
+
+
+def told_pixels(images: Tensor, encode: Encode, change: int) -> Tensor | None:
+    """The pixels that h tells, where it tells nothing of the others, bool [D] on the CPU; None where it tells else.
+
+    They are the pixels that change h of the first image where `change` is laid over them, by exclusive or. That h is a
+    function of them, and they of h, is checked with all images, uint8 [N, C, H, W].
+    """
+    pixels = images.flatten(1)
+    one_pixel = torch.eye(pixels.shape[1], dtype=torch.uint8, device=images.device).view(-1, *images.shape[1:]) * change
+    every = torch.cat((images, images[:1] ^ one_pixel))
+    h, pixels = encode(every).flatten(1), every.flatten(1)
+    kept = (h[len(images) :] != h[0]).any(dim=1)  # [D]
+    same = torch.equal(h, encode((pixels * kept).view_as(every)).flatten(1))
+    return kept.cpu() if same and row_numbers(h).max() == row_numbers(pixels[:, kept]).max() else None
 
 
 def row_numbers(rows: Tensor) -> Tensor:

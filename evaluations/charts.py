@@ -103,6 +103,17 @@ def breakdown_chart(rows: Sequence[Breakdown]) -> Figure:
     return _with_legend(figure)
 
 
+def world_errors(points: Mapping[str, Sequence[tuple[float, float, float]]]) -> Figure:
+    """Estimate less truth against the true information, nats: of each world (truth, estimate less truth, its error)."""
+    figure, (axis,) = _panels()
+    for k, (name, values) in enumerate(points.items()):
+        truth, off, errors = zip(*sorted(values), strict=True)
+        _line(axis, k, name, truth, off, errors)
+    axis.axhline(0, color="grey", linewidth=0.8, linestyle=":")
+    axis.set(xlabel="true I(x; h), nats", ylabel="estimate less truth, nats")
+    return _with_legend(figure)
+
+
 def _panels(number: int = 1, width: float = 5, height: float = 4) -> tuple[Figure, np.ndarray]:
     """Side by side, each of this size in inches, with one scale of y."""
     figure = Figure(figsize=(1 + width * number, height), layout="constrained")

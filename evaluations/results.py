@@ -116,14 +116,21 @@ class ClassifierResult(TestResult):
 
 @dataclass(frozen=True, kw_only=True)
 class WorldResult(Row):
-    """How far a model is from the truth, where that is known, and whether it may be. A negative control must fail."""
+    """How far a model is from the truth, where that is known, and whether it may be. A negative control must fail.
+
+    Where only the information is known, the others are nan, and whether it passes is None: that takes p(x) too.
+
+    Attributes:
+        information_nats: I(x; h); None where the world does not say, as in rows of up to 0.8.
+    """
 
     entropy_nats: Number
     exact_nce_nats: Number
     excess_nats: Number
     excess_nats_se: Number
-    passes: bool
+    passes: bool | None
     must_fail: bool
+    information_nats: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +213,10 @@ class InverterResult(TestResult):
             those = f"{self.num_samples} samples get the class predicted for their input"
             low, high = wilson_interval(self.class_agreement, self.num_samples)
             lines += [f"class agreement {self.class_agreement:.1%} of {those} (95 % interval {low:.1%} to {high:.1%})"]
-        if world := self.world:
+        if (world := self.world) and world.passes is None:
+            known = f"I(x; h) is {world.information_nats:.3f} nats, and log p(x | h) is not known"
+            lines += [f"known exactly   {known}: the report compares the difference to p(x)"]
+        elif world:
             off = f"off by {world.excess_nats:.3f} (standard error {world.excess_nats_se:.3f})"
             verdict = "as it must be" if world.passes else "outside of what is allowed"
             most = f"at most {0.02 * world.entropy_nats:.3f}, 2 % of H(x)"

@@ -3,8 +3,17 @@
 import os
 import typing
 
+from inverters import worlds
 from inverters.classifier import Classifier
-from inverters.exact_networks import EverySecondPixel, GlyphNet, PositionNet, ReluNet, TopBits
+from inverters.exact_networks import (
+    CoordinatesNet,
+    EverySecondPixel,
+    GlyphNet,
+    PermutedLevels,
+    PositionNet,
+    ReluNet,
+    TopBits,
+)
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
@@ -17,9 +26,10 @@ if typing.TYPE_CHECKING:
     from commands.from_python import TrainedInverter
 
 __all__ = [
-    "Categorical", "Classifier", "ConvNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet", "Inverter",
-    "LogisticMixture", "MSEDecoder", "Network", "PixelCNN", "PositionNet", "Preprocessing", "ReluNet", "TopBits",
-    "load",
+    "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet",
+    "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PermutedLevels", "PixelCNN", "PositionNet",
+    "Preprocessing", "ReluNet", "TopBits", "load",
+    "worlds",
 ]  # fmt: skip
 
 

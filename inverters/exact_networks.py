@@ -33,6 +33,45 @@ class TopBits(nn.Sequential):
         super().__init__(OrderedDict(bits=_TopBits(bits)))
 
 
+class _OneHotLevels(nn.Module):
+    def __init__(self, num_levels: int) -> None:
+        super().__init__()
+        self.num_levels = num_levels
+
+    def forward(self, x: Tensor) -> Tensor:
+        level = ((x * 255).round() * self.num_levels / 256).long()  # [B, 1, H, W]
+        return F.one_hot(level[:, 0], self.num_levels).movedim(-1, 1).to(x.dtype)
+
+
+class _Permuted(nn.Module):
+    order: Tensor
+
+    def __init__(self, num_values: int, seed: int) -> None:
+        super().__init__()
+        order = torch.randperm(num_values, generator=torch.Generator().manual_seed(seed))
+        self.register_buffer("order", order)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1)[:, self.order]
+
+
+class PermutedLevels(nn.Sequential):
+    """Tells the pixels of L levels of an image of one channel.
+
+    Stages: `map`, their levels one-hot, [L, H, W], and `vector`, the same numbers in a random order, [L H W].
+
+    Args:
+        num_levels: L.
+        seed: Of the order.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], num_classes: int, num_levels: PositiveInt = 4, seed: int = 0
+    ) -> None:
+        order = _Permuted(num_levels * math.prod(image_shape[1:]), seed)
+        super().__init__(OrderedDict(map=_OneHotLevels(num_levels), vector=order))
+
+
 class _EverySecondPixel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         sign = torch.where(x > 0, 1.0, -1.0).flatten(1)  # [B, H W]
@@ -82,6 +121,19 @@ class _Glyph(nn.Module):
 class _Position(nn.Module):
     def forward(self, both: Tensor) -> Tensor:
         return both.amax(dim=1, keepdim=True)
+
+
+class _Coordinates(nn.Module):
+    def forward(self, both: Tensor) -> Tensor:
+        rows, columns = both.amax(dim=(1, 3)), both.amax(dim=(1, 2))  # [B, H], [B, W], one-hot
+        return torch.stack([at @ (torch.arange(at.shape[1]).to(at) / at.shape[1]) for at in (rows, columns)], dim=1)
+
+
+class CoordinatesNet(nn.Sequential):
+    """As PositionNet, but the second stage is `coordinates`: the row and the column, in heights and widths, [2]."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, glyphs: Sequence[str] = GLYPHS) -> None:
+        super().__init__(OrderedDict(both=_MatchedFilter(glyphs), coordinates=_Coordinates()))
 
 
 class GlyphNet(nn.Sequential):

@@ -15,8 +15,8 @@ MAY_IMPORT = {
     "callbacks": {"callbacks", "runtime", *BELOW},
     "commands": {"commands", "callbacks", "runtime", *BELOW},
 }
-# The one import upwards: `inverters.load`, as a run, its folder and its config are known above. It imports in its body.
-UPWARDS = {"inverters/__init__.py": {"commands.from_python"}}
+# What is imported upwards, in the bodies of `inverters.load` and `inverters.worlds`: runs and configs are known above.
+UPWARDS = {"inverters/__init__.py": {"commands.from_python"}, "inverters/worlds.py": {"commands.worlds"}}
 OURS = {*MAY_IMPORT, "benchmarks", "cli"}
 FORBIDDEN = {  # by the beginning of a path
     "inverters/generators.py": {"pytorch_lightning"},

