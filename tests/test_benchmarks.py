@@ -38,6 +38,7 @@ def run(monkeypatch, tmp_path, capsys):
 def test_all_are_in_the_readme():
     names = (
         "cache", "cost", "gpu_check", "gpu_time", "launches", "nearest", "sampling", "scaling", "threads", "training",
+        "worlds",
     )  # fmt: skip
     assert COMMANDS.keys() == {f"benchmarks.{name}" for name in names}
     assert {word for command in COMMANDS.values() for word in command if word.endswith(".yaml")} <= set(CONFIGS)
