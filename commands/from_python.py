@@ -20,7 +20,8 @@ from commands.parser import Parser
 from commands.sentences import of_constructor, of_parser
 from commands.trained_inverter import in_parts, scores, with_weights
 from datamodules import ImageDataModule
-from evaluations.information import Information, information
+from evaluations.contrast import contrastive_bound
+from evaluations.information import Estimate, Information, information
 from inverters import Inverter
 from inverters.generators import AutoregressiveDensity, ImageShape
 from runtime.checkpoints import load_checkpoint
@@ -105,6 +106,21 @@ class TrainedInverter:
         image = self._images(images)
         pictures = self._seen(images, image) if h_of is None else self._pictures(h_of)
         return scores(self._inverter, image, pictures, self.batch_size)
+
+    def bound(self, images: Any, h_of: Any = None) -> Estimate:
+        """A lower bound of I(x; h) for any model, at most ln N, on images that the model was not trained on.
+
+        Args:
+            images: x, N.
+            h_of: What the network sees of the same images, where that is not x.
+
+        Returns:
+            `evaluations.contrast.contrastive_bound` of `scores`, nats.
+        """
+        scores = self.scores(images, h_of)
+        if scores.shape[0] != scores.shape[1]:
+            raise ValueError(f"h_of has {scores.shape[1]} images for {scores.shape[0]}; give the same images")
+        return contrastive_bound(scores.numpy())
 
     def sample(self, images: Any, num_draws: int = 1, seed: int = 0, index: Sequence[int] | None = None) -> Tensor:
         """Draw from p(x | h), with noise that is a function of (seed, index, number of the draw) alone.

@@ -1,4 +1,4 @@
-"""What tests and measurements found, as results.json, distances.json and estimators.json hold it."""
+"""What tests and measurements found, as results.json, distances.json, estimators.json and contrast.json hold it."""
 
 import json
 import math
@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
+from evaluations.contrast import NEAR_CEILING
 from evaluations.information import wilson_interval
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no nan
@@ -270,6 +271,34 @@ class DistancesResult(Measurement, RowWithFiles):
 
     def is_of(self, tested: InverterResult) -> bool:
         return super().is_of(tested) and self.density_digest == tested.density_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class ContrastResult(Measurement, RowWithFiles):
+    """A lower bound of I(x; h) for any model, from `evaluations.contrast.contrastive_bound`: nats, over test images.
+
+    Attributes:
+        ceiling_nats: ln of their number, which no such bound exceeds.
+    """
+
+    verb = "contrast"
+    name: str
+    layer: str
+    num_images: int
+    bound_nats: Number
+    bound_nats_se: Number
+    bound_nats_low: Number
+    bound_nats_high: Number
+    ceiling_nats: float
+    density_digest: str
+
+    def is_of(self, tested: InverterResult) -> bool:
+        return super().is_of(tested) and self.density_digest == tested.density_digest
+
+    @property
+    def saturated(self) -> bool:
+        """Whether more images would give a higher one."""
+        return self.bound_nats > NEAR_CEILING * self.ceiling_nats
 
 
 @dataclass(frozen=True, kw_only=True)

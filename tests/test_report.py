@@ -17,6 +17,7 @@ from PIL import Image
 
 from evaluations import results
 from evaluations.report import sections
+from evaluations.report.cells import NONE
 from evaluations.report.page import Picture, Table, page
 from evaluations.report.tested_runs import runs_under
 
@@ -665,3 +666,21 @@ def test_what_sees_the_original_has_nats_of_its_own(runs):
     assert len(charts) == 2
     assert "classifier_mnist5k, seen at 16x16)." in charts[0] + charts[1]
     assert "above conv1" not in parts(runs).words
+
+
+def test_the_contrastive_bound_stands_beside_the_estimate_where_it_was_measured(runs, all_said):
+    found = results.ContrastResult(
+        name="a", layer="fc3", num_images=9, bound_nats=2.125, bound_nats_se=0.25, bound_nats_low=1.5,
+        bound_nats_high=2.5, ceiling_nats=math.log(9), network_digest="of a network", density_digest="of a density",
+    )  # fmt: skip
+    path = runs / "inverter_mnist5k_fc3" / "contrast.json"
+    path.write_text(json.dumps(found.to_json()))
+    said = parts(runs)
+    cells = {row[0]: row[6] for row in said.tables[KEPT]}
+    assert (cells["fc3"], cells["conv1"]) == ("2.12 ± 0.25", NONE)
+    assert "2.20 for fc3 (9 images). It stands near that for fc3" in said.words
+    assert "contrastive bound" not in all_said.words
+    path.write_text(json.dumps(replace(found, density_digest="of one that was trained since").to_json()))
+    said = parts(runs)
+    assert said.tables == all_said.tables
+    assert "The contrast of inverter_mnist5k_fc3 are left out" in said.words

@@ -1,5 +1,6 @@
 """What do the layers of one data set keep?"""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -9,6 +10,7 @@ from evaluations.information import data_processing_rises, information_estimate,
 from evaluations.report.cells import NONE, nce, number, share, with_interval
 from evaluations.report.groups import Group
 from evaluations.report.page import Part, Picture, Section, Table
+from evaluations.results import ContrastResult
 
 NOTHING = "nothing: p(x)"
 
@@ -18,6 +20,8 @@ def section(group: Group) -> Section | None:
     if not runs:
         return None
     log_probs, p_x, first = group.log_probs, group.p_x, group.first_layer
+    bounds_of = {label: run.measured(ContrastResult) for label, run in group.inverters.items()}
+    contrasts = {label: found[0] for label, found in bounds_of.items() if found}
     rows = []
     for label, run in runs.items():
         result, given_h, decoder = run.result, log_probs.get(label), group.decoders.get(label)
@@ -26,16 +30,19 @@ def section(group: Group) -> Section | None:
         rows.append([
             label, str(result.num_images), nce(result), number(result.bits_per_dim, digits=3),
             number(relative.mean, relative.standard_error, 3) if relative else NONE, with_interval(gain),
-            number(result.shuffled_nce_nats), share(result.class_agreement, result.num_samples),
+            *([_bound(contrasts.get(label))] if contrasts else []), number(result.shuffled_nce_nats),
+            share(result.class_agreement, result.num_samples),
             nce(decoder.result) if decoder else NONE,
         ])  # fmt: skip
     header = [
         "layer", "images", "NCE, nats", "bits/dim", f"NCE / |NCE of {first or 'the first layer'}|",
-        "estimate of I(x; h), nats", "NCE with other images' h", "class agreement", "NCE of the MSE decoder",
+        "estimate of I(x; h), nats", *(["I(x; h) at least, nats"] if contrasts else []),
+        "NCE with other images' h", "class agreement", "NCE of the MSE decoder",
     ]  # fmt: skip
     parts: list[Part] = [Table(f"What the layers of {group.name} keep.", header, rows)]
     if p_x is None:
         parts.append("There is no estimate of I(x; h) without an unconditional model (configs/unconditional_*.yaml).")
+    parts += _contrast(contrasts, p_x is not None)
     if group.left_out:
         parts.append(f"Left out, because tested on other images than these: {', '.join(group.left_out)}.")
     bounds: dict[str, list[str]] = {}
@@ -54,6 +61,28 @@ def section(group: Group) -> Section | None:
             "function of the one before it, and differences between layers are not given."
         )
     return Section(f"{group.name}: what is kept", [*parts, *_grid(group)])
+
+
+def _bound(found: ContrastResult | None) -> str:
+    return number(found.bound_nats, found.bound_nats_se) if found else NONE
+
+
+def _contrast(contrasts: Mapping[str, ContrastResult], with_estimate: bool) -> list[str]:
+    """What the bound is, and for which layers it says more of the number of images than of h."""
+    if not contrasts:
+        return []
+    words = (
+        f"I(x; h) is at least what the contrastive bound says (Poole et al. 2019), but for the error of its images: it "
+        f"holds for any model and needs no p(x){', unlike the estimate' if with_estimate else ''}. It cannot exceed ln "
+        f"of the number of images: {', '.join(_ceiling(label, found) for label, found in contrasts.items())}."
+    )
+    if near := [label for label, found in contrasts.items() if found.saturated]:
+        words += f" It stands near that for {', '.join(near)}, where more images would give a higher one."
+    return [words]
+
+
+def _ceiling(label: str, found: ContrastResult) -> str:
+    return f"{found.ceiling_nats:.2f} for {label} ({found.num_images} images)"
 
 
 def _steps(group: Group) -> list[Part]:
