@@ -23,7 +23,7 @@ class ContextDecoder(nn.Module):
     ) -> None:
         super().__init__()
         height, width = size
-        self.size, self.half = size, (height // 2, width // 2)
+        self.size, self.half_size = size, (height // 2, width // 2)
         if len(context_shape) == 1:
             start = (num_filters, height // 4, width // 4)
             self.start: nn.Module = nn.Sequential(
@@ -36,8 +36,8 @@ class ContextDecoder(nn.Module):
 
     def forward(self, context: Tensor) -> Tensor:
         x = F.elu(self.start(context))
-        if x.shape[2] < self.half[0] or x.shape[3] < self.half[1]:
-            x = F.interpolate(x, size=self.half, mode="bilinear")
+        if x.shape[2] < self.half_size[0] or x.shape[3] < self.half_size[1]:
+            x = F.interpolate(x, size=self.half_size, mode="bilinear")
         x = F.elu(self.middle(x))
         if x.shape[2:] != self.size:
             x = F.interpolate(x, size=self.size, mode="bilinear")
