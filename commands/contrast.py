@@ -60,7 +60,6 @@ def contrast(
     interval = f"95 % interval {found.low:.2f} to {found.high:.2f}"
     print(f"{result.name}, {result.layer}, {result.num_images} test images")
     print(f"  I(x; h) is at least  {found.mean:.2f} nats (standard error {found.standard_error:.2f}, {interval})")
-    print(
-        f"  and this at most     {result.ceiling_nats:.2f}, ln {result.num_images}{SATURATED if result.saturated else ''}"
-    )
+    near = SATURATED if result.saturated else ""
+    print(f"  and this at most     {result.ceiling_nats:.2f}, ln {result.num_images}{near}")
     print(f"  numbers              {run.folder}/contrast.json, scores.npy")

@@ -33,7 +33,7 @@ class ConditionalGenerator(nn.Module, ABC):
     """
 
     image_shape: ImageShape
-    by_likelihood: ClassVar[bool] = False
+    by_likelihood: bool = False
     point_estimate: ClassVar[bool] = False
 
     @abstractmethod

@@ -1,5 +1,6 @@
 import plain_pixelcnn
 import pytest
+import scipy.stats
 import torch
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -210,3 +211,32 @@ def test_log_prob_is_of_uint8_images_of_its_shape(image):
         for asked in (density.log_prob, density.loss):
             with pytest.raises(ValueError, match="images are"):
                 asked(image, context)
+
+
+def test_corruption_is_of_training_and_of_what_goes_in():
+    density = random_pixelcnn((3, 8, 8), (5,), LogisticMixture(2), corruption=0.8)
+    plain = random_pixelcnn((3, 8, 8), (5,), LogisticMixture(2))
+    plain.load_state_dict(density.state_dict())
+    image, context = torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8), torch.randn(4, 5)
+    assert torch.equal(density.loss(image, context), -plain.log_prob(image, context))  # in evaluation
+    assert plain.by_likelihood
+    assert not density.by_likelihood  # a loss under corruption says nothing of log p
+    density.train()
+    assert not torch.allclose(density.loss(image, context), plain.loss(image, context))
+    with torch.no_grad():  # a network that does not see pixels is asked for the true ones
+        for each in (density, plain):
+            for first in (each.first_vertical, each.first_above, each.first_left):
+                first.parametrizations.weight.original0.zero_()
+    assert torch.equal(density.loss(image, context), -plain.log_prob(image, context))
+
+
+def test_corruption_replaces_whole_pixels_up_to_its_share():
+    density = PixelCNN((3, 32, 32), (0,), LogisticMixture(1), 4, 1, corruption=0.8)
+    image = torch.full((400, 3, 32, 32), 77, dtype=torch.uint8)
+    corrupted = density._corrupted(image)
+    replaced = (corrupted != image).any(dim=1).flatten(1)
+    shares = replaced.float().mean(dim=1)
+    assert shares.mean().item() == pytest.approx(0.4, abs=0.04)
+    assert scipy.stats.kstest(shares.numpy(), scipy.stats.uniform(0, 0.8).cdf).pvalue > 1e-3
+    values = corrupted.movedim(1, -1).flatten(1, 2)[replaced]
+    assert [(values == level).float().mean().item() for level in (0, 255)] == pytest.approx([0.25] * 2, abs=0.01)
