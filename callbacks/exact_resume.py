@@ -30,6 +30,7 @@ class ExactResume(Callback):
     def __init__(self) -> None:
         self.states: list[dict[str, Any]] | None = None
         self.optimizers: list[Configured] = []
+        self.saved_optimizers: Any = None
         self.complete = True
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -46,6 +47,7 @@ class ExactResume(Callback):
         if not same_form(progress, fit_progress(trainer)) or steps != checkpoint["global_step"]:
             raise ValueError("the checkpoint does not say how far its run was; give another one")
         self.states = checkpoint["random_states"]
+        self.saved_optimizers = checkpoint.get("optimizer_states")
         for states in self.states:
             check_random_states(states)
 
@@ -56,6 +58,9 @@ class ExactResume(Callback):
                 Configured(optimizer, [s for s in schedulers if s.optimizer is optimizer])
                 for optimizer in trainer.optimizers
             ]
+            with naming(trainer.ckpt_path):
+                for optimizer, saved in zip(self.optimizers, self.saved_optimizers or (), strict=False):
+                    optimizer.check_groups(saved)
 
     # Not at the start of the epoch, which is left out in a run that is resumed in the middle of one.
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

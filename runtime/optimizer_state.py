@@ -37,6 +37,16 @@ class Configured:
         twin.step(lambda: 0.0)
         self.forms = [{key: _form(value) for key, value in twin.state[p].items()} for p in parameters]
 
+    def check_groups(self, saved: Any) -> None:
+        """Raises ValueError where a saved state is of an optimiser with Muon and this is one without, or vice versa."""
+        groups = saved.get("param_groups") if isinstance(saved, dict) else None
+        if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
+            return  # whoever loads it says so
+        ours, theirs = ([g for g in those if g.get("argument") == "muon"] for those in (self.groups, groups))
+        if len(ours) != len(theirs):
+            share = theirs[0].get("initial_lr") if theirs else "null"
+            raise ValueError(f"it was trained with --model.muon {share}, which is needed here too")
+
     def check(self, names: Mapping[Tensor, str]) -> None:
         """Look at the state that was loaded, and give every tensor in it memory of its own.
 

@@ -19,6 +19,7 @@ from small_runs import (
     SMALL,
     checkpoint_of,
     command,
+    failure,
     signal_at,
     started,
     the_run,
@@ -243,3 +244,13 @@ def test_rows_after_the_checkpoint_are_written_again(tmp_path):
 
 def test_killed_at_random_moments(tmp_path):
     assert trial(tmp_path, num_kills=3, max_steps=40) >= 3
+
+
+def test_a_run_is_resumed_by_the_optimiser_that_it_had(with_classifier, capsys):
+    stopped([*FIT, "--model.muon=null", signal_at(2)])
+    assert "it was trained with --model.muon null, which is needed here too" in failure(
+        capsys, *FIT, "--ckpt_path=last"
+    )
+    stopped([*FIT, "--model.muon=0.03", signal_at(2)])
+    message = failure(capsys, *FIT, "--model.muon=null", "--ckpt_path=last")
+    assert "cannot be resumed: it was trained with --model.muon 0.03, which is needed here too; give another" in message
