@@ -130,3 +130,12 @@ def test_a_copy_goes_on_as_the_optimiser_does():
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for ours, theirs in zip(steps_of(optimizer, weights), steps_of(resumed, copies), strict=True):
         assert all(map(torch.equal, ours, theirs))
+
+
+def test_a_gradient_scaler_leaves_out_a_step_with_infinite_gradients_as_a_whole():
+    weights = [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(4, 3, 2, 2))]
+    optimizer = AdamAndMuon(weights[:1], weights[1:], share=0.02, lr=0.1, fused=True)
+    before, scaler = copy.deepcopy(weights), torch.amp.GradScaler("cpu")
+    scaler.scale(weights[0].sum() + (weights[1] * torch.inf).sum()).backward()
+    scaler.step(optimizer)
+    assert all(map(torch.equal, weights, before))
