@@ -61,7 +61,7 @@ class ConditionalGenerator(nn.Module, ABC):
         return {"loss": self.loss(image, context)}
 
     def directions(self) -> list[nn.Parameter]:
-        """Weights [O, ...] of which only the direction counts, not the norm, and which Muon may turn."""
+        """Weights of which only the direction counts, not the norm, and which Muon may turn."""
         return []
 
     def initialise(self, image: Tensor, context: Tensor) -> None:

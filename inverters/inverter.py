@@ -295,11 +295,8 @@ class Inverter(LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer()
-        scheduler = (
-            Cooldown(optimizer, self.lr_decay, self.cooldown, int(self.trainer.estimated_stepping_batches))
-            if self.cooldown
-            else torch.optim.lr_scheduler.ExponentialLR(optimizer, self.lr_decay)
-        )
+        num_steps = int(self.trainer.estimated_stepping_batches) if self.cooldown else 0
+        scheduler = Cooldown(optimizer, self.lr_decay, self.cooldown, num_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @classmethod

@@ -13,7 +13,13 @@ TINY = 1e-30  # of which 1 - exp(-w) is w to the last bit, and 1 / w is a float3
 
 
 class Likelihood(ABC):
-    """p(pixel | parameters), over the channels of one pixel together. All arithmetic is in float32 or wider."""
+    """p(pixel | parameters), over the channels of one pixel together. All arithmetic is in float32 or wider.
+
+    Attributes:
+        step: The values are 0, step, 2 step, ... below 256.
+    """
+
+    step = 1
 
     @abstractmethod
     def num_parameters(self, channels: int) -> int:

@@ -38,7 +38,7 @@ class AdamAndMuon(Adam):
 
     Args:
         params: Adam's.
-        directions: Weights [O, ...] of which each step turns the matrix [O, -1].
+        directions: Weights of which each step turns the matrix that their first axis and all others make.
         share: Of a direction's norm, the length of a step.
         lr: Adam's, and so are the others.
     """
@@ -64,7 +64,7 @@ class AdamAndMuon(Adam):
             loss = None if closure is None else closure()
         turned = self.param_groups.pop()
         try:
-            super().step()
+            super().step()  # with which torch calls hooks of steps a second time
         finally:
             self.param_groups.append(turned)
         self._turn(turned["params"], turned["lr"])
@@ -104,11 +104,13 @@ def turned_by(weight: Tensor, update: Tensor, share: float) -> Tensor:
 class Cooldown(ExponentialLR):
     """lr_0 gamma^t, and over the last share of the training linearly to zero (Hägele et al. 2024, there 0.2).
 
+    Without a cooldown it is ExponentialLR, to the last bit.
+
     Args:
         optimizer: Each group's learning rate is lr_0.
         gamma: Factor at every step.
-        cooldown: The share, in (0, 1].
-        num_steps: Of the training.
+        cooldown: The share, in [0, 1].
+        num_steps: Of the training, where there is a cooldown.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, gamma: float, cooldown: float, num_steps: int) -> None:
@@ -116,6 +118,14 @@ class Cooldown(ExponentialLR):
         super().__init__(optimizer, gamma)
 
     def get_lr(self) -> list[float | Tensor]:
-        t = self.last_epoch
-        left = max(0, self.num_steps - t) / (self.cooldown * self.num_steps)
-        return [lr * self.gamma**t * min(1.0, left) for lr in self.base_lrs]
+        return self.closed_form() if self.cooldown else super().get_lr()
+
+    def closed_form(self) -> list[float | Tensor]:
+        """The learning rates at this step, whatever they were before."""
+        t, share = self.last_epoch, 1.0
+        if self.cooldown:
+            share = min(1.0, max(0, self.num_steps - t) / (self.cooldown * self.num_steps))
+        return [lr * self.gamma**t * share for lr in self.base_lrs]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict({"cooldown": 0.0, "num_steps": 0} | state_dict)  # up to version 0.8 there was none

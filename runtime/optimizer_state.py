@@ -45,7 +45,7 @@ class Configured:
         ours, theirs = ([g for g in those if g.get("argument") == "muon"] for those in (self.groups, groups))
         if len(ours) != len(theirs):
             share = theirs[0].get("initial_lr") if theirs else "null"
-            raise ValueError(f"it was trained with --model.muon {share}, which is needed here too")
+            raise ValueError(f"it was trained with --model.muon {share}: give that, or its run's own config.yaml")
 
     def check(self, names: Mapping[Tensor, str]) -> None:
         """Look at the state that was loaded, and give every tensor in it memory of its own.
@@ -99,13 +99,17 @@ class Configured:
                     group["lr"] = value * (group["lr"] / before if before else 1.0)
                 group[key] = value
                 said[wanted.get("argument", "lr") if key == "initial_lr" else key] = f"{value}, not {before}"
+        scheduler: Any  # of which some have a course that can be changed
         for scheduler, course in zip(self.schedulers, self.courses, strict=True):
             scheduler.base_lrs = [group["initial_lr"] for group in self.groups]
+            before = {key: getattr(scheduler, key) for key in course}
             for key, value in course.items():
-                before = getattr(scheduler, key)
-                if before != value:
-                    said[OF_SCHEDULERS[key]] = f"{value}, not {before}"
-                    setattr(scheduler, key, value)
+                setattr(scheduler, key, value)
+                if value != before[key] and (key != "num_steps" or (value and before[key])):  # 0 without a cooldown
+                    said[OF_SCHEDULERS[key]] = f"{value}, not {before[key]}"
+            if any(before[key] != course[key] for key in ("cooldown", "num_steps") if key in course):
+                for group, lr in zip(self.optimizer.param_groups, scheduler.closed_form(), strict=True):
+                    group["lr"] = lr
         return [f"{key} {change}" for key, change in said.items()]
 
 

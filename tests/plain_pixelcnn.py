@@ -57,8 +57,8 @@ def log_prob(parameters, image, context, likelihood, num_layers):
             )
             x = F.conv2d(cells, p[f"{of}.start.weight"], p[f"{of}.start.bias"], padding=1)
         x = F.elu(x)
-        if x.shape[2] < rows // 2 or x.shape[3] < columns // 2:
-            x = F.interpolate(x, size=(rows // 2, columns // 2), mode="bilinear", align_corners=False)
+        larger = max(x.shape[2], rows // 2), max(x.shape[3], columns // 2)
+        x = F.interpolate(x, size=larger, mode="bilinear", align_corners=False)
         x = F.elu(F.conv2d(x, p[f"{of}.middle.weight"], p[f"{of}.middle.bias"], padding=1))
         x = F.interpolate(x, size=(rows, columns), mode="bilinear", align_corners=False)
         return F.conv2d(x, p[f"{of}.end.weight"], p[f"{of}.end.bias"], padding=1)

@@ -8,6 +8,7 @@ from torch import nn
 
 from inverters import Inverter, MSEDecoder, PixelCNN
 from inverters.optimizer import AdamAndMuon, Cooldown, orthogonal
+from runtime.optimizer_state import Configured
 
 
 @pytest.mark.parametrize("shape", [(8, 30), (30, 8), (16, 16)])
@@ -112,6 +113,44 @@ def test_the_cooldown_is_its_formula():
         optimizer.step()
         scheduler.step()
     assert found == pytest.approx([3 * 0.9**t * min(1, (8 - t) / 4) for t in range(9)])
+
+
+def after(scheduler, num_steps):
+    for _ in range(num_steps):
+        scheduler.optimizer.step()
+        scheduler.step()
+    return scheduler
+
+
+def course(lr=4.0, gamma=0.9, cooldown=0.5, num_steps=8):
+    return Cooldown(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=lr), gamma, cooldown, num_steps)
+
+
+def test_without_a_cooldown_it_is_torchs_exponential_decay_to_the_last_bit():
+    theirs = torch.optim.lr_scheduler.ExponentialLR(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=4.0), 0.9)
+    assert after(course(cooldown=0, num_steps=0), 7).get_last_lr() == after(theirs, 7).get_last_lr()
+
+
+@pytest.mark.parametrize(
+    ("saved", "wanted", "said"),
+    [
+        ({"cooldown": 0.0, "num_steps": 0}, {}, ["cooldown 0.5, not 0.0"]),
+        ({}, {"cooldown": 0.0, "num_steps": 0}, ["cooldown 0.0, not 0.5"]),
+        ({}, {"num_steps": 16}, ["max_steps 16, not 8"]),
+        ({}, {}, []),
+    ],
+)
+def test_a_resumed_run_has_the_course_that_is_asked_for_from_its_first_step(saved, wanted, said):
+    old, new = after(course(**saved), 6), course(**wanted)
+    resumed = Configured(new.optimizer, [new])
+    new.optimizer.load_state_dict(old.optimizer.state_dict())
+    state = old.state_dict()
+    if saved:  # as version 0.8 left it
+        del state["cooldown"], state["num_steps"]
+    new.load_state_dict(state)
+    assert resumed.apply() == said
+    expected = after(course(**wanted), 6).optimizer.param_groups[0]["lr"]
+    assert new.optimizer.param_groups[0]["lr"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_generator_without_filters_is_refused():

@@ -240,3 +240,13 @@ def test_corruption_replaces_whole_pixels_up_to_its_share():
     assert scipy.stats.kstest(shares.numpy(), scipy.stats.uniform(0, 0.8).cdf).pvalue > 1e-3
     values = corrupted.movedim(1, -1).flatten(1, 2)[replaced]
     assert [(values == level).float().mean().item() for level in (0, 255)] == pytest.approx([0.25] * 2, abs=0.01)
+
+
+def test_corruption_stays_on_the_levels_of_the_likelihood():
+    density = PixelCNN((1, 8, 8), (0,), Categorical(4), 4, 1, corruption=1.0)
+    assert set(density._corrupted(torch.zeros(50, 1, 8, 8, dtype=torch.uint8)).unique().tolist()) == {0, 64, 128, 192}
+
+
+def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made():
+    with pytest.raises(ValueError, match=r"h enters as 1000000000 channels.*num_filters or decoder_filters"):
+        PixelCNN((1, 64, 64), (10**9,), num_filters=1, num_layers=1, decoder_filters=32)

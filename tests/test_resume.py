@@ -248,9 +248,9 @@ def test_killed_at_random_moments(tmp_path):
 
 def test_a_run_is_resumed_by_the_optimiser_that_it_had(with_classifier, capsys):
     stopped([*FIT, "--model.muon=null", signal_at(2)])
-    assert "it was trained with --model.muon null, which is needed here too" in failure(
+    assert "it was trained with --model.muon null: give that, or its run's own config.yaml" in failure(
         capsys, *FIT, "--ckpt_path=last"
     )
     stopped([*FIT, "--model.muon=0.03", signal_at(2)])
     message = failure(capsys, *FIT, "--model.muon=null", "--ckpt_path=last")
-    assert "cannot be resumed: it was trained with --model.muon 0.03, which is needed here too; give another" in message
+    assert "cannot be resumed: it was trained with --model.muon 0.03: give that" in message

@@ -167,7 +167,7 @@ class _Capture(TorchDispatchMode):
 @pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "filters"), CASES)
 def test_graphs_of_rows_draw_what_is_drawn_without_them(image_shape, context_shape, likelihood, filters, monkeypatch):
     channels, _, width = image_shape
-    density = random_pixelcnn((channels, 12, width), context_shape, likelihood)
+    density = random_pixelcnn((channels, 12, width), context_shape, likelihood, decoder_filters=filters)
     context = torch.randn(3, *context_shape)
     expected, made = incremental_sample(density, context, generators(3)), []
 

@@ -36,9 +36,11 @@ class ContextDecoder(nn.Module):
 
     def forward(self, context: Tensor) -> Tensor:
         x = F.elu(self.start(context))
-        if x.shape[2] < self.half_size[0] or x.shape[3] < self.half_size[1]:
-            x = F.interpolate(x, size=self.half_size, mode="bilinear")
-        x = F.elu(self.middle(x))
-        if x.shape[2:] != self.size:
-            x = F.interpolate(x, size=self.size, mode="bilinear")
-        return self.end(x)
+        larger = max(x.shape[2], self.half_size[0]), max(x.shape[3], self.half_size[1])
+        x = F.elu(self.middle(resized(x, larger)))
+        return self.end(resized(x, self.size))
+
+
+def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, C, h, w] -> [B, C, H, W], bilinearly, where it is not of that size."""
+    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear")

@@ -19,6 +19,8 @@ class PixelCNN(PixelCNNNetwork, AutoregressiveDensity):
     Its arguments are the network's, and two more.
 
     Args:
+        sampler: Both draw the same images from the same noise. On a CPU fixed-point iteration is faster only where it
+            ends within 7 sweeps for one image, and within one for many; it was not measured on a GPU.
         corruption: In training, up to this share of an image's pixels, another share of each, is replaced by random
             colours on the way in; what is asked for are the true ones. A model that has seen few images meets others in
             its own draws: without it a stray pixel may lead to coloured noise. log p and draws know nothing of it.
@@ -49,14 +51,14 @@ class PixelCNN(PixelCNNNetwork, AutoregressiveDensity):
         return -self.likelihood.log_prob(self(self._corrupted(image), context), image).sum(dim=(1, 2))
 
     def _corrupted(self, image: Tensor) -> Tensor:
-        """Some pixels of uint8 images [B, C, H, W] replaced; a quarter of the values are 0 and a quarter 255.
+        """Some pixels of uint8 images [B, C, H, W] replaced; a quarter of the values are 0, a quarter the largest.
 
         Of such pixels draws are made that have gone astray.
         """
         share = self.corruption * torch.rand(len(image), 1, 1, 1, device=image.device)
         replaced = torch.rand(len(image), 1, *image.shape[2:], device=image.device) < share
         colours = torch.randint(-128, 384, image.shape, device=image.device).clamp(0, 255).to(torch.uint8)
-        return torch.where(replaced, colours, image)
+        return torch.where(replaced, colours // self.likelihood.step * self.likelihood.step, image)
 
     def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         if self.sampler == "fixed_point":

@@ -135,12 +135,16 @@ class PixelCNNNetwork(nn.Module):
         context_shape = tuple(folded(torch.empty(0, *context_shape), self.fold).shape[1:])
         self.likelihood = likelihood
         # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
-        num_bytes, free = 20 * (12 * num_layers + 4) * 2 * num_filters * context_shape[0], free_memory()
+        num_weights = (12 * num_layers + 4) * 2 * num_filters * context_shape[0]
+        # And of the first layer of a decoder.
+        num_weights += decoder_filters * context_shape[0] * (height * width // 16 if len(context_shape) == 1 else 9)
+        num_bytes, free = 20 * num_weights, free_memory()
         if num_bytes > free:
+            smaller = "num_filters or decoder_filters" if decoder_filters else "num_filters"
             raise ValueError(
                 f"h enters as {context_shape[0]} channels, which takes {size_for_people(num_bytes)} of memory to train "
                 f"on, and {size_for_people(free)} are free; invert a layer that gives fewer numbers, a map in place of "
-                f"a vector, or give a smaller --model.density.num_filters"
+                f"a vector, or give a smaller --model.density.{smaller}"
             )
 
         # A channel of ones beside the image tells it from its padding.
