@@ -88,6 +88,11 @@ def load_world(name: str, layer: str | None, arguments: Mapping[str, Any]) -> Wo
         raise ValueError(f"no world {name!r}; there are {', '.join(world_names())}")
     path = CONFIGS / f"{PREFIX}{name}.yaml"
     keys = read_config(path)
+    world_class: type[WorldDataModule] = getattr(datamodules, keys["data"]["class_path"])
+    takes = world_class.arguments()
+    if unknown := [key for key in arguments if key not in takes]:
+        some = ", ".join(key for key in takes if key not in world_class.LOADING)
+        raise ValueError(f"the world {name} has no argument {', '.join(unknown)}; give some of {some}")
     given = {**keys["data"], "init_args": {**keys["data"].get("init_args", {}), **arguments}}
     data: WorldDataModule = made("data", WorldDataModule, given, keys, path)
     model = keys["model"]["init_args"]

@@ -1,11 +1,10 @@
 """Known worlds where h is of a partner of x, behind a noisy channel: a random function of x."""
 
-import hashlib
-import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -44,17 +43,11 @@ class ChannelDataModule(WorldDataModule):
     """
 
     fresh = FreshPairs
-    CHANNEL: tuple[str, ...] = ()  # the arguments that do not decide which images are x
     known_information: float  # I(x; partner), nats, of all copies
 
     def __init__(self, copies: PositiveInt = 1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.copies = copies
-
-    @property
-    def pictures_digest(self) -> str:
-        arguments = {key: value for key, value in self.identity.items() if key not in self.CHANNEL}
-        return hashlib.sha256(json.dumps([self.name, arguments], sort_keys=True).encode()).hexdigest()[:16]
 
     @abstractmethod
     def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
@@ -76,11 +69,13 @@ class ChannelDataModule(WorldDataModule):
 class PixelChannelDataModule(ChannelDataModule):
     """Independent uniform pixels, each with a partner that says something of it, and of it alone.
 
-    log p(x | h) is known where h tells some of the partners and nothing of the others.
+    log p(x | h) is known where h tells some of the partners, as far as they say something of their pixels, and nothing
+    of the others. A level of L is that times 256 / L.
     """
 
     entropy: float
     num_levels: int  # L, of a pixel
+    num_partner_levels: int
     live: Tensor  # the pixels that are not constant, bool [H, W] with all copies
 
     @abstractmethod
@@ -102,14 +97,33 @@ class PixelChannelDataModule(ChannelDataModule):
         return self.known_information * (told & self.live.flatten()).sum().item() / self.live.sum().item()
 
     def _told(self, encode: Encode, seen: Tensor) -> Tensor:
-        """The pixels whose partners h tells, bool [D]."""
+        """The pixels whose partners h tells, bool [D].
+
+        Each partner is tried at all its levels, where the others are those of the first picture.
+        """
         told = told_pixels(torch.cat((seen, self.partners(100).to(seen.device))), encode, 128)
-        if told is None:
+        if told is None or not self._tells_levels(encode, seen[:1], told & self.live.flatten()):
             raise ValueError(
                 f"log p(x | h) of {self.name} is known only where h tells the partners of some pixels and nothing of "
                 "the others; give a layer that does"
             )
         return told
+
+    def _tells_levels(self, encode: Encode, seen: Tensor, pixels: Tensor) -> bool:
+        """Whether levels of a partner with the same h say the same of its pixel, at each of some pixels, bool [D]."""
+        level, partner = (
+            torch.arange(0, 256, 256 // number, dtype=torch.uint8)
+            for number in (self.num_levels, self.num_partner_levels)
+        )
+        posterior = self.log_posterior(*torch.broadcast_tensors(level, partner[:, None]))  # [partner's, L]
+        for pixel in pixels.nonzero().flatten().tolist():
+            pictures = seen.repeat(len(partner), 1, 1, 1)
+            pictures.view(len(partner), -1)[:, pixel] = partner.to(seen.device)
+            h = encode(pictures).flatten(1)
+            h = h[:, (h != h[0]).any(dim=0)].cpu().double()
+            if row_numbers(h).max() < row_numbers(torch.cat((h, posterior), dim=1)).max():
+                return False
+        return True
 
 
 class PairsDataModule(PixelChannelDataModule):
@@ -140,7 +154,8 @@ class PairsDataModule(PixelChannelDataModule):
                 f"information {information:g} is not between 0 and {most:.2f} nats, what {num_pixels} pixels of "
                 f"{num_bits} bits have; give less, or more num_pixels or num_bits"
             )
-        self.num_pixels, self.num_bits, self.num_levels = num_pixels, num_bits, 2**num_bits
+        self.num_pixels, self.num_bits = num_pixels, num_bits
+        self.num_levels = self.num_partner_levels = 2**num_bits
         self.flip = flip_probability(information / num_pixels, self.num_levels)
         side = 4 * math.ceil(math.sqrt(num_pixels) / 4)  # as PixelCNN++ halves it twice
         self.image_shape = (1, side, side * self.copies)
@@ -177,7 +192,7 @@ class StepsDataModule(PixelChannelDataModule):
 
     name = "steps"
     CHANNEL = ("num_steps", "flip")
-    num_levels = 2
+    num_levels, num_partner_levels = 2, 256
 
     def __init__(self, side: PositiveInt = 28, num_steps: int = 4, flip: float = 0.05, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -207,6 +222,7 @@ class StepsDataModule(PixelChannelDataModule):
 
 
 NUM_DIGITS = 10
+NUM_TRIED = 30  # zeros, and ones, in each place
 
 
 class DigitChannelDataModule(ChannelDataModule):
@@ -259,16 +275,32 @@ class DigitChannelDataModule(ChannelDataModule):
         self.exact_information(encode)
 
     def exact_information(self, encode: Encode) -> float:
-        """Of h that tells partners apart, and 0 of an empty one."""
+        """Of h that tells partners apart, and 0 of an empty one.
+
+        What is checked, with digits of training: that 100 partners have as many h, and that in each place, where the
+        other digits are those of one partner, each of 30 zeros has another h than each of 30 ones. Not that the
+        classes of all places can be told from h at once, nor those of the other digits, nor of those of the test.
+        """
         seen = self.partners(100)
         h = encode(seen).flatten(1)
         if not h[0].numel():
             return 0.0
-        if row_numbers(h).max() < row_numbers(seen.flatten(1)).max():
+        if row_numbers(h).max() < row_numbers(seen.flatten(1)).max() or not self._tells_classes(encode, seen[:1]):
             raise ValueError(
                 f"the information of {self.name} is known only where h tells all partners apart; give a layer that does"
             )
         return self.known_information
+
+    def _tells_classes(self, encode: Encode, seen: Tensor) -> bool:
+        zeros_and_ones = torch.from_numpy(self.digits("train")[:, :NUM_TRIED]).flatten(0, 1)[:, None]
+        rows, columns = (range(0, side, 8) for side in self.image_shape[1:])
+        for row, column in product(rows, columns):
+            pictures = seen.repeat(len(zeros_and_ones), 1, 1, 1)
+            pictures[..., row : row + 8, column : column + 8] = zeros_and_ones
+            zero, one = row_numbers(encode(pictures).flatten(1)).chunk(2)
+            if torch.isin(zero, one).any():
+                return False
+        return True
 
 
 def _in_two_rows(cells: Pixels) -> Pixels:

@@ -139,10 +139,15 @@ class ImageDataModule(LightningDataModule):
 
     def _identifying_arguments(self) -> dict[str, Any]:
         """Their names, sorted, and their defaults."""
-        constructors = [vars(base)["__init__"] for base in type(self).__mro__ if "__init__" in vars(base)]
+        return {name: default for name, default in self.arguments().items() if name not in self.NOT_IDENTIFYING}
+
+    @classmethod
+    def arguments(cls) -> dict[str, Any]:
+        """The names of all that can be given, sorted, and their defaults."""
+        constructors = [vars(base)["__init__"] for base in cls.__mro__ if "__init__" in vars(base)]
         parameters = [p for made in constructors for p in inspect.signature(made).parameters.values()]
         named = {p.name: p.default for p in reversed(parameters) if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-        return {name: named[name] for name in sorted(named.keys() - {"self", *self.NOT_IDENTIFYING})}
+        return {name: named[name] for name in sorted(named.keys() - {"self"})}
 
     @abstractmethod
     def load(self) -> dict[str, Split]:

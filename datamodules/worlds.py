@@ -1,5 +1,7 @@
 """Worlds where the information is known exactly: an estimator is tried where the truth is known."""
 
+import hashlib
+import json
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -55,10 +57,16 @@ class WorldDataModule(ImageDataModule):
     must_fail = False  # whether a model that passes here is wrong
     held_out: type[ImageDataset] = ImageDataset  # what the test is made of
     NOT_IDENTIFYING = (*ImageDataModule.NOT_IDENTIFYING, "num_test")
+    CHANNEL: tuple[str, ...] = ()  # the arguments that do not decide which images are x
 
     def __init__(self, num_test: PositiveInt = 1000, batch_size: PositiveInt = 64, **kwargs: Any) -> None:
         super().__init__(batch_size, **kwargs)
         self.num_test = num_test
+
+    @property
+    def pictures_digest(self) -> str:
+        arguments = {key: value for key, value in self.identity.items() if key not in self.CHANNEL}
+        return hashlib.sha256(json.dumps([self.name, arguments], sort_keys=True).encode()).hexdigest()[:16]
 
     @abstractmethod
     def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor | None:

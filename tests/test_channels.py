@@ -19,7 +19,7 @@ from benchmarks import worlds
 from benchmarks.worlds import donsker_varadhan, info_nce
 from callbacks.initialise_from_data import InitialiseFromData
 from cli import main
-from datamodules import DigitChannelDataModule, MNIST5kDataModule, PairsDataModule, StepsDataModule
+from datamodules import BitDropDataModule, DigitChannelDataModule, MNIST5kDataModule, PairsDataModule, StepsDataModule
 from datamodules.channels import flip_probability
 from inverters.exact_networks import PermutedLevels, TopBits
 from inverters.representation import Representation
@@ -180,6 +180,43 @@ def test_digits_information_is_not_known_where_h_loses_partners():
     assert data.exact_information(none) == 0
 
 
+@pytest.mark.parametrize(("data", "lossy", "telling"), [
+    (PairsDataModule(num_bits=3), PermutedLevels((1, 8, 8), 1, 4), PermutedLevels((1, 8, 8), 1, 8)),
+    (PairsDataModule(), TopBits((1, 8, 8), 1, 1), TopBits((1, 8, 8), 1, 2)),
+    (StepsDataModule(num_steps=4), TopBits((1, 28, 28), 1, 1), TopBits((1, 28, 28), 1, 2)),
+])  # fmt: skip
+def test_h_that_tells_only_some_levels_of_the_partners_apart_is_refused(data, lossy, telling):
+    with pytest.raises(ValueError, match="known only where h tells the partners"):
+        data.exact_information(Representation(lossy, list(dict(lossy.named_children()))[-1]))
+    known = data.exact_information(Representation(telling, list(dict(telling.named_children()))[-1]))
+    assert known == pytest.approx(data.known_information)
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_h_that_misses_one_of_the_digits_is_refused(copies):
+    data = DigitChannelDataModule(copies=copies)
+    for lossy in (lambda x: x[:, :, :8], lambda x: x[..., :-8], lambda x: x[..., 8:]):
+        with pytest.raises(ValueError, match="known only where h tells all partners apart"):
+            data.exact_information(lossy)
+    assert data.exact_information(lambda x: x.flatten(1).flip(1)) == data.known_information
+
+
+@pytest.mark.parametrize("other", [{"num_bits": 2}, {"seed": 1}])
+def test_world_of_other_arguments_or_another_seed_has_other_pictures(other):
+    assert BitDropDataModule().pictures_digest == BitDropDataModule(num_test=5, batch_size=3).pictures_digest
+    assert BitDropDataModule(**other).pictures_digest != BitDropDataModule().pictures_digest
+
+
+def test_report_takes_no_p_x_of_another_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", "--config=world_bit_drop.yaml", *SHORT, *INVERTER])
+    prior = ["fit", "--config=world_bit_drop.yaml", "--model.layer=null", *SHORT, *INVERTER]
+    for seed, is_paired in ((1, False), (0, True)):
+        main([*prior, f"--data.seed={seed}"])
+        main(["report", "runs", "--output=page.html"])
+        assert ("<td>NCE less that of p(x)" in Path("page.html").read_text()) == is_paired
+
+
 @pytest.mark.parametrize(("world", "arguments", "words"), [
     (PairsDataModule, {"information": 70}, "information 70 is not between 0 and 69.31 nats"),
     (PairsDataModule, {"information": 35, "num_bits": 1}, "between 0 and 34.66 nats, what 50 pixels of 1 bits have"),
@@ -254,7 +291,8 @@ def test_worlds_of_python_are_the_configs_tests_and_take_their_arguments():
 @pytest.mark.parametrize(("ask", "words"), [
     (lambda worlds: worlds.world("pair"), "no world 'pair'; there are bit_drop"),
     (lambda worlds: worlds.world("shuffled"), "no world 'shuffled'"),
-    (lambda worlds: worlds.world("pairs", bits=3), "no key bits"),
+    (lambda worlds: worlds.world("pairs", bits=3),
+     "^the world pairs has no argument bits; give some of copies, information, num_bits, num_pixels, num_test, seed$"),
     (lambda worlds: worlds.world("pairs", layer="mab"), "no layer 'mab'"),
     (lambda worlds: worlds.world("pairs", information=70), "is not between 0 and 69.31 nats"),
     (lambda worlds: worlds.world("pairs").draw(0), "num_images is 0 and seed 0; give at least 1 and 0"),
