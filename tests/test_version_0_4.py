@@ -92,6 +92,8 @@ def test_the_report_has_its_rows(old_runs, capsys):
 
 def test_a_fit_goes_on_from_it(old_runs):
     small = [*SMALL, "--data.batch_size=4", "--trainer.limit_val_batches=1", "--test_after_fit=false"]
-    main(["fit", *INVERTER, *small, "--ckpt_path=best", "--trainer.max_steps=3", "--trainer.logger=false"])
+    # Up to version 0.8 the config said Adam alone.
+    adam = ["--model.muon=null", "--model.cooldown=0", "--model.lr=0.003", "--model.lr_decay=0.9999"]
+    main(["fit", *INVERTER, *small, *adam, "--ckpt_path=best", "--trainer.max_steps=3", "--trainer.logger=false"])
     (last,) = (old_runs / "inverter_mnist5k_fc3").glob("*/checkpoints/last.ckpt")
     assert load_checkpoint(last)["global_step"] == 3
