@@ -111,7 +111,8 @@ def _argument(module: str, annotation: ast.expr | None, default: ast.expr | None
 def class_names() -> tuple[str, ...]:
     """Of all classes that may be named without a module."""
     imports = [n for package in NAMED for n in _tree(ROOT / package / "__init__.py").body]
-    return tuple(alias.name for n in imports if isinstance(n, ast.ImportFrom) for alias in n.names)
+    names = [alias.name for n in imports if isinstance(n, ast.ImportFrom) for alias in n.names]
+    return tuple(name for name in names if name[0].isupper())  # a module is none
 
 
 def place_of(class_path: str) -> Place | None:

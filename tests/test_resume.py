@@ -125,7 +125,7 @@ def test_stopped_at_the_last_step(with_classifier, uninterrupted):
 
 def test_a_run_that_had_stopped_early_does_not_begin_again(with_classifier):
     """Nothing improves where nothing is learnt; killed before its test, it has only the test left to do."""
-    fit = [*FIT, "--model.lr=0", "--patience=2", "--trainer.max_steps=20"]
+    fit = [*FIT, "--model.lr=0", "--model.muon=null", "--patience=2", "--trainer.max_steps=20"]
     main([*fit, "--test_after_fit=false"])
     assert load_checkpoint(checkpoint_of())["global_step"] == 6  # the best validation, and two without better
     assert not results()
@@ -138,7 +138,7 @@ VARIANTS = {
     "logistic head": ["--model.density.likelihood=LogisticMixture", "--model.density.context_dropout=0.2"],
     "h from disk": ["--cache_activations=float32"],
     "loader processes": ["--data.num_workers=2"],
-    "mean squared error": ["--model.density=MSEDecoder"],
+    "mean squared error": ["--model.density=MSEDecoder", "--model.muon=null"],
 }
 
 
