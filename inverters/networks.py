@@ -18,6 +18,7 @@ FAULTS = (
     TypeError,
     LookupError,
     AttributeError,
+    ArithmeticError,
     AssertionError,
 )  # what a module raises that does not fit its input
 

@@ -16,6 +16,7 @@ from commands.network_weights import check_source, take_weights
 from commands.trained_inverter import with_weights
 from inverters import Classifier, Inverter, LogisticMixture, Network, PixelCNN
 from inverters.network_by_name import named
+from inverters.networks import made_network
 from inverters.preprocessing import Preprocess, Preprocessing
 from runtime.checkpoints import load_checkpoint
 
@@ -349,3 +350,8 @@ def test_the_name_of_a_network_in_a_config_is_told_how_it_stands_there(nets, cap
     )
     sentence = failure(capsys, "fit", "--config=mine.yaml")
     assert "in a config it stands as class_path: Network, init_args: {name: torchvision:resnet18}" in sentence
+
+
+def test_a_division_by_zero_in_a_network_is_a_sentence():
+    with pytest.raises(ValueError, match="can be made \\(ZeroDivisionError: "):
+        made_network(lambda: 1 // 0, (1, 28, 28), 10)
