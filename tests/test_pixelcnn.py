@@ -247,6 +247,11 @@ def test_corruption_stays_on_the_levels_of_the_likelihood():
     assert set(density._corrupted(torch.zeros(50, 1, 8, 8, dtype=torch.uint8)).unique().tolist()) == {0, 64, 128, 192}
 
 
-def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made():
-    with pytest.raises(ValueError, match=r"h enters as 1000000000 channels.*num_filters or decoder_filters"):
-        PixelCNN((1, 64, 64), (10**9,), num_filters=1, num_layers=1, decoder_filters=32)
+def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr("inverters.pixelcnn.network.free_memory", lambda: 10**6)
+    small = {"num_filters": 1, "num_layers": 1}
+    PixelCNN((1, 64, 64), (1000,), **small)
+    with pytest.raises(ValueError, match=r"takes 164.*give a smaller --model.density.num_filters or decoder_filters"):
+        PixelCNN((1, 64, 64), (1000,), decoder_filters=32, **small)
+    with pytest.raises(ValueError, match=r"give a smaller --model.density.num_filters or decoder_filters"):
+        PixelCNN((1, 64, 64), (1000, 2, 2), decoder_filters=32, **small)
