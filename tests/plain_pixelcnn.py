@@ -72,6 +72,12 @@ def log_prob(parameters, image, context, likelihood, num_layers):
         return x + a * torch.sigmoid(b)
 
     x = image.to(p["head.bias"].dtype) / 127.5 - 1
+    if "level_features.table" in p:
+        tables = p["level_features.table"].split(256)
+        features = [
+            table[channel.long()].permute(0, 3, 1, 2) for table, channel in zip(tables, image.unbind(1), strict=True)
+        ]
+        x = torch.cat((x, *features), dim=1)
     x = torch.cat((x, torch.ones_like(x[:, :1])), dim=1)
     v = F.pad(down(x, "first_vertical"), (0, 0, 1, 0))[:, :, :-1]
     h = F.pad(down(x, "first_above"), (0, 0, 1, 0))[:, :, :-1]
@@ -101,4 +107,15 @@ def log_prob(parameters, image, context, likelihood, num_layers):
             v = v[:, :, : 2 * rows, 1 : 2 * columns + 1]
             h = F.conv_transpose2d(h, weight(f"up.{i}.1", transposed=True), p[f"up.{i}.1.bias"], stride=2)
     assert not skips
-    return likelihood.log_prob(F.conv2d(F.elu(h), weight("head"), p["head.bias"]), image).sum(dim=(1, 2))
+    params = F.conv2d(F.elu(h), weight("head"), p["head.bias"])
+    if "palette.weight" in p:
+        a, b = F.conv2d(F.elu(h), p["palette.weight"][:, :, None, None], p["palette.bias"]).split(1, dim=1)
+        for r in range(1, image.shape[2]):
+            times = torch.stack(
+                [(image[:, 0, :r] == level).sum((1, 2)) for level in range(0, 256, likelihood.step)], dim=1
+            )
+            seen = a[:, :, r] * (1 + times.double())[..., None].log() + b[:, :, r] * (times > 0)[..., None]
+            params = torch.cat(
+                (params[:, :, :r], params[:, :, r : r + 1] + seen[:, :, None], params[:, :, r + 1 :]), dim=2
+            )
+    return likelihood.log_prob(params, image).sum(dim=(1, 2))

@@ -16,14 +16,16 @@ from inverters.pixelcnn.incremental import IncrementalPixelCNN, incremental_samp
 from inverters.pixelcnn.network import evaluating
 from inverters.pixelcnn.row_graphs import RowGraphs
 
-CASES = [  # image, h, likelihood, decoder_filters
-    ((1, 8, 12), (5,), Categorical(), 0),
-    ((1, 12, 8), (0,), Categorical(4), 0),
-    ((3, 8, 8), (3, 5, 6), LogisticMixture(3), 0),
-    ((2, 4, 8), (3, 4, 8), LogisticMixture(2), 0),
-    ((1, 8, 12), (2, 20, 30), Categorical(8), 0),  # folded
-    ((1, 8, 12), (5,), Categorical(4), 3),
-    ((3, 8, 8), (3, 5, 6), LogisticMixture(2), 3),
+CASES = [  # image, h, likelihood, what the paper's network has not
+    ((1, 8, 12), (5,), Categorical(), {}),
+    ((1, 12, 8), (0,), Categorical(4), {}),
+    ((3, 8, 8), (3, 5, 6), LogisticMixture(3), {}),
+    ((2, 4, 8), (3, 4, 8), LogisticMixture(2), {}),
+    ((1, 8, 12), (2, 20, 30), Categorical(8), {}),  # folded
+    ((1, 8, 12), (5,), Categorical(4), {"decoder_filters": 3}),
+    ((3, 8, 8), (3, 5, 6), LogisticMixture(2), {"decoder_filters": 3}),
+    ((1, 8, 12), (5,), Categorical(16), {"level_features": 3, "palette": True}),
+    ((3, 8, 8), (0,), LogisticMixture(2), {"level_features": 3}),
 ]
 
 
@@ -44,11 +46,9 @@ def full_pass_sample(density, context, generators):
     return image
 
 
-@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "filters"), CASES)
-def test_fast_samplers_draw_what_the_full_pass_draws(image_shape, context_shape, likelihood, filters):
-    density = (
-        random_pixelcnn(image_shape, context_shape, likelihood, num_layers=2, decoder_filters=filters).double().train()
-    )
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "more"), CASES)
+def test_fast_samplers_draw_what_the_full_pass_draws(image_shape, context_shape, likelihood, more):
+    density = random_pixelcnn(image_shape, context_shape, likelihood, num_layers=2, **more).double().train()
     context = torch.randn(3, *context_shape, dtype=torch.float64)
     expected = full_pass_sample(density, context, generators(3))
     assert len(expected.unique()) > 1
@@ -57,10 +57,10 @@ def test_fast_samplers_draw_what_the_full_pass_draws(image_shape, context_shape,
     assert density.training
 
 
-@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "filters"), CASES)
-def test_in_float32_a_first_difference_is_a_tie(image_shape, context_shape, likelihood, filters):
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "more"), CASES)
+def test_in_float32_a_first_difference_is_a_tie(image_shape, context_shape, likelihood, more):
     """Parameters within a rounding error of the full pass's draw the other pixel with the same noise."""
-    density = random_pixelcnn(image_shape, context_shape, likelihood, num_filters=8, decoder_filters=filters)
+    density = random_pixelcnn(image_shape, context_shape, likelihood, num_filters=8, **more)
     n = 12
     context = torch.randn(n, *context_shape)
     expected, noise = full_pass_sample(density, context, generators(n)), density.noise(context, generators(n))
@@ -121,10 +121,10 @@ def test_sampler_is_a_key_that_changes_nothing_but_the_way(sampler, caplog):
     assert torch.equal(drawn, full_pass_sample(again, torch.randn(2, 2).double(), generators(2)))
 
 
-@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "filters"), CASES)
-def test_incremental_sampler_keeps_everything_on_the_contexts_device(image_shape, context_shape, likelihood, filters):
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "more"), CASES)
+def test_incremental_sampler_keeps_everything_on_the_contexts_device(image_shape, context_shape, likelihood, more):
     """On the device "meta", which has no memory and refuses to be mixed with the CPU, as a GPU does."""
-    density = random_pixelcnn(image_shape, context_shape, likelihood, decoder_filters=filters).to("meta")
+    density = random_pixelcnn(image_shape, context_shape, likelihood, **more).to("meta")
     drawn = incremental_sample(density, torch.empty(3, *context_shape, device="meta"), generators(3))
     assert drawn.device.type == "meta"
     assert drawn.shape == (3, *image_shape)
@@ -164,10 +164,10 @@ class _Capture(TorchDispatchMode):
         return results
 
 
-@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "filters"), CASES)
-def test_graphs_of_rows_draw_what_is_drawn_without_them(image_shape, context_shape, likelihood, filters, monkeypatch):
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "more"), CASES)
+def test_graphs_of_rows_draw_what_is_drawn_without_them(image_shape, context_shape, likelihood, more, monkeypatch):
     channels, _, width = image_shape
-    density = random_pixelcnn((channels, 12, width), context_shape, likelihood, decoder_filters=filters)
+    density = random_pixelcnn((channels, 12, width), context_shape, likelihood, **more)
     context = torch.randn(3, *context_shape)
     expected, made = incremental_sample(density, context, generators(3)), []
 
@@ -183,9 +183,9 @@ def test_graphs_of_rows_draw_what_is_drawn_without_them(image_shape, context_sha
     assert {kind: graph.replays for kind, graph in made[0].graphs.items()} == {1: 6, 2: 3, 4: 2}
 
 
-@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "filters"), CASES)
-def test_incremental_parameters_are_those_of_the_full_pass(image_shape, context_shape, likelihood, filters):
-    density = random_pixelcnn(image_shape, context_shape, likelihood, num_layers=2, decoder_filters=filters)
+@pytest.mark.parametrize(("image_shape", "context_shape", "likelihood", "more"), CASES)
+def test_incremental_parameters_are_those_of_the_full_pass(image_shape, context_shape, likelihood, more):
+    density = random_pixelcnn(image_shape, context_shape, likelihood, num_layers=2, **more)
     _, height, width = image_shape
     step = 256 // likelihood.num_levels if isinstance(likelihood, Categorical) else 1
     image = step * torch.randint(256 // step, (2, *image_shape), dtype=torch.uint8)

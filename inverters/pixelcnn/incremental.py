@@ -178,26 +178,27 @@ class IncrementalPixelCNN:
 
     def __init__(self, network: PixelCNNNetwork, context: Tensor) -> None:
         self.first = [(c.weight, c.bias) for c in (network.first_vertical, network.first_above)]
-        weight = network.first_left.weight  # [F, C + 1, 2, 1], of which the last channel is that of ones
+        weight = network.first_left.weight  # [F, I + 1, 2, 1], of which the last channel is that of ones
         self.left_above = (weight[:, :, :1], network.first_left.bias + weight[:, -1, 1, 0])
         self.left = weight[:, :-1, 1, 0].T.contiguous()
         self.head = (network.head.weight[:, :, 0, 0], network.head.bias)
         batch, (channels, _, width) = len(context), network.image_shape
+        self.seen, self.palette = network.seen, network.palette
+        if self.palette is not None:
+            self.of_counts = self.head[0].new_zeros(batch, self.palette.num_levels, 2)  # in the rows above
         self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
         self.first_cells = self.first[0][1].new_zeros(batch, width, network.first_left.out_channels)
         context = folded(context, network.fold)
         self.of_h = None if network.decoder_of_h is None else network.decoder_of_h(context).chunk(2, dim=1)
         self.levels = [_Level(network, level, context) for level in range(3)]
 
-    def _scaled(self, image: Tensor) -> Tensor:
-        """Pixels as the network takes them, but for the channel of ones."""
-        return image.to(self.head[0].dtype) / 127.5 - 1
-
     def row(self, r: int, image: Tensor) -> None:
         """Prepare row r from the rows above it in image, uint8 [B, C, H, W], and take what it has of row r itself."""
         self.pixels.copy_(image[:, :, r : r + 1])
-        rows = F.pad(self._scaled(image[:, :, max(r - 2, 0) : r]), (0, 0, 0, 0, 0, 1), value=1.0)
-        two = F.pad(rows, (0, 0, 2 - min(r, 2), 0))  # [B, C + 1, 2, W], rows r - 2 and r - 1
+        if self.palette is not None:
+            self.of_counts.copy_(self.palette.of_counts(self.palette.counts(image[:, :, :r]).sum(dim=1)))
+        rows = F.pad(self.seen(image[:, :, max(r - 2, 0) : r]), (0, 0, 0, 0, 0, 1), value=1.0)
+        two = F.pad(rows, (0, 0, 2 - min(r, 2), 0))  # [B, I + 1, 2, W], rows r - 2 and r - 1
         pair = two[:, :, 1:]
         vertical, above = (F.conv2d(x, *c, padding=(0, 1)) for x, c in zip((two, pair), self.first, strict=True))
         # The shifts come after the bias: row 0 of either stream, and the left tap at column 0, are zero.
@@ -241,8 +242,12 @@ class IncrementalPixelCNN:
         """The likelihood's parameters at (r, c), [B, P], from the pixels before it."""
         x = self.first_cells[:, c]
         if c > 0:
-            x = torch.addmm(x, self._scaled(self.pixels[:, :, 0, c - 1]), self.left)
-        return F.linear(F.elu(self._horizontal(0, r, c, x)), *self.head)
+            x = torch.addmm(x, self.seen(self.pixels[..., c - 1 : c])[:, :, 0, 0], self.left)
+        features = F.elu(self._horizontal(0, r, c, x))
+        params = F.linear(features, *self.head)
+        if self.palette is not None:
+            params = params + (self.of_counts @ self.palette.factors(features[..., None]))[..., 0]
+        return params
 
     def _horizontal(self, number: int, r: int, c: int, x: Tensor) -> Tensor:
         """One cell of the horizontal stream at a resolution and those below."""

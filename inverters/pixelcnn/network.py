@@ -25,6 +25,8 @@ from inverters.pixelcnn.layers import (
     both_streams,
     weights_at_once,
 )
+from inverters.pixelcnn.levels import LevelFeatures
+from inverters.pixelcnn.palette import Palette
 from runtime.files import free_memory, size_for_people
 
 Streams = tuple[Tensor, Tensor]  # vertical, horizontal
@@ -100,6 +102,9 @@ class PixelCNNNetwork(nn.Module):
         dropout: Inside every residual layer.
         context_dropout: On the context's biases.
         decoder_filters: Of a decoder that works out from h what lies where; 0 for none, as in the paper.
+        level_features: Learned numbers of each of a pixel's 256 levels, which the network sees beside its value; 0 for
+            none, as in the paper. Worth far more than they cost where images repeat their levels exactly.
+        palette: Whether a softmax is told which levels the rows above have had; not in the paper. As before.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
@@ -116,6 +121,8 @@ class PixelCNNNetwork(nn.Module):
         dropout: float = 0.5,
         context_dropout: float = 0.0,
         decoder_filters: NonNegativeInt = 0,
+        level_features: NonNegativeInt = 0,
+        palette: bool = False,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -147,10 +154,11 @@ class PixelCNNNetwork(nn.Module):
                 f"a vector, or give a smaller --model.density.{smaller}"
             )
 
-        # A channel of ones beside the image tells it from its padding.
-        self.first_vertical = ShiftedConv2d(channels + 1, num_filters, (2, 3))
-        self.first_above = ShiftedConv2d(channels + 1, num_filters, (1, 3))
-        self.first_left = ShiftedConv2d(channels + 1, num_filters, (2, 1))
+        self.level_features = LevelFeatures(channels, level_features) if level_features else None
+        num_inputs = channels * (1 + level_features) + 1  # a channel of ones tells an image from its padding
+        self.first_vertical = ShiftedConv2d(num_inputs, num_filters, (2, 3))
+        self.first_above = ShiftedConv2d(num_inputs, num_filters, (1, 3))
+        self.first_left = ShiftedConv2d(num_inputs, num_filters, (2, 1))
 
         shared = (num_filters, context_shape, dropout, context_dropout)
         self.encoder = nn.ModuleList(Block(num_layers, *shared, decoder=False) for _ in range(3))
@@ -168,27 +176,36 @@ class PixelCNNNetwork(nn.Module):
         self.contexts = [module for module in self.modules() if isinstance(module, ContextBias)]
         self.body = [module for module in self.modules() if isinstance(module, Normalised)]
         self.head = ShiftedConv2d(num_filters, likelihood.num_parameters(channels), (1, 1))
+        self.palette = Palette(num_filters, likelihood) if palette else None
 
     def forward(self, image: Tensor, context: Tensor) -> Tensor:
         """The likelihood's parameters for every pixel, [B, P, H, W], from uint8 images [B, C, H, W] and h [B, ...].
 
         Those of a pixel are a function of the pixels before it in raster order, and of h.
         """
-        return self.parameters_of(image.to(self.head.bias.dtype) / 127.5 - 1, context)
+        features = self.features_of(self.seen(image), context)
+        # Rounded to bfloat16, means move by up to a quarter of a level: 11 to 50 nats an image where scales are small.
+        with torch.autocast(image.device.type, enabled=False):
+            params = self.head(features)
+            return params if self.palette is None else params + self.palette(features, image)
 
-    def parameters_of(self, x: Tensor, context: Tensor) -> Tensor:
-        """The same from images x in [-1, 1]."""
+    def seen(self, image: Tensor) -> Tensor:
+        """What it sees of uint8 images [B, C, H, W]: values in [-1, 1] and features of levels, [B, I, H, W]."""
+        x = image.to(self.head.bias.dtype) / 127.5 - 1
+        return x if self.level_features is None else torch.cat((x, self.level_features(image)), dim=1)
+
+    def features_of(self, seen: Tensor, context: Tensor) -> Tensor:
+        """What the likelihood's parameters are made of, [B, F, H, W], from what is `seen` of the pixels before."""
         # A compiler fuses each layer's by itself.
         with nullcontext() if torch.compiler.is_compiling() else weights_at_once(self.body):
-            horizontal = self._last_horizontal(x, folded(context, self.fold))
-        # Rounded to bfloat16, means move by up to a quarter of a level: 11 to 50 nats an image where scales are small.
-        with torch.autocast(x.device.type, enabled=False):
-            return self.head(F.elu(horizontal.to(self.head.bias.dtype)))
+            horizontal = self._last_horizontal(seen, folded(context, self.fold))
+        with torch.autocast(seen.device.type, enabled=False):
+            return F.elu(horizontal.to(self.head.bias.dtype))
 
     def _last_horizontal(self, x: Tensor, context: Tensor) -> Tensor:
         """The horizontal stream after the last block, [B, F, H, W]."""
         products = iter(context_products(self.contexts, context))
-        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # [B, C + 1, H, W]
+        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # [B, I + 1, H, W]
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = F.pad(self.first_vertical(x), DOWN)  # [B, F, H, W], as all below at their resolution
         horizontal = F.pad(self.first_above(x), DOWN) + F.pad(self.first_left(x), RIGHT)
