@@ -109,13 +109,11 @@ def log_prob(parameters, image, context, likelihood, num_layers):
     assert not skips
     params = F.conv2d(F.elu(h), weight("head"), p["head.bias"])
     if "palette.weight" in p:
-        a, b = F.conv2d(F.elu(h), p["palette.weight"][:, :, None, None], p["palette.bias"]).split(1, dim=1)
-        for r in range(1, image.shape[2]):
-            times = torch.stack(
-                [(image[:, 0, :r] == level).sum((1, 2)) for level in range(0, 256, likelihood.step)], dim=1
-            )
-            seen = a[:, :, r] * (1 + times.double())[..., None].log() + b[:, :, r] * (times > 0)[..., None]
-            params = torch.cat(
-                (params[:, :, :r], params[:, :, r : r + 1] + seen[:, :, None], params[:, :, r + 1 :]), dim=2
-            )
+        factor = F.conv2d(F.elu(h), p["palette.weight"][None, :, None, None], p["palette.bias"])
+        before = torch.zeros_like(params)
+        for i in range(1, image[0, 0].numel()):
+            past = image.flatten(1)[:, :i]
+            times = [(past == level).sum(1) for level in range(0, 256, likelihood.step)]
+            before[:, :, i // image.shape[3], i % image.shape[3]] = torch.stack(times, dim=1).to(before)
+        params = params + factor * torch.log(1 + 8 * before)
     return likelihood.log_prob(params, image).sum(dim=(1, 2))

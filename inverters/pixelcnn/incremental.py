@@ -185,7 +185,7 @@ class IncrementalPixelCNN:
         batch, (channels, _, width) = len(context), network.image_shape
         self.seen, self.palette = network.seen, network.palette
         if self.palette is not None:
-            self.of_counts = self.head[0].new_zeros(batch, self.palette.num_levels, 2)  # in the rows above
+            self.before = context.new_zeros(batch, self.palette.num_levels, dtype=torch.long)  # pixels of each level
         self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
         self.first_cells = self.first[0][1].new_zeros(batch, width, network.first_left.out_channels)
         context = folded(context, network.fold)
@@ -196,7 +196,7 @@ class IncrementalPixelCNN:
         """Prepare row r from the rows above it in image, uint8 [B, C, H, W], and take what it has of row r itself."""
         self.pixels.copy_(image[:, :, r : r + 1])
         if self.palette is not None:
-            self.of_counts.copy_(self.palette.of_counts(self.palette.counts(image[:, :, :r]).sum(dim=1)))
+            self.before.copy_(self.palette.is_level(image[:, 0, :r]).sum(dim=(1, 2)))
         rows = F.pad(self.seen(image[:, :, max(r - 2, 0) : r]), (0, 0, 0, 0, 0, 1), value=1.0)
         two = F.pad(rows, (0, 0, 2 - min(r, 2), 0))  # [B, I + 1, 2, W], rows r - 2 and r - 1
         pair = two[:, :, 1:]
@@ -242,12 +242,13 @@ class IncrementalPixelCNN:
         """The likelihood's parameters at (r, c), [B, P], from the pixels before it."""
         x = self.first_cells[:, c]
         if c > 0:
-            x = torch.addmm(x, self.seen(self.pixels[..., c - 1 : c])[:, :, 0, 0], self.left)
+            last = self.pixels[..., c - 1 : c]
+            x = torch.addmm(x, self.seen(last)[:, :, 0, 0], self.left)
+            if self.palette is not None:
+                self.before += self.palette.is_level(last[:, 0, 0, 0])
         features = F.elu(self._horizontal(0, r, c, x))
         params = F.linear(features, *self.head)
-        if self.palette is not None:
-            params = params + (self.of_counts @ self.palette.factors(features[..., None]))[..., 0]
-        return params
+        return params if self.palette is None else params + self.palette.addition(features, self.before)
 
     def _horizontal(self, number: int, r: int, c: int, x: Tensor) -> Tensor:
         """One cell of the horizontal stream at a resolution and those below."""

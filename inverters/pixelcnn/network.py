@@ -104,7 +104,7 @@ class PixelCNNNetwork(nn.Module):
         decoder_filters: Of a decoder that works out from h what lies where; 0 for none, as in the paper.
         level_features: Learned numbers of each of a pixel's 256 levels, which the network sees beside its value; 0 for
             none, as in the paper. Worth far more than they cost where images repeat their levels exactly.
-        palette: Whether a softmax is told which levels the rows above have had; not in the paper. As before.
+        palette: Whether a softmax is told which levels an image has had so far; not in the paper. As before.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the

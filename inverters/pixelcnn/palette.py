@@ -5,13 +5,15 @@ from torch import Tensor, nn
 
 from inverters.likelihoods import Categorical, Likelihood
 
+SHARPNESS = 8  # one pixel of a level, of the hundreds before, is evidence already
+
 
 class Palette(nn.Module):
-    """Levels that an image has had in the rows above may come again: an addition to the logits of a softmax.
+    """Levels that an image has had may come again: an addition to the logits of a softmax.
 
-    That of level v is a ln(1 + n_v) + b [n_v > 0], where n_v pixels above have had it, and a and b are linear in the
-    features from which the logits are made: a continuous cache (Grave, Joulin and Usunier 2017, "Improving neural
-    language models with a continuous cache"), of counts. It begins as zero.
+    That of level v is a ln(1 + 8 n_v), where n_v pixels before have had it, and a is linear in the features from which
+    the logits are made: a continuous cache (Grave, Joulin and Usunier 2017, "Improving neural language models with a
+    continuous cache"), of counts. It begins as zero.
 
     Args:
         num_filters: F, features of a pixel.
@@ -29,27 +31,20 @@ class Palette(nn.Module):
                 f"--model.density.palette false, or the likelihood Categorical"
             )
         self.num_levels, self.step = likelihood.num_levels, likelihood.step
-        self.weight = nn.Parameter(torch.zeros(2, num_filters))
-        self.bias = nn.Parameter(torch.zeros(2))
+        self.weight = nn.Parameter(torch.zeros(num_filters))
+        self.bias = nn.Parameter(torch.zeros(1))
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         """Of every pixel, [B, L, H, W], from the features [B, F, H, W] and the image, uint8 [B, 1, H, W]."""
-        up_to = self.counts(image).cumsum(dim=1)
-        above = torch.cat((torch.zeros_like(up_to[:, :1]), up_to[:, :-1]), dim=1)  # [B, H, L]
-        return (self.of_counts(above) @ self.factors(features.transpose(1, 2))).transpose(1, 2)
+        is_level = self.is_level(image.flatten(1))
+        before = is_level.cumsum(dim=1, dtype=torch.int32) - is_level.int()  # integers: exact on a GPU, too
+        return self.addition(features.flatten(2).mT, before).mT.unflatten(2, image.shape[2:])
 
-    def counts(self, image: Tensor) -> Tensor:
-        """How many pixels of each row have each level: uint8 [B, 1, H, W] -> [B, H, L].
+    def is_level(self, pixels: Tensor) -> Tensor:
+        """uint8 [...] -> bool [..., L]."""
+        return pixels[..., None] == torch.arange(0, 256, self.step, device=pixels.device)
 
-        By comparisons: a GPU's sums by index are in no fixed order.
-        """
-        levels = torch.arange(0, 256, self.step, device=image.device)
-        return (image[:, 0, :, :, None] == levels).sum(dim=2)
-
-    def of_counts(self, counts: Tensor) -> Tensor:
-        """ln(1 + n_v) and [n_v > 0], [..., L] -> [..., L, 2]."""
-        return torch.stack((counts.to(self.bias.dtype).log1p(), (counts > 0).to(self.bias.dtype)), dim=-1)
-
-    def factors(self, features: Tensor) -> Tensor:
-        """a and b, [..., F, W] -> [..., 2, W]."""
-        return self.weight @ features + self.bias[:, None]
+    def addition(self, features: Tensor, before: Tensor) -> Tensor:
+        """From features [..., F] and how many pixels before have had each level, [..., L], to their logits [..., L]."""
+        factor = (features * self.weight).sum(dim=-1, keepdim=True) + self.bias
+        return factor * (SHARPNESS * before.to(factor.dtype)).log1p()
