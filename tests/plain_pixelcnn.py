@@ -37,7 +37,8 @@ def log_prob(parameters, image, context, likelihood, num_layers):
     def decoded():
         (rows, columns), of = image.shape[2:], "decoder_of_h"
         if context.ndim == 2:
-            flat = context @ p[f"{of}.start.0.weight"].T + p[f"{of}.start.0.bias"]
+            units = F.elu(context @ weight(f"{of}.start.1")[:, :, 0, 0].T + p[f"{of}.start.1.bias"])
+            flat = units @ weight(f"{of}.start.3")[:, :, 0, 0].T + p[f"{of}.start.3.bias"]
             x = flat.view(len(image), -1, rows // 4, columns // 4)
         else:
             r, s = (-(-side // of_image) for side, of_image in zip(context.shape[2:], image.shape[2:], strict=True))
@@ -55,13 +56,14 @@ def log_prob(parameters, image, context, likelihood, num_layers):
                     dim=1,
                 )
             )
-            x = F.conv2d(cells, p[f"{of}.start.weight"], p[f"{of}.start.bias"], padding=1)
+            x = F.conv2d(cells, weight(f"{of}.start"), p[f"{of}.start.bias"], padding=1)
         x = F.elu(x)
         larger = max(x.shape[2], rows // 2), max(x.shape[3], columns // 2)
         x = F.interpolate(x, size=larger, mode="bilinear", align_corners=False)
-        x = F.elu(F.conv2d(x, p[f"{of}.middle.weight"], p[f"{of}.middle.bias"], padding=1))
+        x = F.elu(F.conv2d(x, weight(f"{of}.middle"), p[f"{of}.middle.bias"], padding=1))
         x = F.interpolate(x, size=(rows, columns), mode="bilinear", align_corners=False)
-        return F.conv2d(x, p[f"{of}.end.weight"], p[f"{of}.end.bias"], padding=1)
+        x = F.elu(F.conv2d(x, weight(f"{of}.end"), p[f"{of}.end.bias"], padding=1))
+        return F.conv2d(x, weight(f"{of}.out"), p[f"{of}.out.bias"])
 
     def residual(x, conv, name, *skips):
         hidden = conv(act(x), f"{name}.conv_in")
@@ -82,9 +84,8 @@ def log_prob(parameters, image, context, likelihood, num_layers):
     v = F.pad(down(x, "first_vertical"), (0, 0, 1, 0))[:, :, :-1]
     h = F.pad(down(x, "first_above"), (0, 0, 1, 0))[:, :, :-1]
     h = h + F.pad(down_right(x, "first_left"), (1, 0))[:, :, :, :-1]
-    if "decoder_of_h.end.bias" in p:
-        of_v, of_h = decoded().chunk(2, dim=1)
-        v, h = v + of_v, h + of_h
+    of_h = decoded().split(v.shape[1], dim=1) if "decoder_of_h.end.bias" in p else [0] * 5
+    v, h = v + of_h[0], h + of_h[1]
     skips = [(v, h)]
     for i in range(3):
         for j in range(num_layers):
@@ -106,6 +107,9 @@ def log_prob(parameters, image, context, likelihood, num_layers):
             v = F.conv_transpose2d(v, w, p[f"up.{i}.0.bias"], stride=2, output_padding=1)
             v = v[:, :, : 2 * rows, 1 : 2 * columns + 1]
             h = F.conv_transpose2d(h, weight(f"up.{i}.1", transposed=True), p[f"up.{i}.1.bias"], stride=2)
+        if i == 1:
+            v, h = v + of_h[2], h + of_h[3]
+    h = h + of_h[4]
     assert not skips
     params = F.conv2d(F.elu(h), weight("head"), p["head.bias"])
     if "palette.weight" in p:

@@ -251,7 +251,7 @@ def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made(monkeypatch):
     monkeypatch.setattr("inverters.pixelcnn.network.free_memory", lambda: 10**6)
     small = {"num_filters": 1, "num_layers": 1}
     PixelCNN((1, 64, 64), (1000,), **small)
-    with pytest.raises(ValueError, match=r"takes 164.*give a smaller --model.density.num_filters or decoder_filters"):
+    with pytest.raises(ValueError, match=r"takes 47\.7 MB.*give a smaller --model.density.num_filters or decoder_filters"):
         PixelCNN((1, 64, 64), (1000,), decoder_filters=32, **small)
     with pytest.raises(ValueError, match=r"give a smaller --model.density.num_filters or decoder_filters"):
         PixelCNN((1, 64, 64), (1000, 2, 2), decoder_filters=32, **small)

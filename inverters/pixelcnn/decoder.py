@@ -3,19 +3,23 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from inverters.pixelcnn.layers import CentredConv2d
+
 
 class ContextDecoder(nn.Module):
-    """From h to features of every pixel's place, as a decoder of images begins: [B, ...] -> [B, 2F, H, W].
+    """From h to features of every pixel's place, as a decoder of images begins: [B, ...] -> [B, O, H, W].
 
     As in the paper, h enters PixelCNN++ by a linear map in every layer, and a vector gives one bias for all places:
-    what lies where must be deciphered by convolutions that see pixels. Here three layers with ELUs between them compute
-    it: at a quarter of the resolution (from a vector) or at that of the map, then at a half, then at the image's.
+    what lies where must be deciphered by convolutions that see pixels. Here layers with ELUs between them compute it:
+    a vector becomes features, and those a map at a quarter of the resolution; a map begins at its own; then at a half,
+    then at the image's. They are weight-normalised as all others, so that Muon trains them too: by Adam, most of what h
+    tells is not found.
 
     Args:
         context_shape: (K,) or (K, H', W').
         size: (H, W).
-        num_filters: Of the first two layers.
-        num_outputs: 2F.
+        num_filters: F, of all layers of maps but the last; a vector's features are 8 F.
+        num_outputs: O.
     """
 
     def __init__(
@@ -25,20 +29,25 @@ class ContextDecoder(nn.Module):
         height, width = size
         self.size, self.half_size = size, (height // 2, width // 2)
         if len(context_shape) == 1:
-            start = (num_filters, height // 4, width // 4)
             self.start: nn.Module = nn.Sequential(
-                nn.Linear(context_shape[0], num_filters * (height // 4) * (width // 4)), nn.Unflatten(1, start)
+                nn.Unflatten(1, (context_shape[0], 1, 1)),
+                CentredConv2d(context_shape[0], 8 * num_filters, 1),
+                nn.ELU(),
+                CentredConv2d(8 * num_filters, num_filters * (height // 4) * (width // 4), 1),
+                nn.Flatten(),
+                nn.Unflatten(1, (num_filters, height // 4, width // 4)),
             )
         else:
-            self.start = nn.Conv2d(context_shape[0], num_filters, kernel_size=3, padding=1)
-        self.middle = nn.Conv2d(num_filters, num_filters, kernel_size=3, padding=1)
-        self.end = nn.Conv2d(num_filters, num_outputs, kernel_size=3, padding=1)
+            self.start = CentredConv2d(context_shape[0], num_filters, 3)
+        self.middle = CentredConv2d(num_filters, num_filters, 3)
+        self.end = CentredConv2d(num_filters, num_filters, 3)
+        self.out = CentredConv2d(num_filters, num_outputs, 1, init_scale=0.5)
 
     def forward(self, context: Tensor) -> Tensor:
         x = F.elu(self.start(context))
         larger = max(x.shape[2], self.half_size[0]), max(x.shape[3], self.half_size[1])
         x = F.elu(self.middle(resized(x, larger)))
-        return self.end(resized(x, self.size))
+        return self.out(F.elu(self.end(resized(x, self.size))))
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -65,6 +65,20 @@ class ShiftedConv2d(Normalised, nn.Conv2d):
         return F.conv2d(x, *self.weight_and_bias, self.stride, self.padding)[:, :, :height, :width]
 
 
+class CentredConv2d(Normalised, nn.Conv2d):
+    """A weight-normalised convolution that sees all sides: of what is no pixel to come."""
+
+    bias: Tensor
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, init_scale: float = 1.0) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
+        self.init_scale = init_scale
+        self.normalise_weight()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, *self.weight_and_bias, padding=self.padding)
+
+
 class _Inside(torch.autograd.Function):
     """What lies in the border of a `padded_concat_elu`; its gradient is padded once, and not for each side."""
 

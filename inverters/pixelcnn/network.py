@@ -143,8 +143,11 @@ class PixelCNNNetwork(nn.Module):
         self.likelihood = likelihood
         # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
         num_weights = (12 * num_layers + 4) * 2 * num_filters * context_shape[0]
-        # And of the first layer of a decoder.
-        num_weights += decoder_filters * context_shape[0] * (height * width // 16 if len(context_shape) == 1 else 9)
+        # And of the first layers of a decoder.
+        if len(context_shape) == 1:
+            num_weights += 8 * decoder_filters * (context_shape[0] + decoder_filters * height * width // 16)
+        else:
+            num_weights += decoder_filters * context_shape[0] * 9
         num_bytes, free = 20 * num_weights, free_memory()
         if num_bytes > free:
             smaller = "num_filters or decoder_filters" if decoder_filters else "num_filters"
@@ -168,7 +171,7 @@ class PixelCNNNetwork(nn.Module):
             for layer in (partial(ShiftedConv2d, stride=2), ShiftedConvTranspose2d)
         )
         self.decoder_of_h = (
-            ContextDecoder(context_shape, (height, width), decoder_filters, 2 * num_filters)
+            ContextDecoder(context_shape, (height, width), decoder_filters, 5 * num_filters)
             if decoder_filters and context_shape[0]
             else None
         )
@@ -209,10 +212,11 @@ class PixelCNNNetwork(nn.Module):
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = F.pad(self.first_vertical(x), DOWN)  # [B, F, H, W], as all below at their resolution
         horizontal = F.pad(self.first_above(x), DOWN) + F.pad(self.first_left(x), RIGHT)
-        if self.decoder_of_h is not None:
-            for_vertical, for_horizontal = self.decoder_of_h(context).chunk(2, dim=1)
-            vertical, horizontal = vertical + for_vertical, horizontal + for_horizontal
-        streams, acts = (vertical, horizontal), activations(vertical, horizontal)
+        of_h = None if self.decoder_of_h is None else self.decoder_of_h(context).chunk(5, dim=1)
+        streams = vertical, horizontal
+        if of_h is not None:
+            streams = vertical + of_h[0], horizontal + of_h[1]
+        acts = activations(*streams)
 
         skips = [acts]
         for i, block in enumerate(self.encoder):
@@ -229,7 +233,10 @@ class PixelCNNNetwork(nn.Module):
                 streams, acts = transformed(pair, streams, acts, skips.pop(), products)
             if i < 2:
                 streams, acts = resampled(self.up[i], streams)
-        return streams[1]
+            if i == 1 and of_h is not None:
+                streams = streams[0] + of_h[2], streams[1] + of_h[3]
+                acts = activations(*streams)
+        return streams[1] if of_h is None else streams[1] + of_h[4]
 
     def directions(self) -> list[nn.Parameter]:
         """v of the convolutions between the first and the head; those see pixels, or are read as probabilities."""
