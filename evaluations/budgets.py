@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from evaluations.information import mean_and_standard_error
 
 NUM_RESAMPLES = 1000
+FACTOR = 4  # of the budget, over which an estimate has settled or not
 EXPONENTS = np.geomspace(0.05, 4, 200)  # the first stands for a line over ln C, which has no limit
 
 
@@ -75,6 +77,48 @@ def _fitted(
     best = np.where(flat, len(EXPONENTS) - 1, explained.argmax(axis=1))
     of_best = slope[np.arange(len(means)), best]
     return means.mean(axis=1) - of_best * powers.mean(axis=1)[best], -of_best, best
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """A mean over test images at several budgets.
+
+    Attributes:
+        name: Of the layer, or p(x).
+        images: Seen in training, from the fewest on, [K].
+        flop: Of the same trainings, [K].
+        values: Of each test image at each budget, [K, N] nats.
+    """
+
+    name: str
+    images: NDArray[np.int64]
+    flop: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """[K] nats."""
+        return self.values.mean(axis=1)
+
+    @property
+    def errors(self) -> NDArray[np.float64]:
+        """Their standard errors, [K] nats."""
+        return np.array([mean_and_standard_error(torch.from_numpy(values))[1] for values in self.values])
+
+    @cached_property
+    def law(self) -> PowerLaw | None:
+        return power_law(self.flop, self.values)
+
+    @property
+    def before(self) -> int | None:
+        """The largest budget of at most a quarter of the last, up to rounding; None where there is none."""
+        (enough,) = np.nonzero(self.images * FACTOR <= 1.1 * self.images[-1])
+        return int(enough[-1]) if len(enough) else None
+
+    @property
+    def settled(self) -> bool | None:
+        """As `has_settled`; None where no budget is a quarter of the last."""
+        return None if self.before is None else has_settled(self.values[self.before], self.values[-1])
 
 
 def has_settled(before: NDArray[np.float64], last: NDArray[np.float64]) -> bool:
