@@ -344,7 +344,11 @@ rule profile_unconditional:
 #
 # The largest is the config's own max_steps, unless steps gives another. Each budget is a config in runs/budgets, with
 # runs in a folder of its own name. p(x) is as for profile.
+sys.path.insert(0, str(workflow.basedir))
+from commands.config_files import find_config, read_config  # the one reader of configs, which imports nothing heavy
+
 BUDGETS = f"runs/budget_{PROFILED}.html"
+BUDGET_BEGINS = f"runs/budgets/{PROFILED}_begins"
 OF_BUDGETS = {stem(P_X): (P_X, P_X_ARGUMENTS)} if P_X else {}
 OF_BUDGETS |= {PROFILED: (INVERTER, ARGUMENTS)}
 localrules: budget, report_budget, budget_config
@@ -361,10 +365,7 @@ def budget_report(wildcards):
 
 
 def keys_of(name):
-    """Of a config, by the one reader of configs."""
-    sys.path.insert(0, str(workflow.basedir))
-    from commands.config_files import find_config, read_config
-
+    """Of a config."""
     try:
         return read_config(find_config(name))
     except (OSError, ValueError) as error:
@@ -410,6 +411,11 @@ def with_steps(name, steps):
     return yaml.safe_dump(keys, sort_keys=False)
 
 
+def budget_begun(wildcards):
+    """What comes before the runs of an experiment with a classifier."""
+    return ancient(BUDGET_BEGINS) if wildcards.name == PROFILED and keys_of(INVERTER).get("classifier") else []
+
+
 rule budget:
     input: budget_report
 
@@ -429,14 +435,14 @@ rule budget_config:
 
 
 rule budget_begins:
-    output: touch(f"runs/budgets/{PROFILED}_begins")
+    output: touch(BUDGET_BEGINS)
     resources: gpu=1, runtime="1d"
     shell: BEGIN + " {ARGUMENTS}"
 
 
 rule budget_run:
     input:
-        ancient(rules.budget_begins.output),
+        budget_begun,
         of_budget=ancient(rules.budget_config.output),
     output: f"runs/budget_{{name}}_{{steps}}/{RUN}/results.json"
     wildcard_constraints: name="[^/]+", steps=r"\d+"

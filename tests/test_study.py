@@ -267,7 +267,8 @@ def test_budgets_are_trained_and_validated_at_their_ends_and_more_are_added_to_t
     write_short_config(tmp_path, "unconditional_mnist5k", 8)
     config = tmp_path / "unconditional_mnist5k.yaml"
     config.write_text(config.read_text().replace("val_check_interval: 250", "val_check_interval: 3"))
-    short = "--data.num_train 100 --data.batch_size 4 --data.eval_batch_size 10 --sample_grid.num_images 1"
+    short = "--data.num_train 100 --data.batch_size 4 --data.eval_batch_size 10 --sample_grid.num_images 0"
+    short += " --trainer.logger false"
     keys = ["--config", "inverter=unconditional_mnist5k", "budgets=2", f"arguments={short}"]
     subprocess.run([*PROGRAM, "--cores", "2", "budget", *keys], cwd=tmp_path, check=True)
     runs = tmp_path / "runs"
