@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from evaluations.budgets import Curve
 from evaluations.estimators import Breakdown
@@ -142,6 +143,9 @@ def over_budgets(panels: Mapping[str, Sequence[Curve]]) -> Figure:
             axis.fill_between(ahead, low, high, color=colour, alpha=0.15, linewidth=0)
             bottom, top = min(bottom, low), max(top, high)
         axis.set(xscale="log", xlabel="FLOP of training", ylabel=what, ylim=_wider(axis, bottom, top, 0.04))
+        left, right = axis.get_xlim()
+        axis.set_xlim(left / 2, right * 2)  # so that there is a power of ten, which alone has room for its label
+        axis.xaxis.set_minor_formatter(NullFormatter())
         _say_scale(axis)
     return _with_legend(figure)
 
