@@ -3,6 +3,7 @@
     snakemake --cores 2 study_mnist5k    # the small study, on a CPU
     snakemake --cores 2 worlds           # where the information is known exactly
     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,conv2,fc3,logits
+    snakemake --cores 2 budget --config inverter=inverter_mnist5k_fc3    # NCE and p(x) at four budgets of training
     snakemake --cores 8 --resources gpu=8 paper    # on a machine of 8 GPUs: a run on each
     snakemake --executor slurm --jobs 64 paper
     snakemake --cores 2 images --config path=pictures.zip layers=conv1,conv2,fc3    # your own pictures
@@ -281,6 +282,8 @@ PROFILED = stem(INVERTER)
 P_X = config_of_p_x()
 P_X_ARGUMENTS = without_network(ARGUMENTS)
 PROFILES = [f"runs/{PROFILED}/{folder}" for folder in LAYER_OF]
+# A step: the classifier on the way is trained once before all runs, and a mistake is seen here.
+BEGIN = ENVIRONMENT + "{CLI} fit --config {INVERTER:q} --trainer.fast_dev_run true"
 P_X_PROFILE = [f"runs/{stem(P_X)}/profile"] if P_X else []
 localrules: profile, report_profile
 
@@ -299,11 +302,9 @@ rule report_profile:
 
 
 rule profile_begins:
-    # A step of the first layer: the classifier on the way is trained once before all runs, and a mistake is seen here.
     output: touch(f"runs/{PROFILED}/profile_begins")
     resources: gpu=1, runtime="1d"
-    shell:
-        ENVIRONMENT + "{CLI} fit --config {INVERTER:q} --model.layer {FIRST_LAYER:q} --trainer.fast_dev_run true {ARGUMENTS}"
+    shell: BEGIN + " --model.layer {FIRST_LAYER:q} {ARGUMENTS}"
 
 
 rule profile_layer:
@@ -333,6 +334,121 @@ rule profile_unconditional:
     wildcard_constraints: name="[^/]+"
     resources: gpu=1, runtime="5d"
     shell: ENVIRONMENT + "{CLI} fit --name profile --ckpt_path auto --config {P_X:q} {P_X_ARGUMENTS}"
+
+
+# Where NCE goes with the budget: the same experiment at several, each four times the one before, p(x) at the same, and a
+# report of these runs alone.
+#
+#     snakemake --cores 2 budget --config inverter=inverter_mnist5k_fc3
+#         [budgets=4] [steps=6000] [unconditional=unconditional_mnist5k] ['arguments=--data.num_train 1000']
+#
+# The largest is the config's own max_steps, unless steps gives another. Each budget is a config in runs/budgets, with
+# runs in a folder of its own name. p(x) is as for profile.
+sys.path.insert(0, str(workflow.basedir))
+from commands.config_files import find_config, read_config  # the one reader of configs, which imports nothing heavy
+
+BUDGETS = f"runs/budget_{PROFILED}.html"
+BUDGET_BEGINS = f"runs/budgets/{PROFILED}_begins"
+OF_BUDGETS = {stem(P_X): (P_X, P_X_ARGUMENTS)} if P_X else {}
+OF_BUDGETS |= {PROFILED: (INVERTER, ARGUMENTS)}
+localrules: budget, report_budget, budget_config
+
+
+def budget_report(wildcards):
+    """Exits with a sentence where the keys give no budgets."""
+    if not config.get("inverter"):
+        sys.exit("error: budget needs a key: snakemake --cores 2 budget --config inverter=inverter_mnist5k_fc3")
+    if "--trainer.max_steps" in ARGUMENTS:
+        sys.exit("error: arguments give --trainer.max_steps, which every budget has its own of; give steps=N, the largest")
+    steps_of_budgets()
+    return BUDGETS
+
+
+def keys_of(name):
+    """Of a config."""
+    try:
+        return read_config(find_config(name))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+def trainer_of(name):
+    """What a config says of its trainer, and what holds where it says nothing."""
+    from_config = keys_of(name).get("trainer") or {}
+    if {"max_steps", "val_check_interval"} <= from_config.keys():
+        return from_config
+    from commands.parser import TRAINER_DEFAULTS  # which imports torch
+
+    return TRAINER_DEFAULTS | from_config
+
+
+def steps_of_budgets():
+    """Of training, from the most on."""
+    number, largest = config.get("budgets", 4), config.get("steps", trainer_of(INVERTER)["max_steps"])
+    if not isinstance(number, int) or number < 2:
+        sys.exit(f"error: budgets is {number}; give 2 or more, each of which is four times the one before")
+    if not isinstance(largest, int) or largest < 4 ** (number - 1):
+        sys.exit(
+            f"error: {largest} steps are too few for {number} budgets, each four times the one before; "
+            f"give steps={4 ** (number - 1)} or more"
+        )
+    return [round(largest / 4**k) for k in range(number)]
+
+
+def budget_folders(wildcards):
+    return [f"runs/budget_{name}_{steps:06d}/{RUN}" for name in OF_BUDGETS for steps in reversed(steps_of_budgets())]
+
+
+def with_steps(name, steps):
+    """The keys of a config that trains for so long: validated at its end, and in all as often as the config is, or less."""
+    keys, trainer = keys_of(name), trainer_of(name)
+    every = trainer["val_check_interval"]
+    every = every * steps / trainer["max_steps"] if isinstance(every, int) else steps  # else a share of an epoch
+    every = next((n for n in range(1, steps) if n >= every and steps % n == 0), steps)
+    # Where validations are said, patience is too: that of a preset is of its own.
+    keys = {"patience": 20, **keys, "sample_grid": {**(keys.get("sample_grid") or {}), "every_n_steps": steps}}
+    keys["trainer"] = {**(keys.get("trainer") or {}), "max_steps": steps, "val_check_interval": every}
+    return yaml.safe_dump(keys, sort_keys=False)
+
+
+def budget_begun(wildcards):
+    """What comes before the runs of an experiment with a classifier."""
+    return ancient(BUDGET_BEGINS) if wildcards.name == PROFILED and keys_of(INVERTER).get("classifier") else []
+
+
+rule budget:
+    input: budget_report
+
+
+rule report_budget:
+    input: lambda wildcards: [f"{folder}/results.json" for folder in budget_folders(wildcards)]
+    output: BUDGETS
+    params: folders=budget_folders
+    shell: "{CLI} report {params.folders:q} --output {output:q}"
+
+
+rule budget_config:
+    output: "runs/budgets/budget_{name}_{steps}.yaml"
+    wildcard_constraints: name="[^/]+", steps=r"\d+"
+    params: text=lambda wildcards: with_steps(OF_BUDGETS[wildcards.name][0], int(wildcards.steps))
+    shell: "printf %s {params.text:q} > {output:q}"
+
+
+rule budget_begins:
+    output: touch(BUDGET_BEGINS)
+    resources: gpu=1, runtime="1d"
+    shell: BEGIN + " {ARGUMENTS}"
+
+
+rule budget_run:
+    input:
+        budget_begun,
+        of_budget=ancient(rules.budget_config.output),
+    output: f"runs/budget_{{name}}_{{steps}}/{RUN}/results.json"
+    wildcard_constraints: name="[^/]+", steps=r"\d+"
+    params: arguments=lambda wildcards: OF_BUDGETS[wildcards.name][1]
+    resources: gpu=1, runtime="5d"
+    shell: ENVIRONMENT + "{FIT} --config {input.of_budget:q} {params.arguments}"
 
 
 # Your own pictures: classifier, p(x), and of every chosen layer an inverter and a decoder, with a report of these alone.

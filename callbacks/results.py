@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from inverters.bottleneck import is_bottleneck
 from inverters.generators import bits_per_dim
 from inverters.preprocessing import Preprocessing
 from inverters.representation import digest
+from runtime.cost import training_flop
 from runtime.datamodule import datamodule_of
 from runtime.files import json_bytes, npy_bytes
 from runtime.processes import gathered, shared_draws
@@ -168,6 +170,7 @@ class InverterResults(_Results):
             **what_it_sees(pl_module),
             pictures_digest=datamodule_of(trainer).pictures_digest,
             world=known_world(datamodule_of(trainer), pl_module, values),
+            **training_of(trainer, pl_module),
         )
         names = ("index", "log_prob", "log_prob_per_pixel")
         files = {f"{name}.npy": npy_bytes(values[name].numpy()) for name in names if name in values}
@@ -200,6 +203,18 @@ class InverterResults(_Results):
             "class_agreement": share, "class_agreement_se": error, "class_agreement_low": low,
             "class_agreement_high": high, "num_samples": len(images),
         }  # fmt: skip
+
+
+def training_of(trainer: Trainer, inverter: Any) -> dict[str, Any]:
+    """What the training of the best checkpoint was and cost, as a result has it; nothing of any other checkpoint."""
+    run, tested = Run.of_trainer(trainer), Path(str(trainer.ckpt_path)).resolve()
+    training = run.training if tested == run.best.resolve() else None
+    if not training or training.images is None:
+        return {}
+    batch = datamodule_of(trainer).datasets["test"].first(1)
+    image, original = (x.to(inverter.device) for x in (batch["image"], seen(batch)))
+    flop = training.images * training_flop(inverter, image, original)
+    return {"training_images": training.images, "training_flop": flop, "recipe": training.recipe}
 
 
 def what_it_sees(inverter: Any) -> dict[str, Any]:

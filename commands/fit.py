@@ -32,6 +32,7 @@ from commands.classifier import trained_classifier
 from commands.config_files import find_config, read_config, smaller_config
 from commands.network_weights import check_source, load_network
 from commands.parser import ParsedCommand
+from commands.recipe import recipe
 from commands.sentences import of_a_peer, of_the_device
 from inverters import Inverter
 from inverters.classifier import ONE_CLASS, Classifier
@@ -162,6 +163,8 @@ class Fit:
             if command.settings.compile and self.is_inverter:
                 self.model.compile_steps(self.trainer.strategy.root_device.type)
             self.trainer.fit(**arguments, weights_only=True)
+            if self.trainer.is_global_zero and not command.settings.trainer.fast_dev_run:
+                run.keep_training(self.trainer.global_step * self.data.batch_size, recipe(command.settings, self.data))
         if command.settings.test_after_fit and not command.settings.trainer.fast_dev_run:
             with self._until_interrupted():
                 self.trainer.test(

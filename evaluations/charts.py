@@ -1,12 +1,15 @@
 """The charts, each a function from what was measured to a matplotlib figure; nothing else is drawn."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
+from evaluations.budgets import Curve
 from evaluations.estimators import Breakdown
 from evaluations.figures import plain
 from evaluations.information import Estimate
@@ -14,6 +17,7 @@ from evaluations.information import Estimate
 # Okabe and Ito's colours and different markers, so that lines can be told apart in grey and by everyone.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+REACH = 64  # times the largest budget, as far as laws are drawn
 
 
 def nce_over_layers(relative: Mapping[str, Mapping[str, Estimate]], order: Sequence[str], reference: str) -> Figure:
@@ -114,10 +118,67 @@ def world_errors(points: Mapping[str, Sequence[tuple[float, float, float]]]) -> 
     return _with_legend(figure)
 
 
-def _panels(number: int = 1, width: float = 5, height: float = 4) -> tuple[Figure, np.ndarray]:
-    """Side by side, each of this size in inches, with one scale of y."""
+def over_budgets(panels: Mapping[str, Sequence[Curve]]) -> Figure:
+    """Means with standard errors against FLOP of training, the power laws through them, and where these end.
+
+    Curves are by what a panel shows; those of one name have one colour.
+    """
+    figure, axes = _panels(len(panels), share=False)
+    names = list(dict.fromkeys(curve.name for curves in panels.values() for curve in curves))
+    for axis, (what, curves) in zip(axes, panels.items(), strict=True):
+        right = REACH * max(curve.flop[-1] for curve in curves)
+        points = np.concatenate([curve.means + sign * curve.errors for curve in curves for sign in (-1, 1)])
+        bottom, top = points[np.isfinite(points)].min(), points[np.isfinite(points)].max()
+        most = _wider(axis, bottom, top, 0.5)  # for limits
+        for curve in curves:
+            k, law = names.index(curve.name), curve.law
+            bends, colour = law is not None and law.limit is not None, COLOURS[k % len(COLOURS)]
+            _line(axis, k, curve.name, curve.flop, curve.means, curve.errors, joined=not bends)
+            if law is None or law.limit is None:
+                continue
+            x, ahead = np.geomspace(curve.flop[0], right, 200), [curve.flop[-1], right]
+            low, high = np.clip((law.low, law.high), *most)
+            axis.plot(x, law.at(x), color=colour, linestyle="--", linewidth=1)
+            axis.plot(ahead, [law.limit] * 2, color=colour, linestyle=":")
+            axis.fill_between(ahead, low, high, color=colour, alpha=0.15, linewidth=0)
+            bottom, top = min(bottom, low), max(top, high)
+        axis.set(xscale="log", xlabel="FLOP of training", ylabel=what, ylim=_wider(axis, bottom, top, 0.04))
+        left, right = axis.get_xlim()
+        axis.set_xlim(left / 2, right * 2)  # so that there is a power of ten, which alone has room for its label
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        _say_scale(axis)
+    return _with_legend(figure)
+
+
+def _wider(axis: Axes, bottom: float, top: float, share: float) -> tuple[float, float]:
+    """A range of y with so much more at both ends; of log-probabilities that differ by a factor, on a scale of factors.
+
+    Else the largest budgets, which matter most, would lie on one another.
+    """
+    if top < 0 and bottom < 1.5 * top:
+        axis.set_ylim(bottom, top)  # the scale does not have 0 to 1, which an empty panel has
+        least = 1e-3  # a law may go on to 0, and beyond it
+        axis.set_yscale("function", functions=(lambda y: -np.log(np.maximum(-y, least)), lambda z: -np.exp(-z)))
+        room = share * math.log(bottom / top)
+        return bottom * math.exp(room), top * math.exp(-room)
+    room = share * (top - bottom)
+    return bottom - room, top + room
+
+
+def _say_scale(axis: Axes) -> None:
+    """Round numbers along a scale of factors."""
+    if axis.get_yscale() == "function":
+        bottom, top = axis.get_ylim()
+        steps = (1, 1.5, 2, 3, 4, 5, 6, 8) if bottom / top < 20 else (1, 3)
+        ticks = [-step * 10.0**power for power in range(-1, 8) for step in steps]
+        axis.set_yticks([tick for tick in ticks if bottom <= tick <= top])
+        axis.yaxis.set_major_formatter("{x:g}")
+
+
+def _panels(number: int = 1, width: float = 5, height: float = 4, share: bool = True) -> tuple[Figure, np.ndarray]:
+    """Side by side, each of this size in inches, with one scale of y, or each its own."""
     figure = Figure(figsize=(1 + width * number, height), layout="constrained")
-    return figure, figure.subplots(1, number, sharey=True, squeeze=False)[0]
+    return figure, figure.subplots(1, number, sharey=share, squeeze=False)[0]
 
 
 def _ticks(axis: Axes, numbers: Sequence[int]) -> None:
@@ -147,9 +208,12 @@ def _with_legend(figure: Figure) -> Figure:
     return figure
 
 
-def _line(axis: Axes, k: int, label: str, x: Any, y: Any, errors: Any = None, hollow: bool = False) -> None:
+def _line(
+    axis: Axes, k: int, label: str, x: Any, y: Any, errors: Any = None, hollow: bool = False, joined: bool = True
+) -> None:
     """One measured line; hollow markers shrink from line to line, so that lines on top of one another are seen."""
     style: dict[str, Any] = {"fillstyle": "none", "markersize": 13 - 2.5 * k} if hollow else {}
     style |= {"color": COLOURS[k % len(COLOURS)], "marker": MARKERS[k % len(MARKERS)], "capsize": 3}
+    style |= {} if joined else {"linestyle": ""}
     axis.errorbar(x, y, errors, label=plain(label), **style)
     axis.spines[["top", "right"]].set_visible(False)

@@ -158,6 +158,10 @@ class InverterResult(TestResult):
         tokens: What was taken of a layer that gives tokens.
         pictures_digest: Of what decides which pictures x are, where the data set's name does not say it.
         world: Where the truth is known.
+        training_images: That the training of the best checkpoint saw, each as often as it did. This and the next two
+            are None where that has not ended by itself, or another checkpoint was tested, and in rows of up to 0.8.
+        training_flop: Forward and backward of the density for all of these, without h and the optimiser.
+        recipe: A digest of all that decided the training but its length.
     """
 
     kind: Literal["inverter"] = "inverter"
@@ -187,6 +191,9 @@ class InverterResult(TestResult):
     tokens: str = "all"
     pictures_digest: str | None = None
     world: WorldResult | None
+    training_images: int | None = None
+    training_flop: int | None = None
+    recipe: str | None = None
 
     @property
     def seen_at(self) -> str | None:

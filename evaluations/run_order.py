@@ -14,17 +14,21 @@ RECORD = "run.json"  # in a run's folder
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord(Row):
-    """What is known of a run from its beginning on.
+    """What is known of a run from its beginning on, and of its training, once that has ended by itself.
 
     Attributes:
         number: Among the runs of its config, from 1.
         folder: The name that its folder was given: of a copy it is another.
         named: By the user, and not by the time.
+        images: That the training saw, each as often as it did: all steps, and a whole batch in each.
+        recipe: A digest of all that decided the training but its length.
     """
 
     number: int
     folder: str
     named: bool
+    images: int | None = None
+    recipe: str | None = None
 
 
 def in_order(folders: Iterable[Path]) -> list[Path]:

@@ -22,7 +22,7 @@ class Cost:
     """The cost of training an inverter, and of sampling from it.
 
     Attributes:
-        flops: Of a training step, per image.
+        flops: Of a training step, per image: forward and backward of the density, without h and the optimiser.
         images_per_second: In training, on this machine; of one process.
         activation_bytes: Kept for the backward pass, per image.
         fixed_bytes: Weights, before and after their normalisation, gradients, Adam's moments and the averaged weights.
@@ -93,6 +93,20 @@ def measured_cost(
         fixed_bytes=5 * sum(p.nbytes for p in parameters) + bytes_of_one - activation_bytes,
         sample_seconds=sample_seconds,
     )
+
+
+def training_flop(inverter: Inverter, image: Tensor, seen: Tensor) -> int:
+    """`Cost.flops` alone, wherever it is asked; weights and random state stay as they are.
+
+    Args:
+        inverter: On any device.
+        image: Of one image at least, uint8 [B, C, H, W], on the same device.
+        seen: What the network sees of it, uint8 [B, C, H', W'].
+    """
+    forked = [image.device.index] if image.device.type == "cuda" else []
+    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=forked):
+        context = inverter.context(seen[:1].clone())
+        return _counted(inverter, image[:1].clone(), context, contextlib.nullcontext)[0]
 
 
 def _update_seconds(inverter: Inverter) -> float:

@@ -4,7 +4,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -169,6 +169,17 @@ class Run:
             remove_temporaries(folder)
         yield
         self._unfinished.unlink(missing_ok=True)
+
+    def keep_training(self, images: int, recipe: str) -> None:
+        """What the training was that has just ended by itself, as `RunRecord` has it; versions up to 0.4 gave none."""
+        if record := record_of(self.folder):
+            record = replace(record, images=images, recipe=recipe)
+            write_all({self.folder / RECORD: json_bytes(record.to_json())})
+
+    @property
+    def training(self) -> RunRecord | None:
+        """The record of a training that has ended by itself; None of one that has not."""
+        return record_of(self.folder) if self.finished else None
 
     def write(self, files: Mapping[str, bytes | memoryview]) -> None:
         """Files of one answer, by their names, in place of those of an earlier one: all of them, the first one last."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 from dataset_files import write_images
 from small_runs import ROOT, write_short_config
 from test_readme import LINES
@@ -226,3 +227,56 @@ def test_a_profile_goes_on_where_it_was_and_further_layers_are_added_to_it(plan,
     keys[2] = "layers=fc3,logits"
     (of_inverter / "profile_fc3" / "results.json").unlink()
     assert runs_of_a_profile(plan("profile", *keys)) == {"fc3": "profile_fc3"}
+
+
+BUDGET = ("--config", "inverter=inverter_mnist5k_fc3")
+
+
+def steps_of(text, config):
+    """Of the runs that are planned at budgets of a config."""
+    runs = re.findall(rf"fit --name study --ckpt_path auto --config runs/budgets/budget_{config}_(\d+)\.yaml", text)
+    return sorted(map(int, runs))
+
+
+def test_a_budget_is_four_times_the_one_before_with_p_x_at_the_same(plan):
+    text = plan("budget", *BUDGET, "arguments=--data.seed 3 --model.layer conv1")
+    assert steps_of(text, "inverter_mnist5k_fc3") == steps_of(text, "unconditional_mnist5k") == [23, 94, 375, 1500]
+    assert text.count("--trainer.fast_dev_run true") == 1  # which trains the classifier on the way
+    assert len(re.findall(r"budget_unconditional_mnist5k_\d+\.yaml --data.seed 3\n", text)) == 4
+    assert len(re.findall(r"budget_inverter_mnist5k_fc3_\d+\.yaml --data.seed 3 --model.layer conv1\n", text)) == 4
+    (folders,) = re.findall(r"cli\.py report (.*) --output runs/budget_inverter_mnist5k_fc3\.html", text)
+    assert len(folders.split()) == 8
+    alone = plan("budget", *BUDGET, "steps=50", "budgets=2", "unconditional=none")
+    assert (steps_of(alone, "inverter_mnist5k_fc3"), steps_of(alone, "unconditional_mnist5k")) == ([12, 50], [])
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [([], "budget needs a key"), ([*BUDGET, "steps=60"], "60 steps are too few for 4 budgets"),
+     ([*BUDGET, "arguments=--trainer.max_steps 3"], "give steps=N")],
+)  # fmt: skip
+def test_budgets_that_cannot_be_are_one_sentence(keys, words, tmp_path):
+    found = subprocess.run([*PROGRAM, "--dry-run", "budget", *keys], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode == 1
+    (error,) = [line for line in (found.stdout + found.stderr).splitlines() if "error" in line.lower()]
+    assert error.startswith("error: ")
+    assert words in error
+
+
+def test_budgets_are_trained_and_validated_at_their_ends_and_more_are_added_to_them(plan, tmp_path):
+    write_short_config(tmp_path, "unconditional_mnist5k", 8)
+    config = tmp_path / "unconditional_mnist5k.yaml"
+    config.write_text(config.read_text().replace("val_check_interval: 250", "val_check_interval: 3"))
+    short = "--data.num_train 100 --data.batch_size 4 --data.eval_batch_size 10 --sample_grid.num_images 0"
+    short += " --trainer.logger false"
+    keys = ["--config", "inverter=unconditional_mnist5k", "budgets=2", f"arguments={short}"]
+    subprocess.run([*PROGRAM, "--cores", "2", "budget", *keys], cwd=tmp_path, check=True)
+    runs = tmp_path / "runs"
+    trainers = [yaml.safe_load(path.read_text())["trainer"] for path in sorted(runs.glob("budgets/*.yaml"))]
+    # Every 3 of 8 steps would not be validated at the end.
+    assert [(its["max_steps"], its["val_check_interval"]) for its in trainers] == [(2, 1), (8, 4)]
+    page = (runs / "budget_unconditional_mnist5k.html").read_text()
+    assert "mnist5k: NCE against budget" in page
+    assert "log p(x) is still moving" in page or "log p(x) has settled" in page
+    assert "Nothing to be done" in plan("budget", *keys)
+    assert steps_of(plan("budget", *keys, "steps=32"), "unconditional_mnist5k") == [32]

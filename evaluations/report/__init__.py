@@ -6,6 +6,7 @@ from evaluations.estimators import Breakdown
 from evaluations.report import (
     about,
     accuracy,
+    budgets,
     configs,
     dynamics,
     kept,
@@ -26,12 +27,16 @@ from evaluations.report.tested_runs import AnyRun
 
 def sections(runs: Sequence[AnyRun], breakdown_rows: Sequence[Breakdown]) -> list[Section]:
     """Everything that was measured, and nothing else: a section without data does not appear."""
+    lines = budgets.lines_of(runs)
+    by_budget, shorter = budgets.budgets_of(lines), budgets.shorter(lines)
+    runs = [run for run in runs if run.folder not in shorter]
     groups = grouped(runs)
     found = [
         about.section(runs),
         worlds.section(runs),
         accuracy.section(runs),
-        *map(kept.section, groups),
+        *(kept.section(group, by_budget) for group in groups),
+        *map(budgets.section, by_budget),
         over_layers.section(groups),
         table_1.section(groups),
         *map(nearest.section, groups),

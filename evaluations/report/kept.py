@@ -1,12 +1,14 @@
 """What do the layers of one data set keep?"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from evaluations.figures import layers_grid
 from evaluations.information import data_processing_rises, information_estimate, paired_difference, relative_nce
+from evaluations.report.budgets import Budgets, said
 from evaluations.report.cells import NONE, nce, number, share, with_interval
 from evaluations.report.groups import Group
 from evaluations.report.page import Part, Picture, Section, Table
@@ -15,13 +17,14 @@ from evaluations.results import ContrastResult
 NOTHING = "nothing: p(x)"
 
 
-def section(group: Group) -> Section | None:
+def section(group: Group, by_budget: Sequence[Budgets] = ()) -> Section | None:
     runs = group.inverters | ({NOTHING: group.unconditional} if group.unconditional else {})
     if not runs:
         return None
     log_probs, p_x, first = group.log_probs, group.p_x, group.first_layer
     bounds_of = {label: run.measured(ContrastResult) for label, run in group.inverters.items()}
     contrasts = {label: found[0] for label, found in bounds_of.items() if found}
+    budgets = [one for one in by_budget if {run.folder for run in runs.values()} & one.nce.keys()]
     rows = []
     for label, run in runs.items():
         result, given_h, decoder = run.result, log_probs.get(label), group.decoders.get(label)
@@ -32,12 +35,13 @@ def section(group: Group) -> Section | None:
             number(relative.mean, relative.standard_error, 3) if relative else NONE, with_interval(gain),
             *([_bound(contrasts.get(label))] if contrasts else []), number(result.shuffled_nce_nats),
             share(result.class_agreement, result.num_samples),
-            nce(decoder.result) if decoder else NONE,
+            nce(decoder.result) if decoder else NONE, *([_settled(run.folder, budgets)] if budgets else []),
         ])  # fmt: skip
     header = [
         "layer", "images", "NCE, nats", "bits/dim", f"NCE / |NCE of {first or 'the first layer'}|",
         "estimate of I(x; h), nats", *(["I(x; h) at least, nats"] if contrasts else []),
         "NCE with other images' h", "class agreement", "NCE of the MSE decoder",
+        *(["over budgets"] if budgets else []),
     ]  # fmt: skip
     parts: list[Part] = [Table(f"What the layers of {group.name} keep.", header, rows)]
     if p_x is None:
@@ -65,6 +69,14 @@ def section(group: Group) -> Section | None:
 
 def _bound(found: ContrastResult | None) -> str:
     return number(found.bound_nats, found.bound_nats_se) if found else NONE
+
+
+def _settled(folder: Path, budgets: Sequence[Budgets]) -> str:
+    """Whether NCE, and the estimate, of the run in this folder have."""
+    found = {"NCE": [one.nce.get(folder) for one in budgets]}
+    found["I(x; h)"] = [one.information.get(folder) for one in budgets]
+    verdicts = [f"{name} {said(curve.settled)}" for name, curves in found.items() for curve in curves if curve]
+    return "; ".join(verdicts) or NONE
 
 
 def _contrast(contrasts: Mapping[str, ContrastResult], with_estimate: bool) -> list[str]:
