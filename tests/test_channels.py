@@ -321,3 +321,24 @@ def test_benchmark_of_estimators_gives_truth_and_estimates(monkeypatch, capsys, 
     worlds.main()
     assert "INFO-SEDD 47.8" in capsys.readouterr().out
     assert [row["I(x; h), nats"] for row in json.loads(path.read_text())["rows"]] == [5.0, 1.386]
+
+
+def test_a_world_of_a_map_states_its_information_from_a_picture_a_level_and_still_tries_each_level_at_each_pixel():
+    data, asked = StepsDataModule(), []
+
+    def without_level(level, pixel):
+        """A map that gives a level of an odd step another's of an even one, at one pixel."""
+
+        def encode(image):
+            asked.append(len(image))
+            h = image.float().flatten(1)
+            h[:, pixel] = torch.where(h[:, pixel] == level, 0, h[:, pixel])
+            return h.view_as(image)
+
+        return encode
+
+    assert data.exact_information(without_level(0, 3)) == pytest.approx(data.known_information)
+    assert sum(asked) < 3000  # 28x28 pixels of 256 levels are 200 704
+    for level, pixel in ((70, 3), (255, 783), (200, 400)):
+        with pytest.raises(ValueError, match="known only where h tells the partners"):
+            data.exact_information(without_level(level, pixel))
