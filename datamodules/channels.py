@@ -32,7 +32,7 @@ class FreshPairs(FreshImages):
 class ChannelDataModule(WorldDataModule):
     """Images that have a partner each, of the same shape, of which h is: batches have it as `context_image`.
 
-    Who asks a trained inverter from Python, or by `score`, gives the partners as those that h is of.
+    Who asks a trained inverter from Python, or by `score`, must give the partners as those that h is of.
 
     What is drawn of an image is drawn before the noise, so that the images, and p(x), are those of any `CHANNEL`.
 
@@ -41,6 +41,7 @@ class ChannelDataModule(WorldDataModule):
     """
 
     fresh = FreshPairs
+    has_partners = True
     known_information: float  # I(x; partner), nats, of all copies
 
     def __init__(self, copies: PositiveInt = 1, **kwargs: Any) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from dataset_files import loaded
-from small_runs import failure, result
+from PIL import Image
+from small_runs import failure, result, run_with_results
 from test_configs import INVERTER, SHORT
 
 import inverters
@@ -342,3 +343,26 @@ def test_a_world_of_a_map_states_its_information_from_a_picture_a_level_and_stil
     for level, pixel in ((70, 3), (255, 783), (200, 400)):
         with pytest.raises(ValueError, match="known only where h tells the partners"):
             data.exact_information(without_level(level, pixel))
+
+
+def test_no_h_is_taken_of_x_where_it_is_of_a_partner(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(InitialiseFromData.__init__, "__defaults__", (64, 100, 50))
+    main(["fit", "--config=world_pairs.yaml", *SHORT, *INVERTER])
+    assert "sees            a partner of x" in capsys.readouterr().out
+    assert result("world_pairs")["sees"] == "partner"
+    inverter = inverters.load("runs/world_pairs")
+    test = loaded(PairsDataModule()).datasets["test"].first(6)
+    x, partner = test["image"], test["context_image"]
+    for ask in (inverter.log_prob, inverter.log_prob_per_pixel, inverter.scores, inverter.bound):
+        with pytest.raises(ValueError, match=r"h of pairs is of a partner of x .*; give the partners as h_of"):
+            ask(x)
+        ask(x, h_of=partner)
+    assert np.load(run_with_results("world_pairs") / "log_prob.npy") == pytest.approx(
+        inverter.log_prob(x, h_of=partner).numpy(), abs=1e-4
+    )
+    for name, image in (("x.png", x), ("partner.png", partner)):
+        Image.fromarray(image[0, 0].numpy()).save(name)
+    score = ["score", "--config=world_pairs.yaml", *SHORT, *INVERTER[:2], "--images=x.png"]
+    assert "give the partners as --contexts" in failure(capsys, *score)
+    main([*score, "--contexts=partner.png"])
