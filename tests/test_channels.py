@@ -366,3 +366,17 @@ def test_no_h_is_taken_of_x_where_it_is_of_a_partner(tmp_path, monkeypatch, caps
     score = ["score", "--config=world_pairs.yaml", *SHORT, *INVERTER[:2], "--images=x.png"]
     assert "give the partners as --contexts" in failure(capsys, *score)
     main([*score, "--contexts=partner.png"])
+
+
+def test_donsker_varadhan_takes_its_mean_over_the_pairs_of_all_batches_and_the_critic_any_scale_of_h():
+    scores = torch.randn(3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    pairs = [scores[n, i, j].exp().item() for n, i, j in itertools.product(range(3), range(5), range(5)) if i != j]
+    expected = scores.diagonal(dim1=1, dim2=2).mean().item() - math.log(sum(pairs) / len(pairs))
+    assert donsker_varadhan(scores).item() == pytest.approx(expected)
+    assert info_nce(scores).item() == pytest.approx(sum(info_nce(one).item() for one in scores) / 3)
+    x, h, *_ = inverters.worlds.world("coordinates").draw(50)
+    found = []
+    for scale in (1, 1000):
+        torch.manual_seed(0)
+        found.append(worlds.Critic(x, scale * h)(x, scale * h))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)
