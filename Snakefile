@@ -1,6 +1,8 @@
 """The studies as graphs of runs: classifiers, then inverters, then what is asked of them, then the report.
 
     snakemake --cores 2 study_mnist5k    # the small study, on a CPU
+    snakemake --cores 2 study_mnist      # the same of all of MNIST
+    snakemake --cores 2 study_affnist    # and of what three networks keep of affNIST
     snakemake --cores 2 worlds           # where the information is known exactly
     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,conv2,fc3,logits
     snakemake --cores 2 budget --config inverter=inverter_mnist5k_fc3    # NCE and p(x) at four budgets of training
@@ -49,16 +51,16 @@ def results(names):
     return [f"runs/{name}/{RUN}/results.json" for name in names]
 
 
-def answers(inverters):
+def answers(inverters, verbs=("distances", "estimators")):
     """What is asked of every inverter once it is trained."""
-    files = ("distances.json", "estimators.json")
-    return [f"runs/inverter_{name}/{RUN}/{file}" for name in inverters for file in files]
+    return [f"runs/inverter_{name}/{RUN}/{verb}.json" for name in inverters for verb in verbs]
 
 
 def classifier_of(wildcards):
     """The result of the classifier that a run inverts; none for an unconditional model."""
     data, *rest = wildcards.data_layer.split("_")
     which = f"{data}_{rest[0]}" if data == "affnist" else data
+    which += "_small" if rest[-1] == "small" else ""
     return f"runs/classifier_{which}/{RUN}/results.json"
 
 
@@ -82,11 +84,29 @@ def arguments_of(wildcards):
     return " ".join(f"--{argument}" for argument in wildcards.combination.split(","))
 
 
-localrules: study_mnist5k, worlds, paper, report_worlds, report_mnist5k, report_paper, learning_rate_and_dropout, network, optimizer
+STUDIES = {  # of small models: the runs in each one's report, and those of them that more is asked of
+    "mnist": (
+        ["classifier_mnist_small", "unconditional_mnist_small"]
+        + [f"{kind}_mnist_{layer}_small" for kind in ("inverter", "mse") for layer in LAYERS],
+        [f"mnist_{layer}_small" for layer in LAYERS],
+    ),
+    "affnist": ([f"{kind}_small" for net in ("conv", "pool", "fc")
+                 for kind in (f"classifier_affnist_{net}", f"inverter_affnist_{net}_fc3")], []),
+}
+localrules: study_mnist5k, study_mnist, study_affnist, worlds, paper
+localrules: report_worlds, report_mnist5k, report_study, report_paper, learning_rate_and_dropout, network, optimizer
 
 
 rule study_mnist5k:
     input: "runs/study_mnist5k.html"
+
+
+rule study_mnist:
+    input: "runs/study_mnist.html"
+
+
+rule study_affnist:
+    input: "runs/study_affnist.html"
 
 
 rule paper:
@@ -112,6 +132,16 @@ rule report_mnist5k:
         updates("mnist5k", ["conv2", "fc3"], [0, 100, 1000]),
     output: "runs/study_mnist5k.html"
     shell: "{CLI} report --output {output}"
+
+
+rule report_study:
+    input:
+        lambda wildcards: results(STUDIES[wildcards.data][0]),
+        lambda wildcards: answers(STUDIES[wildcards.data][1], ("distances", "estimators", "contrast")),
+    output: "runs/study_{data}.html"
+    wildcard_constraints: data="|".join(STUDIES)
+    params: folders=lambda wildcards: [f"runs/{name}/{RUN}" for name in STUDIES[wildcards.data][0]]
+    shell: "{CLI} report {params.folders} --output {output}"
 
 
 rule report_paper:
@@ -202,7 +232,7 @@ rule of_grid:
 rule asked:
     input: f"runs/inverter_{{name}}/{RUN}/results.json"
     output: f"runs/inverter_{{name}}/{RUN}/{{verb}}.json"
-    wildcard_constraints: verb="distances|estimators"
+    wildcard_constraints: verb="distances|estimators|contrast"
     resources: gpu=1, runtime="1d"
     shell: ENVIRONMENT + "{CLI} {wildcards.verb} --name {RUN} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"
 

@@ -167,7 +167,7 @@ class InverterResults(_Results):
             num_dims=num_dims,
             **likelihoods(values, num_dims, conditional=layer is not None),
             **self._agreement(trainer, pl_module),
-            **what_it_sees(pl_module),
+            **what_it_sees(pl_module, datamodule_of(trainer)),
             pictures_digest=datamodule_of(trainer).pictures_digest,
             world=known_world(datamodule_of(trainer), pl_module, values),
             **training_of(trainer, pl_module),
@@ -187,10 +187,10 @@ class InverterResults(_Results):
     def _agreement(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
         """The share of samples given the class that the classifier gives their input, as a result has it.
 
-        Not where the network sees pictures at a side of their own: a draw, which has fewer pixels, is none of those,
-        and enlarged it has a class by what it lacks.
+        Not where the network sees a partner of x, nor where it sees pictures at a side of their own: a draw, which has
+        fewer pixels, is none of those, and enlarged it has a class by what it lacks.
         """
-        if not pl_module.classifies or pl_module.sees_original:
+        if not pl_module.classifies or pl_module.sees_original or datamodule_of(trainer).has_partners:
             return {"class_agreement": None, "class_agreement_se": None, "num_samples": 0}
         batch = datamodule_of(trainer).datasets["test"].first(self.num_agreement)
         images = batch["image"].to(pl_module.device)
@@ -217,13 +217,13 @@ def training_of(trainer: Trainer, inverter: Any) -> dict[str, Any]:
     return {"training_images": training.images, "training_flop": flop, "recipe": training.recipe}
 
 
-def what_it_sees(inverter: Any) -> dict[str, Any]:
+def what_it_sees(inverter: Any, data: ImageDataModule) -> dict[str, Any]:
     """Of which pictures h is, as a result has it."""
     if inverter.representation.layer is None:
         return {"image_shape": inverter.density.image_shape}
     preprocessing = inverter.representation.preprocess.what.to_json()
     return {
-        "sees": "original" if inverter.sees_original else "x",
+        "sees": "partner" if data.has_partners else "original" if inverter.sees_original else "x",
         "seen_shape": inverter.seen_shape,
         "image_shape": inverter.density.image_shape,
         "tokens": inverter.representation.tokens,

@@ -18,7 +18,7 @@ from commands.given_images import images_of
 from commands.known_keys import KnownKeys, keys_inside
 from commands.parser import Parser
 from commands.sentences import of_constructor, of_parser
-from commands.trained_inverter import in_parts, scores, with_weights
+from commands.trained_inverter import NO_H_OF_X, in_parts, scores, with_weights
 from datamodules import ImageDataModule
 from evaluations.contrast import contrastive_bound
 from evaluations.information import Estimate, Information, information
@@ -48,10 +48,12 @@ class TrainedInverter:
     """
 
     def __init__(
-        self, inverter: Inverter, checkpoint: Path, dataset: str | None, identity: Mapping[str, Any], batch_size: int
-    ) -> None:
+        self, inverter: Inverter, checkpoint: Path, dataset: str | None, identity: Mapping[str, Any], batch_size: int,
+        has_partners: bool = False,
+    ) -> None:  # fmt: skip
         self._inverter, self._identity, self._fit = inverter, identity, identity.get("fit")
         self.checkpoint, self.dataset, self.batch_size = checkpoint, dataset, batch_size
+        self._has_partners = has_partners
         self.image_shape: ImageShape = inverter.density.image_shape
         self.seen_shape: ImageShape = self.image_shape if self.layer is None else inverter.seen_shape
 
@@ -74,7 +76,7 @@ class TrainedInverter:
 
         Args:
             images: x, N.
-            h_of: The images of which h is taken, N or one for all; by default x itself.
+            h_of: The images of which h is taken, N or one for all; by default x itself, unless h is of a partner.
 
         Returns:
             float64 [N], nats.
@@ -221,6 +223,8 @@ class TrainedInverter:
 
     def _seen(self, given: Any, image: Tensor) -> Tensor:
         """What the network sees of given images, which are x [N, C, H, W]."""
+        if self._has_partners:
+            raise ValueError(f"{NO_H_OF_X.format(self.dataset)}; give the partners as h_of")
         if self.seen_shape == self.image_shape:
             return image
         try:
@@ -262,6 +266,7 @@ def load_inverter(place: str | os.PathLike[str], device: str | torch.device | No
         state.get("dataset"),
         identity if isinstance(identity, dict) else {},
         batch_size if isinstance(batch_size, int) and batch_size > 0 else 250,
+        state.get("has_partners") is True,
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.trained_inverter import scores, trained_inverter
+from commands.trained_inverter import NO_H_OF_X, scores, trained_inverter
 from datamodules import ImageDataModule
 from datamodules.picture_files import found_in, pictures_in
 from datamodules.pictures import cannot_be_read, file_bytes, opened, printable, read_pictures
@@ -39,10 +39,15 @@ def score(
         images: A picture, a list of pictures, or a folder or a .zip, of which all are taken.
         contexts: Likewise; without them each image is scored under its own representation.
         ckpt_path: A file, or best or last of the newest run; best by default.
+
+    Raises:
+        ValueError: An image has no representation of its own, as in a world whose h is of a partner.
     """
     if not images:
         raise ValueError("no images to score; give --images '[a.png, b.png]'")
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
+    if datamodule.has_partners and inverter.representation.layer is not None and not contexts:
+        raise ValueError(f"{NO_H_OF_X.format(datamodule.name)}; give the partners as --contexts")
     names, x, its = load_images(images, datamodule)
     columns, _, others = load_images(contexts, datamodule) if contexts else (["itself"], None, None)
     if others is not None:

@@ -13,6 +13,8 @@ from datamodules import ImageDataModule
 from inverters import Inverter
 from runtime.checkpoints import check_fit, load_checkpoint
 
+NO_H_OF_X = "h of {} is of a partner of x and no function of x, so that an image has none of its own"
+
 
 def trained_inverter(
     trainer: pl.Trainer, model: pl.LightningModule, data: ImageDataModule, ckpt_path: str | None

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,7 @@ class FreshPairs(FreshImages):
 class ChannelDataModule(WorldDataModule):
     """Images that have a partner each, of the same shape, of which h is: batches have it as `context_image`.
 
-    Who asks a trained inverter from Python, or by `score`, gives the partners as those that h is of.
+    Who asks a trained inverter from Python, or by `score`, must give the partners as those that h is of.
 
     What is drawn of an image is drawn before the noise, so that the images, and p(x), are those of any `CHANNEL`.
 
@@ -41,6 +41,7 @@ class ChannelDataModule(WorldDataModule):
     """
 
     fresh = FreshPairs
+    has_partners = True
     known_information: float  # I(x; partner), nats, of all copies
 
     def __init__(self, copies: PositiveInt = 1, **kwargs: Any) -> None:
@@ -97,7 +98,7 @@ class PixelChannelDataModule(ChannelDataModule):
     def _told(self, encode: Encode, seen: Tensor) -> Tensor:
         """The pixels whose partners h tells, bool [D].
 
-        Each partner is tried at all its levels, where the others are those of the first picture.
+        Each partner is tried at all its levels.
         """
         told = told_pixels(torch.cat((seen, self.partners(100).to(seen.device))), encode, 128)
         if told is None or not self._tells_levels(encode, seen[:1], told & self.live.flatten()):
@@ -114,14 +115,31 @@ class PixelChannelDataModule(ChannelDataModule):
             for number in (self.num_levels, self.num_partner_levels)
         )
         posterior = self.log_posterior(*torch.broadcast_tensors(level, partner[:, None]))  # [partner's, L]
-        for pixel in pixels.nonzero().flatten().tolist():
-            pictures = seen.repeat(len(partner), 1, 1, 1)
-            pictures.view(len(partner), -1)[:, pixel] = partner.to(seen.device)
+        return all(
+            row_numbers(h).max() == row_numbers(torch.cat((h, posterior), dim=1)).max()
+            for h in self._of_levels(encode, seen, pixels, partner)
+        )
+
+    def _of_levels(self, encode: Encode, seen: Tensor, pixels: Tensor, partner: Tensor) -> Iterator[Tensor]:
+        """What h is of the levels of a partner, [num_partner_levels, K], for each of some pixels.
+
+        Each level is tried at each pixel. Where a pixel of h is a function of the same partner alone, that takes a
+        picture a level, and each function comes once; otherwise it takes one a level and pixel.
+        """
+        L, pixel = len(partner), torch.arange(pixels.numel())
+        same = partner.view(-1, 1, 1, 1).expand(-1, *self.image_shape)
+        number = (torch.arange(L)[:, None] + 7 * pixel) % L  # [L, D], a level beside others
+        h, alone = (encode(x.to(seen.device)).cpu().double() for x in (partner[number].view_as(same), same))
+        if h.shape[2:] == self.image_shape[1:]:
+            h, alone = h.flatten(2).movedim(1, 2), alone.flatten(2).movedim(1, 2)  # [L, D, K]
+            if torch.equal(h, alone[number, pixel]):
+                yield from alone[:, pixels].movedim(1, 0).unique(dim=0)
+                return
+        for chosen in pixels.nonzero().flatten().tolist():
+            pictures = seen.repeat(L, 1, 1, 1)
+            pictures.view(L, -1)[:, chosen] = partner.to(seen.device)
             h = encode(pictures).flatten(1)
-            h = h[:, (h != h[0]).any(dim=0)].cpu().double()
-            if row_numbers(h).max() < row_numbers(torch.cat((h, posterior), dim=1)).max():
-                return False
-        return True
+            yield h[:, (h != h[0]).any(dim=0)].cpu().double()
 
 
 class PairsDataModule(PixelChannelDataModule):

@@ -73,6 +73,7 @@ class ImageDataModule(LightningDataModule):
     image_shape: tuple[int, int, int]  # (C, H, W)
     num_classes: int
     note: str | None = None  # what a reader of its results must know
+    has_partners: ClassVar[bool] = False  # whether h is of another picture, of which x says little
     # The arguments that say how images are read.
     LOADING: ClassVar[tuple[str, ...]] = ("batch_size", "eval_batch_size", "num_workers", "pin_memory", "on_device")
     # Those, where the files lie, and, of a subclass, what only chooses which images are tested.
@@ -217,7 +218,7 @@ class ImageDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """Which data a checkpoint saw, and how far: the epoch, and its global batches that are done."""
-        state: dict[str, Any] = {"dataset": self.name, "identity": self.identity}
+        state: dict[str, Any] = {"dataset": self.name, "identity": self.identity, "has_partners": self.has_partners}
         if self.trainer is None:
             return state
         state["images"] = self._num_images("train", "val")

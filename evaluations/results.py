@@ -150,8 +150,9 @@ class InverterResult(TestResult):
         nce_nats: None for a generator without likelihood, as are the three that follow.
         class_agreement: The share of samples that get the class of their input; None where no layer gives classes.
         num_samples: Of which that is the share; the interval is Wilson's, of 95 %, and rows of old versions lack it.
-        sees: What the network sees, and h is of: "x", the picture that the density models, or "original", the picture
-            at a side of its own. Then class agreement is None, as draws are not what the network sees.
+        sees: What the network sees, and h is of: "x", the picture that the density models, "original", the picture at
+            a side of its own, or "partner", another picture, which shares something with x. But for "x", class
+            agreement is None, as draws are not what the network sees.
         seen_shape: (C, H, W) of what it sees, before its own preprocessing. Rows of up to 0.7 lack this and the next.
         image_shape: (C, H, W) of x.
         preprocessing: Of what it sees, the arguments of `inverters.Preprocessing`; None where there is none.
@@ -184,7 +185,7 @@ class InverterResult(TestResult):
     class_agreement_low: float | None = None
     class_agreement_high: float | None = None
     num_samples: int
-    sees: Literal["x", "original"] = "x"
+    sees: Literal["x", "original", "partner"] = "x"
     seen_shape: tuple[int, int, int] | None = None
     image_shape: tuple[int, int, int] | None = None
     preprocessing: dict[str, Any] | None = None
@@ -214,6 +215,8 @@ class InverterResult(TestResult):
             lines += [f"bits/dim        {self.bits_per_dim:.3f}"]
         if self.bound:
             lines += [f"sees            {self.bound}"]
+        if self.sees == "partner":
+            lines += ["sees            a partner of x, of which h is: it is no function of x"]
         if self.nce_nats is not None and self.shuffled_nce_nats is not None:
             worse = f"{self.nce_nats - self.shuffled_nce_nats:.2f} worse"
             lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]

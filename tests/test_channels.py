@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from dataset_files import loaded
-from small_runs import failure, result
+from PIL import Image
+from small_runs import failure, result, run_with_results
 from test_configs import INVERTER, SHORT
 
 import inverters
@@ -321,3 +322,61 @@ def test_benchmark_of_estimators_gives_truth_and_estimates(monkeypatch, capsys, 
     worlds.main()
     assert "INFO-SEDD 47.8" in capsys.readouterr().out
     assert [row["I(x; h), nats"] for row in json.loads(path.read_text())["rows"]] == [5.0, 1.386]
+
+
+def test_a_world_of_a_map_states_its_information_from_a_picture_a_level_and_still_tries_each_level_at_each_pixel():
+    data, asked = StepsDataModule(), []
+
+    def without_level(level, pixel):
+        """A map that gives a level of an odd step another's of an even one, at one pixel."""
+
+        def encode(image):
+            asked.append(len(image))
+            h = image.float().flatten(1)
+            h[:, pixel] = torch.where(h[:, pixel] == level, 0, h[:, pixel])
+            return h.view_as(image)
+
+        return encode
+
+    assert data.exact_information(without_level(0, 3)) == pytest.approx(data.known_information)
+    assert sum(asked) < 3000  # 28x28 pixels of 256 levels are 200 704
+    for level, pixel in ((70, 3), (255, 783), (200, 400)):
+        with pytest.raises(ValueError, match="known only where h tells the partners"):
+            data.exact_information(without_level(level, pixel))
+
+
+def test_no_h_is_taken_of_x_where_it_is_of_a_partner(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(InitialiseFromData.__init__, "__defaults__", (64, 100, 50))
+    main(["fit", "--config=world_pairs.yaml", *SHORT, *INVERTER])
+    assert "sees            a partner of x" in capsys.readouterr().out
+    assert result("world_pairs")["sees"] == "partner"
+    inverter = inverters.load("runs/world_pairs")
+    test = loaded(PairsDataModule()).datasets["test"].first(6)
+    x, partner = test["image"], test["context_image"]
+    for ask in (inverter.log_prob, inverter.log_prob_per_pixel, inverter.scores, inverter.bound):
+        with pytest.raises(ValueError, match=r"h of pairs is of a partner of x .*; give the partners as h_of"):
+            ask(x)
+        ask(x, h_of=partner)
+    assert np.load(run_with_results("world_pairs") / "log_prob.npy") == pytest.approx(
+        inverter.log_prob(x, h_of=partner).numpy(), abs=1e-4
+    )
+    for name, image in (("x.png", x), ("partner.png", partner)):
+        Image.fromarray(image[0, 0].numpy()).save(name)
+    score = ["score", "--config=world_pairs.yaml", *SHORT, *INVERTER[:2], "--images=x.png"]
+    assert "give the partners as --contexts" in failure(capsys, *score)
+    main([*score, "--contexts=partner.png"])
+
+
+def test_donsker_varadhan_takes_its_mean_over_the_pairs_of_all_batches_and_the_critic_any_scale_of_h():
+    scores = torch.randn(3, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    pairs = [scores[n, i, j].exp().item() for n, i, j in itertools.product(range(3), range(5), range(5)) if i != j]
+    expected = scores.diagonal(dim1=1, dim2=2).mean().item() - math.log(sum(pairs) / len(pairs))
+    assert donsker_varadhan(scores).item() == pytest.approx(expected)
+    assert info_nce(scores).item() == pytest.approx(sum(info_nce(one).item() for one in scores) / 3)
+    x, h, *_ = inverters.worlds.world("coordinates").draw(50)
+    found = []
+    for scale in (1, 1000):
+        torch.manual_seed(0)
+        found.append(worlds.Critic(x, scale * h)(x, scale * h))
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)

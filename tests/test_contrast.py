@@ -13,7 +13,7 @@ from small_runs import INVERTER, SMALL, failure, run_with_results
 import inverters
 from cli import main
 from commands.trained_inverter import scores
-from datamodules import GlyphPositionDataModule
+from datamodules import GlyphPositionDataModule, PairsDataModule
 from evaluations import contrast
 from evaluations.contrast import contrastive_bound
 from evaluations.results import ContrastResult
@@ -131,3 +131,21 @@ def test_a_model_without_h_has_no_bound(tmp_path, monkeypatch, capsys):
     unconditional = ["--config=unconditional_mnist5k.yaml", *SMALL[1:]]
     main(["fit", *unconditional, "--trainer.max_steps=1", "--test_after_fit=false", "--trainer.limit_val_batches=1"])
     assert "an unconditional model has no h" in failure(capsys, "contrast", *unconditional)
+
+
+def test_it_comes_within_5_percent_of_exactly_three_nats_of_a_noisy_channel_from_below():
+    data, found = PairsDataModule(3.0, num_pixels=4), []
+    for seed in range(5):
+        drawn = data.drawn("test", 300, seed).first(300)
+        image, partner = drawn["image"][:, 0, 0], drawn["context_image"][:, 0, 0]  # [N, 4]
+        found.append(contrastive_bound(data.log_posterior(image[:, None], partner).sum(-1).numpy()).mean)
+    assert 0.95 * 3 <= np.mean(found) <= 3
+
+
+def test_a_generator_without_a_likelihood_has_no_bound(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    grey = [*SMALL[:1], *SMALL[2:], "--model.density=test_inverter.Grey", "--model.muon=null", "--classifier=null"]
+    grey += ["--model.weights=untrained"]
+    main(["fit", *grey, "--trainer.max_steps=1", "--test_after_fit=false", "--trainer.limit_val_batches=1"])
+    said = failure(capsys, "contrast", *grey)
+    assert "a Grey only draws images: it has no log p(x | h) to ask for" in said

@@ -38,7 +38,7 @@ def configs(plan, verb="fit"):
 
 
 def test_these_are_the_readmes():
-    assert README.keys() == {"study_mnist5k", "worlds", "paper", "images", "profile"}
+    assert README.keys() == {"study_mnist5k", "study_mnist", "study_affnist", "worlds", "paper", "images", "profile"}
 
 
 def test_the_readmes_profile_and_own_pictures_are_planned(plan, tmp_path):
@@ -65,6 +65,25 @@ def test_the_small_study_asks_every_layer(plan):
         classifier = rf"runs/classifier_mnist5k_{kind}/study/checkpoints/update_{number:06d}\.ckpt"
         root = f"runs/updates/{kind}_{number:06d}"
         assert len(re.findall(rf"--classifier {classifier} --trainer.default_root_dir {root} ", text)) == 2
+
+
+def test_the_studies_of_all_of_mnist_and_of_affnist_are_of_small_models_alone_with_small_classifiers(plan):
+    text = plan("study_mnist")
+    layers = ("conv1", "conv2", "fc3", "logits")
+    inverters = {f"inverter_mnist_{layer}_small" for layer in layers}
+    runs = inverters | {f"mse_mnist_{layer}_small" for layer in layers}
+    runs |= {"classifier_mnist_small", "unconditional_mnist_small"}
+    assert set(configs(text)) == runs
+    assert text.count("--classifier runs/classifier_mnist_small/study/checkpoints/best.ckpt") == 8
+    asked = {frozenset(configs(text, verb)) for verb in ("distances", "estimators", "contrast")}
+    assert asked == {frozenset(inverters)}
+    (folders,) = re.findall(r"cli\.py report (.*) --output runs/study_mnist\.html", text)
+    assert set(folders.split()) == {f"runs/{name}/study" for name in runs}
+    text = plan("study_affnist")
+    assert len(configs(text)) == 6
+    for net in ("conv", "pool", "fc"):
+        classifier = f"--classifier runs/classifier_affnist_{net}_small/study/checkpoints/best.ckpt"
+        assert f"--config inverter_affnist_{net}_fc3_small.yaml {classifier}" in text
 
 
 @pytest.mark.parametrize(
