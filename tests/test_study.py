@@ -38,12 +38,12 @@ def configs(plan, verb="fit"):
 
 
 def test_these_are_the_readmes():
-    assert README.keys() == {"study_mnist5k", "study_mnist", "study_affnist", "worlds", "paper", "images", "profile"}
+    assert README.keys() == {"study_mnist5k", "study_mnist", "study_affnist", "worlds", "paper", "images", "profile", "budget"}
 
 
 def test_the_readmes_profile_and_own_pictures_are_planned(plan, tmp_path):
     (tmp_path / "pictures.zip").touch()
-    for target in ("images", "profile"):
+    for target in ("images", "profile", "budget"):
         assert "cli.py report" in plan(target, *KEYS[target])
 
 
