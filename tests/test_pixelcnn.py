@@ -251,7 +251,26 @@ def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made(monkeypatch):
     monkeypatch.setattr("inverters.pixelcnn.network.free_memory", lambda: 10**6)
     small = {"num_filters": 1, "num_layers": 1}
     PixelCNN((1, 64, 64), (1000,), **small)
-    with pytest.raises(ValueError, match=r"takes 47\.7 MB.*give a smaller --model.density.num_filters or decoder_filters"):
+    with pytest.raises(
+        ValueError, match=r"takes 47\.7 MB.*give a smaller --model.density.num_filters or decoder_filters"
+    ):
         PixelCNN((1, 64, 64), (1000,), decoder_filters=32, **small)
     with pytest.raises(ValueError, match=r"give a smaller --model.density.num_filters or decoder_filters"):
         PixelCNN((1, 64, 64), (1000, 2, 2), decoder_filters=32, **small)
+
+
+def test_only_a_softmax_has_a_palette():
+    with pytest.raises(ValueError, match="LogisticMixture has none; give --model.density.palette false"):
+        PixelCNN((3, 8, 8), (0,), LogisticMixture(), palette=True)
+
+
+def test_a_palette_changes_nothing_until_it_is_trained():
+    images = torch.randint(256, (2, 1, 8, 8), dtype=torch.uint8)
+    values = []
+    for palette in (False, True):
+        torch.manual_seed(0)
+        density = PixelCNN((1, 8, 8), (0,), num_filters=4, num_layers=1, palette=palette).eval()
+        values.append(density.log_prob(images, torch.zeros(2, 0)))
+    assert torch.equal(*values)
+    values[1].sum().backward()
+    assert density.palette.bias.grad != 0

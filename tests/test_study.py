@@ -38,7 +38,16 @@ def configs(plan, verb="fit"):
 
 
 def test_these_are_the_readmes():
-    assert README.keys() == {"study_mnist5k", "study_mnist", "study_affnist", "worlds", "paper", "images", "profile", "budget"}
+    assert README.keys() == {
+        "study_mnist5k",
+        "study_mnist",
+        "study_affnist",
+        "worlds",
+        "paper",
+        "images",
+        "profile",
+        "budget",
+    }
 
 
 def test_the_readmes_profile_and_own_pictures_are_planned(plan, tmp_path):

@@ -18,7 +18,11 @@ NETWORK = [
     "--trainer.accelerator=cpu",
 ]  # fmt: skip
 OF_0_4 = ["decoder_filters=0", "level_features=0", "palette=false"]
-INVERTER = ["--config=inverter_mnist5k_fc3.yaml", *NETWORK, *(f"--model.density.{key}" for key in ["num_filters=2", *OF_0_4])]
+INVERTER = [
+    "--config=inverter_mnist5k_fc3.yaml",
+    *NETWORK,
+    *(f"--model.density.{key}" for key in ["num_filters=2", *OF_0_4]),
+]
 SMALL = ["--data.eval_batch_size=10", "--num_agreement=3", "--sample_grid.num_images=2", "--sample_grid.num_draws=1"]
 
 
