@@ -268,7 +268,7 @@ def steps_of(text, config):
 
 def test_a_budget_is_four_times_the_one_before_with_p_x_at_the_same(plan):
     text = plan("budget", *BUDGET, "arguments=--data.seed 3 --model.layer conv1")
-    assert steps_of(text, "inverter_mnist5k_fc3") == steps_of(text, "unconditional_mnist5k") == [23, 94, 375, 1500]
+    assert steps_of(text, "inverter_mnist5k_fc3") == steps_of(text, "unconditional_mnist5k") == [20, 78, 312, 1250]
     assert text.count("--trainer.fast_dev_run true") == 1  # which trains the classifier on the way
     assert len(re.findall(r"budget_unconditional_mnist5k_\d+\.yaml --data.seed 3\n", text)) == 4
     assert len(re.findall(r"budget_inverter_mnist5k_fc3_\d+\.yaml --data.seed 3 --model.layer conv1\n", text)) == 4
