@@ -60,7 +60,7 @@ def classifier_of(wildcards):
     """The result of the classifier that a run inverts; none for an unconditional model."""
     data, *rest = wildcards.data_layer.split("_")
     which = f"{data}_{rest[0]}" if data == "affnist" else data
-    which += "_small" if rest[-1] == "small" else ""
+    which += "_small" if rest[-1:] == ["small"] else ""
     return f"runs/classifier_{which}/{RUN}/results.json"
 
 
@@ -284,8 +284,10 @@ def config_of_p_x():
         return None
     if given:
         return str(given)
-    words = PROFILED.removeprefix("inverter_").split("_")  # images_small has its own, mnist5k_fc3 that of mnist5k
-    names = [f"unconditional_{'_'.join(words[:n])}" for n in range(len(words), 0, -1)]
+    # images_small has its own, mnist5k_fc3 that of mnist5k, mnist_fc3_small that of mnist_small.
+    words = PROFILED.removeprefix("inverter_").split("_")
+    small, words = (["_small"], words[:-1]) if words[-1] == "small" else ([], words)
+    names = [f"unconditional_{'_'.join(words[:n])}{size}" for size in (*small, "") for n in range(len(words), 0, -1)]
     folders = (Path(), Path(workflow.basedir) / "configs")
     return next((name for name in names if any((folder / f"{name}.yaml").is_file() for folder in folders)), None)
 

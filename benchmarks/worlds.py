@@ -7,9 +7,8 @@ as an inverter's h is, trained by Adam on fresh draws, and are asked on draws of
 2018; Poole et al. 2019, eq. 10), which cannot exceed ln(batch), and Donsker and Varadhan's bound as MINE has it
 (Belghazi et al. 2018). The latter's log of a mean over pairs is of all test batches together; of one alone it would be
 too low on average, and the result no bound. Where the pairs that make that mean are too rare to be drawn, as of many
-nats, it is too low all the same, and the bound too
-high. An error is over test batches, not over trainings, of which there is one. An
-inverter's own numbers are in its report.
+nats, it is too low all the same, and the bound too high. An error is over test batches, not over trainings, of which
+there is one. An inverter's own numbers are in its report.
 """
 
 import argparse

@@ -160,11 +160,15 @@ class Fit:
         ):
             if not command.settings.trainer.fast_dev_run:  # which leaves nothing
                 self._save_config(run)
+                if self.trainer.is_global_zero:
+                    its = recipe(command.settings, self.data)
+                    run.begin_training(its, int(self.trainer.max_steps), anew=not first_step)
             if command.settings.compile and self.is_inverter:
                 self.model.compile_steps(self.trainer.strategy.root_device.type)
             self.trainer.fit(**arguments, weights_only=True)
             if self.trainer.is_global_zero and not command.settings.trainer.fast_dev_run:
-                run.keep_training(self.trainer.global_step * self.data.batch_size, recipe(command.settings, self.data))
+                steps = self.trainer.global_step
+                run.end_training(steps * self.data.batch_size, steps)
         if command.settings.test_after_fit and not command.settings.trainer.fast_dev_run:
             with self._until_interrupted():
                 self.trainer.test(

@@ -266,7 +266,8 @@ def load_inverter(place: str | os.PathLike[str], device: str | torch.device | No
         state.get("dataset"),
         identity if isinstance(identity, dict) else {},
         batch_size if isinstance(batch_size, int) and batch_size > 0 else 250,
-        state.get("has_partners") is True,
+        # Version 0.9 had worlds with partners, and did not say so.
+        state.get("has_partners", state.get("dataset") in ("pairs", "steps", "digit_channel")) is True,
     )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from datamodules import ImageDataModule
 
-OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches")
+OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches")
+NOT_OF_TRAINING = ("sample_batch_size", "weights")  # of an inverter; the weights that it inverts have a digest
 
 
 def recipe(settings: Any, data: ImageDataModule) -> str:
@@ -18,6 +19,16 @@ def recipe(settings: Any, data: ImageDataModule) -> str:
     """
     its = settings.as_dict()
     trainer = {key: its["trainer"].get(key) for key in OF_TRAINER}
-    decides = [its["model"], its["averaging_decay"], its["seed_everything"], trainer]
-    decides += [data.name, data.identity, data.batch_size]
+    model = {key: value for key, value in its["model"]["init_args"].items() if key not in NOT_OF_TRAINING}
+    density = model.get("density")
+    if isinstance(density, dict) and "sampler" in density.get("init_args", {}):
+        model["density"] = density | {"init_args": {k: v for k, v in density["init_args"].items() if k != "sampler"}}
+    decides = [
+        its["model"]["class_path"],
+        model,
+        its.get("cache_activations"),
+        its["averaging_decay"],
+        its["seed_everything"],
+    ]
+    decides += [trainer, data.name, data.identity, data.batch_size]
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -117,8 +117,10 @@ class Curve:
 
     @property
     def settled(self) -> bool | None:
-        """As `has_settled`; None where no budget is a quarter of the last."""
-        return None if self.before is None else has_settled(self.values[self.before], self.values[-1])
+        """As `has_settled`; None where no budget is a quarter of the last, and of one image, which has no error."""
+        if self.before is None or self.values.shape[1] < 2:
+            return None
+        return has_settled(self.values[self.before], self.values[-1])
 
 
 def has_settled(before: NDArray[np.float64], last: NDArray[np.float64]) -> bool:

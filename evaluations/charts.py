@@ -127,7 +127,7 @@ def over_budgets(panels: Mapping[str, Sequence[Curve]]) -> Figure:
     names = list(dict.fromkeys(curve.name for curves in panels.values() for curve in curves))
     for axis, (what, curves) in zip(axes, panels.items(), strict=True):
         right = REACH * max(curve.flop[-1] for curve in curves)
-        points = np.concatenate([curve.means + sign * curve.errors for curve in curves for sign in (-1, 1)])
+        points = np.concatenate([curve.means + k * np.nan_to_num(curve.errors) for curve in curves for k in (-1, 1)])
         bottom, top = points[np.isfinite(points)].min(), points[np.isfinite(points)].max()
         most = _wider(axis, bottom, top, 0.5)  # for limits
         for curve in curves:

@@ -21,7 +21,9 @@ class RunRecord(Row):
         folder: The name that its folder was given: of a copy it is another.
         named: By the user, and not by the time.
         images: That the training saw, each as often as it did: all steps, and a whole batch in each.
-        recipe: A digest of all that decided the training but its length.
+        recipe: A digest of all that decides the training but its length; None where that changed on the way, or the
+            training ended before its last step.
+        max_steps: That were asked for.
     """
 
     number: int
@@ -29,6 +31,7 @@ class RunRecord(Row):
     named: bool
     images: int | None = None
     recipe: str | None = None
+    max_steps: int | None = None
 
 
 def in_order(folders: Iterable[Path]) -> list[Path]:

@@ -170,11 +170,19 @@ class Run:
         yield
         self._unfinished.unlink(missing_ok=True)
 
-    def keep_training(self, images: int, recipe: str) -> None:
-        """What the training was that has just ended by itself, as `RunRecord` has it; versions up to 0.4 gave none."""
+    def begin_training(self, recipe: str, max_steps: int, anew: bool) -> None:
+        """Keep how it is trained, as `RunRecord` has it; what goes on with other keys is of no one recipe."""
         if record := record_of(self.folder):
-            record = replace(record, images=images, recipe=recipe)
-            write_all({self.folder / RECORD: json_bytes(record.to_json())})
+            same = anew or (record.recipe, record.max_steps) == (recipe, max_steps)
+            self._keep(replace(record, images=None, recipe=recipe if same else None, max_steps=max_steps))
+
+    def end_training(self, images: int, steps: int) -> None:
+        """Keep what a training saw that has just ended by itself; versions up to 0.4 gave no record."""
+        if record := record_of(self.folder):
+            self._keep(replace(record, images=images, recipe=record.recipe if steps == record.max_steps else None))
+
+    def _keep(self, record: RunRecord) -> None:
+        write_all({self.folder / RECORD: json_bytes(record.to_json())})
 
     @property
     def training(self) -> RunRecord | None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from test_report import KEPT, N, nats, parts, write_inverter
 
+from evaluations.budgets import Curve
+from evaluations.charts import over_budgets
 from evaluations.report import sections
 from evaluations.report.tested_runs import runs_under
 
@@ -101,6 +103,20 @@ def test_what_differs_in_more_than_the_budget_or_not_in_it_is_no_budget(tmp_path
     assert "over budgets" not in parts(tmp_path).tables[KEPT][0]
 
 
+def test_a_budget_that_was_run_twice_is_nobody_s_number(tmp_path):
+    for steps, mean in ((100, -700), (6400, -568)):
+        write_budget(tmp_path, "fc3", steps, mean)
+    write_budget(tmp_path / "again", "fc3", 100, -699)
+    (_, fc3) = parts(tmp_path).tables[KEPT]
+    assert fc3[2] == nats(SPREAD - SPREAD.mean() - 568)
+
+
+def test_one_test_image_has_a_figure_and_no_verdict():
+    curve = Curve("fc3", np.array(STEPS), 1e9 * np.array(STEPS), -600 - np.arange(4.0)[:, None])
+    over_budgets({"NCE": [curve]}).savefig(io.BytesIO())
+    assert curve.settled is None
+
+
 def test_two_budgets_have_no_fit_and_none_of_a_quarter_no_verdict(tmp_path):
     for steps in (100, 200):
         write_budget(tmp_path, "fc3", steps, -600)
@@ -117,3 +133,4 @@ def test_a_difference_is_of_the_budgets_that_both_have(runs):
         write_budget(runs, "fc3", steps, -565)
     information = said(runs)[2].figure.axes[1]
     assert len(information.containers[0].lines[0].get_ydata()) == len(STEPS)
+    assert parts(runs).tables[KEPT][1][-1] == "NCE settled"  # and nothing of a difference without the longest

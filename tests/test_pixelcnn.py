@@ -16,7 +16,7 @@ CONTEXTS = [(5,), (3, 5, 6), (0,), (2, 20, 9)]  # a vector, a map that must be r
 WAYS = [  # of h, and what the paper's network has not
     *((shape, {}) for shape in CONTEXTS),
     *((shape, {"decoder_filters": 3}) for shape in [*CONTEXTS, (3, 8, 8)]),
-    ((5,), {"level_features": 2, "palette": True}),
+    ((5,), {"decoder_filters": 3, "level_features": 2, "palette": True}),
 ]
 
 
@@ -251,6 +251,7 @@ def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made(monkeypatch):
     monkeypatch.setattr("inverters.pixelcnn.network.free_memory", lambda: 10**6)
     small = {"num_filters": 1, "num_layers": 1}
     PixelCNN((1, 64, 64), (1000,), **small)
+    PixelCNN((1, 256, 256), (0,), decoder_filters=64, **small)  # which has none
     with pytest.raises(
         ValueError, match=r"takes 47\.7 MB.*give a smaller --model.density.num_filters or decoder_filters"
     ):
@@ -260,7 +261,7 @@ def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made(monkeypatch):
 
 
 def test_only_a_softmax_has_a_palette():
-    with pytest.raises(ValueError, match="LogisticMixture has none; give --model.density.palette false"):
+    with pytest.raises(ValueError, match=r"LogisticMixture has none; give --model.density.palette false"):
         PixelCNN((3, 8, 8), (0,), LogisticMixture(), palette=True)
 
 

@@ -80,5 +80,12 @@ def test_a_recipe_says_all_of_a_training_but_its_length():
     before = recipe(settings, data)
     settings.trainer.max_steps, settings.trainer.val_check_interval, settings.name = 1000, 10, "longer"
     assert recipe(settings, data) == before
+    settings.model.init_args.density.init_args.sampler = "fixed_point"  # draws do not train
+    assert recipe(settings, data) == before
     settings.model.init_args.lr *= 2
     assert recipe(settings, data) != before
+
+
+def test_what_goes_on_with_other_keys_is_of_no_one_recipe(cost_of):
+    images, _, _ = cost_of("longer", "--trainer.max_steps=2")
+    assert cost_of("longer", "--trainer.max_steps=4", "--ckpt_path=last")[::2] == (2 * images, None)

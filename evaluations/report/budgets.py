@@ -22,8 +22,9 @@ NCE, INFORMATION = "NCE, nats per image", "estimate of I(x; h), nats"
 WORDS = (
     "The same experiments at several budgets: recipe, seed, images and the network that is inverted are the same, and "
     "only the number of steps differs, over which the learning rate has its course. FLOP are those of the density's "
-    "forward and backward passes. An estimate has settled where it changed by less than its standard error over the "
-    "last factor of four in budget. The change itself is paired, and known far better than that.",
+    "forward and backward passes, without the optimiser's, of which Muon's grow with the steps and not with the batch. "
+    "An estimate has settled where it changed by less than its standard error over the last factor of four in budget. "
+    "The change itself is paired, and known far better than that.",
     "The law is limit - scale C^-exponent, by least squares over all budgets C alike; its limit is where it goes as C "
     "grows. The interval is of the bootstrap over test images, and knows no more than that: not how the same trainings "
     "would end with other seeds, as each was done once, and not whether the law holds beyond the budgets measured.",
@@ -37,10 +38,12 @@ class Line:
     Attributes:
         name: Of its layer, or p(x).
         runs: By the images that their training saw, from the fewest on.
+        again: Those of a budget that another run has already.
     """
 
     name: str
     runs: Mapping[int, InverterRun]
+    again: Sequence[InverterRun] = ()
 
     @property
     def longest(self) -> InverterRun:
@@ -53,18 +56,21 @@ def lines_of(runs: Iterable[AnyRun]) -> list[Line]:
     Of several runs of the same the one in the outermost folder is taken.
     """
     found: dict[tuple[object, ...], dict[int, InverterRun]] = {}
+    again: dict[tuple[object, ...], list[InverterRun]] = {}
     for run in sorted(inverters(runs), key=by_depth):
         its = run.result
         if its.recipe and its.training_images and its.training_flop and its.nce_nats is not None:
             key = its.dataset, images_of(run), its.recipe, its.network_digest
-            found.setdefault(key, {}).setdefault(its.training_images, run)
+            if found.setdefault(key, {}).setdefault(its.training_images, run) is not run:
+                again.setdefault(key, []).append(run)
     lines: list[Line] = []
-    for (dataset, *_), of_one in found.items():
+    for key, of_one in found.items():
         if len(of_one) > 1:
+            dataset = key[0]
             name, taken = _layer(of_one), {line.name for line in lines if line.longest.result.dataset == dataset}
             config = f"{name}, {of_one[max(of_one)].result.name}"
             free = (one for one in (name, config, f"{config}, {len(lines)}") if one not in taken)
-            lines.append(Line(next(free), dict(sorted(of_one.items()))))
+            lines.append(Line(next(free), dict(sorted(of_one.items())), again.get(key, ())))
     return lines
 
 
@@ -74,7 +80,7 @@ def _layer(runs: Mapping[int, InverterRun]) -> str:
 
 def shorter(lines: Sequence[Line]) -> set[Path]:
     """The folders of all runs but the longest of each, which alone other sections show."""
-    return {run.folder for line in lines for run in line.runs.values() if run is not line.longest}
+    return {run.folder for line in lines for run in (*line.runs.values(), *line.again) if run is not line.longest}
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Budgets:
     Attributes:
         name: Of the data set.
         nce: NCE, and log p(x), by the folder of the longest run.
-        information: NCE less that of p(x) at the same budgets, likewise.
+        information: NCE less that of p(x) at the same budgets, likewise; the longest may not be among them.
     """
 
     name: str

@@ -73,9 +73,13 @@ def _bound(found: ContrastResult | None) -> str:
 
 def _settled(folder: Path, budgets: Sequence[Budgets]) -> str:
     """Whether NCE, and the estimate, of the run in this folder have."""
-    found = {"NCE": [one.nce.get(folder) for one in budgets]}
-    found["I(x; h)"] = [one.information.get(folder) for one in budgets]
-    verdicts = [f"{name} {said(curve.settled)}" for name, curves in found.items() for curve in curves if curve]
+    verdicts = []
+    for one in budgets:
+        if nce := one.nce.get(folder):
+            verdicts.append(f"NCE {said(nce.settled)}")
+            gain = one.information.get(folder)
+            if gain and gain.images[-1] == nce.images[-1]:  # else it is of a shorter run than the one in this row
+                verdicts.append(f"I(x; h) {said(gain.settled)}")
     return "; ".join(verdicts) or NONE
 
 

@@ -197,8 +197,8 @@ class IncrementalPixelCNN:
     def row(self, r: int, image: Tensor) -> None:
         """Prepare row r from the rows above it in image, uint8 [B, C, H, W], and take what it has of row r itself."""
         self.pixels.copy_(image[:, :, r : r + 1])
-        if self.palette is not None:
-            self.before.copy_(self.palette.is_level(image[:, 0, :r]).sum(dim=(1, 2)))
+        if self.palette is not None and r:
+            self.before += self.palette.is_level(image[:, 0, r - 1, -1])  # whose other pixels `cell` has counted
         rows = F.pad(self.seen(image[:, :, max(r - 2, 0) : r]), (0, 0, 0, 0, 0, 1), value=1.0)
         two = F.pad(rows, (0, 0, 2 - min(r, 2), 0))  # [B, I + 1, 2, W], rows r - 2 and r - 1
         pair = two[:, :, 1:]

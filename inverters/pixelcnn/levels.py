@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class LevelFeatures(nn.Module):
     """A few learned numbers of each of the 256 levels: uint8 [B, C, H, W] -> [B, C E, H, W].
 
-    To a convolution that takes levels as numbers in [-1, 1], 253 and 254 are the same; where images repeat their levels
-    exactly, as those that were scaled from black and white ones do, it cannot tell which one to repeat.
+    To a convolution that takes levels as numbers in [-1, 1], 253 and 254 are nearly the same; where images repeat their
+    levels exactly, as those that were scaled from black and white ones do, it hardly learns which one to repeat.
 
     Args:
         channels: C, each with a table of its own.

@@ -49,9 +49,11 @@ def activations(vertical: Tensor, horizontal: Tensor) -> Streams:
     return padded_concat_elu(vertical, right=1), padded_concat_elu(horizontal, right=0)
 
 
-def resampled(pair: nn.Module, streams: Streams) -> tuple[Streams, Streams]:
-    """Both streams at the next resolution, and their activations."""
+def resampled(pair: nn.Module, streams: Streams, more: Sequence[Tensor] = ()) -> tuple[Streams, Streams]:
+    """Both streams at the next resolution, plus what there is more for each, and their activations."""
     vertical, horizontal = (conv(stream) for conv, stream in zip(pair.children(), streams, strict=True))
+    if more:
+        vertical, horizontal = vertical + more[0], horizontal + more[1]
     return (vertical, horizontal), activations(vertical, horizontal)
 
 
@@ -104,7 +106,7 @@ class PixelCNNNetwork(nn.Module):
         decoder_filters: Of a decoder that works out from h what lies where; 0 for none, as in the paper.
         level_features: Learned numbers of each of a pixel's 256 levels, which the network sees beside its value; 0 for
             none, as in the paper. Worth far more than they cost where images repeat their levels exactly.
-        palette: Whether a softmax is told which levels an image has had so far; not in the paper. As before.
+        palette: Whether a softmax is told which levels an image has had so far; not in the paper. Worth as much there.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
@@ -144,7 +146,7 @@ class PixelCNNNetwork(nn.Module):
         # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
         num_weights = (12 * num_layers + 4) * 2 * num_filters * context_shape[0]
         # And of the first layers of a decoder.
-        if len(context_shape) == 1:
+        if len(context_shape) == 1 and context_shape[0]:
             num_weights += 8 * decoder_filters * (context_shape[0] + decoder_filters * height * width // 16)
         else:
             num_weights += decoder_filters * context_shape[0] * 9
@@ -212,10 +214,9 @@ class PixelCNNNetwork(nn.Module):
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = F.pad(self.first_vertical(x), DOWN)  # [B, F, H, W], as all below at their resolution
         horizontal = F.pad(self.first_above(x), DOWN) + F.pad(self.first_left(x), RIGHT)
-        of_h = None if self.decoder_of_h is None else self.decoder_of_h(context).chunk(5, dim=1)
-        streams = vertical, horizontal
-        if of_h is not None:
-            streams = vertical + of_h[0], horizontal + of_h[1]
+        # For both streams here and after the last up-sampling, and before the head.
+        of_h = self.decoder_of_h(context).chunk(5, dim=1) if self.decoder_of_h is not None else ()
+        streams = (vertical + of_h[0], horizontal + of_h[1]) if of_h else (vertical, horizontal)
         acts = activations(*streams)
 
         skips = [acts]
@@ -232,11 +233,8 @@ class PixelCNNNetwork(nn.Module):
             for pair in block.children():
                 streams, acts = transformed(pair, streams, acts, skips.pop(), products)
             if i < 2:
-                streams, acts = resampled(self.up[i], streams)
-            if i == 1 and of_h is not None:
-                streams = streams[0] + of_h[2], streams[1] + of_h[3]
-                acts = activations(*streams)
-        return streams[1] if of_h is None else streams[1] + of_h[4]
+                streams, acts = resampled(self.up[i], streams, of_h[2:4] if i == 1 else ())
+        return streams[1] + of_h[4] if of_h else streams[1]
 
     def directions(self) -> list[nn.Parameter]:
         """v of the convolutions between the first and the head; those see pixels, or are read as probabilities."""
