@@ -60,17 +60,17 @@ def lines_of(runs: Iterable[AnyRun]) -> list[Line]:
     for run in sorted(inverters(runs), key=by_depth):
         its = run.result
         if its.recipe and its.training_images and its.training_flop and its.nce_nats is not None:
-            key = its.dataset, images_of(run), its.recipe, its.network_digest
+            key: tuple[object, ...] = its.dataset, images_of(run), its.recipe, its.network_digest
             if found.setdefault(key, {}).setdefault(its.training_images, run) is not run:
                 again.setdefault(key, []).append(run)
     lines: list[Line] = []
-    for key, of_one in found.items():
+    for experiment, of_one in found.items():
         if len(of_one) > 1:
-            dataset = key[0]
+            dataset = experiment[0]
             name, taken = _layer(of_one), {line.name for line in lines if line.longest.result.dataset == dataset}
             config = f"{name}, {of_one[max(of_one)].result.name}"
             free = (one for one in (name, config, f"{config}, {len(lines)}") if one not in taken)
-            lines.append(Line(next(free), dict(sorted(of_one.items())), again.get(key, ())))
+            lines.append(Line(next(free), dict(sorted(of_one.items())), again.get(experiment, ())))
     return lines
 
 
