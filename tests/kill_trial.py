@@ -67,7 +67,8 @@ def trial(folder: Path, num_kills: int, max_steps: int, seed: int = 0) -> int:
                     print(f"kill {kills} after {time.monotonic() - start:.0f} s", flush=True)
             assert process.returncode == 0, (folder / "log.txt").read_text()[-2000:]
             found = every_file(killed / "runs")
-            assert {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)} == set()
+            different = {name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)}
+            assert not different, different
             if kills >= num_kills:
                 return kills
 

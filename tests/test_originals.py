@@ -169,6 +169,9 @@ def test_the_number_is_of_the_small_picture_under_the_h_of_the_original(run, cap
     assert bound in capsys.readouterr().out
 
 
+NOT_NUMBERS = ("checkpoint", "files", "recipe")  # which says the data's arguments
+
+
 def test_where_the_original_is_x_every_number_is_that_of_x(tmp_path, monkeypatch):
     monkeypatch.chdir(working_folder(tmp_path))
     network = ["--classifier=null", "--model.weights=untrained"]
@@ -178,7 +181,7 @@ def test_where_the_original_is_x_every_number_is_that_of_x(tmp_path, monkeypatch
         main(["fit", "--config=inverter.yaml", "--data.side=16", *network, *steps, *more])
         folder = run_with_results("inverter", root)
         weights = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-        row = {key: value for key, value in result("inverter", root).items() if key not in ("checkpoint", "files")}
+        row = {key: value for key, value in result("inverter", root).items() if key not in NOT_NUMBERS}
         found.append((row, {k: v.tolist() for k, v in weights.items()}, np.load(folder / "log_prob.npy").tolist()))
     assert found[0] == found[1]
     assert found[0][0]["sees"] == "x"

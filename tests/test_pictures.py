@@ -34,7 +34,9 @@ def of_folder(path, channels):
 
 def of_size(*image_shape):
     """What `load_images` asks a data set for that scales nothing."""
-    return SimpleNamespace(shapes=[image_shape], pictures=lambda content: [of_its_size(content, image_shape)])
+    return SimpleNamespace(
+        has_partners=False, shapes=[image_shape], pictures=lambda content: [of_its_size(content, image_shape)]
+    )
 
 
 def of_score(path, channels):

@@ -135,7 +135,11 @@ def test_a_run_that_had_stopped_early_does_not_begin_again(with_classifier):
 
 
 VARIANTS = {
-    "logistic head": ["--model.density.likelihood=LogisticMixture", "--model.density.context_dropout=0.2"],
+    "logistic head": [
+        "--model.density.likelihood=LogisticMixture",
+        "--model.density.palette=false",
+        "--model.density.context_dropout=0.2",
+    ],
     "h from disk": ["--cache_activations=float32"],
     "loader processes": ["--data.num_workers=2"],
     "mean squared error": ["--model.density=MSEDecoder", "--model.muon=null"],
