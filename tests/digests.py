@@ -19,7 +19,7 @@ def tensors(value, name=""):
 
 
 def checkpoint_digest(path):
-    """Of everything in a checkpoint but where the run lies, when it began, and W&B's name of it."""
+    """Of all in a checkpoint but where the run lies, when it began, and W&B's name of it."""
     folder = path.absolute().parent.parent
     digest = hashlib.sha256()
     for name, value in tensors(torch.load(path, weights_only=True)):
@@ -28,6 +28,10 @@ def checkpoint_digest(path):
             for text in (name, value)
         )
         if name == "/wandb_id":
+            continue
+        if name.endswith(
+            "/current_score"
+        ):  # the last validation's, which Lightning saves, does not restore, and never reads
             continue
         if isinstance(value, torch.Tensor):
             digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
