@@ -37,7 +37,8 @@ class Palette(nn.Module):
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         """Of every pixel, [B, L, H, W], from the features [B, F, H, W] and the image, uint8 [B, 1, H, W]."""
         is_level = self.is_level(image.flatten(1))
-        before = is_level.cumsum(dim=1, dtype=torch.int32) - is_level.int()  # integers: exact on a GPU, too
+        # Integers: exact on a GPU, too. In place: these are the largest tensors there are, and making them costs the most.
+        before = is_level.cumsum(dim=1, dtype=torch.int32).add_(is_level, alpha=-1)
         return self.addition(features.flatten(2).mT, before).mT.unflatten(2, image.shape[2:])
 
     def is_level(self, pixels: Tensor) -> Tensor:
@@ -47,4 +48,4 @@ class Palette(nn.Module):
     def addition(self, features: Tensor, before: Tensor) -> Tensor:
         """From features [..., F] and how many pixels before have had each level, [..., L], to their logits [..., L]."""
         factor = (features * self.weight).sum(dim=-1, keepdim=True) + self.bias
-        return factor * (SHARPNESS * before.to(factor.dtype)).log1p()
+        return factor * before.to(factor.dtype).mul_(SHARPNESS).log1p_()
