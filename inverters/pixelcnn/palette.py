@@ -37,7 +37,7 @@ class Palette(nn.Module):
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         """Of every pixel, [B, L, H, W], from the features [B, F, H, W] and the image, uint8 [B, 1, H, W]."""
         is_level = self.is_level(image.flatten(1))
-        # Integers: exact on a GPU, too. In place: these are the largest tensors there are, and making them costs the most.
+        # Integers: exact on a GPU, too. In place: no tensors are larger, and making them costs the most.
         before = is_level.cumsum(dim=1, dtype=torch.int32).add_(is_level, alpha=-1)
         return self.addition(features.flatten(2).mT, before).mT.unflatten(2, image.shape[2:])
 
