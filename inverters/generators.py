@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from inverters.representation import Representation
 
 ImageShape = tuple[int, int, int]  # C, H, W
 LN2 = 0.6931471805599453
@@ -63,6 +66,16 @@ class ConditionalGenerator(nn.Module, ABC):
     def directions(self) -> list[nn.Parameter]:
         """Weights of which only the direction counts, not the norm, and which Muon may turn."""
         return []
+
+    def meet(self, representation: "Representation", standardised: Callable[[Tensor], Tensor]) -> None:
+        """See the frozen network, as those do that compare or optimise what it makes of an image; else nothing.
+
+        What is kept of these must not become a module of this one (a tuple does not), or its weights would be too.
+
+        Args:
+            representation: Gives raw h, with its gradient by `of_unit`; other layers by `at`.
+            standardised: From raw h to the context that `loss` and `sample` are given.
+        """
 
     def initialise(self, image: Tensor, context: Tensor) -> None:
         """Set parameters from one batch of images [B, C, H, W] and representations, before training."""

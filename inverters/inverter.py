@@ -126,6 +126,7 @@ class Inverter(LightningModule):
         self.register_buffer("context_mean", torch.zeros(per_channel))
         self.register_buffer("context_scale", torch.ones(per_channel))
         self.register_buffer("initialised", torch.tensor(False))
+        self.density.meet(self.representation, self.standardised)
 
     def compile_steps(self, device_type: str, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile the steps of training and validation; test, samples and all else never meet compiled code."""
@@ -152,6 +153,10 @@ class Inverter(LightningModule):
             h = batch["h"].to(self.context_mean.dtype)  # it may be kept in float16
         else:
             h = self.representation(batch.get("context_image", batch["image"]))
+        return self.standardised(h)
+
+    def standardised(self, h: Tensor) -> Tensor:
+        """Raw h [B, ...] as the density takes it."""
         # A network may have a precision of its own.
         return (h.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
 

@@ -119,7 +119,10 @@ class Preprocess(nn.Module):
 
     def forward(self, image: Tensor, network: nn.Module) -> Tensor:
         """uint8 images [B, C, H, W] as the network sees them, [B, C', H', W']."""
-        x = unit_interval(image, network)
+        return self.of_unit(unit_interval(image, network))
+
+    def of_unit(self, x: Tensor) -> Tensor:
+        """The same of floats in [0, 1]."""
         if self.what.rgb and x.shape[1] == 1:
             x = x.expand(-1, 3, -1, -1).contiguous()  # a network may change it in place
         if self.what.side and x.shape[2:] != (self.what.side, self.what.side):

@@ -12,7 +12,7 @@ from inverters.exact_float32 import exact_float32
 from inverters.generators import ImageShape
 from inverters.layer import ALL_LAYERS, Layer, depth, recorded_calls
 from inverters.networks import FAULTS
-from inverters.preprocessing import Preprocess, Preprocessing
+from inverters.preprocessing import Preprocess, Preprocessing, unit_interval
 from inverters.reading import Tokens, as_read
 
 NOT_LOADED = (
@@ -83,14 +83,19 @@ class Representation(nn.Module):
         Raises:
             ValueError: The layer gives no such thing, or something else than a row an image.
         """
-        return self._h(image)
+        return self.of_unit(unit_interval(image, self.network))
 
-    def _h(self, image: Tensor) -> Tensor:
-        with exact_float32(image.device):
-            x = self.preprocess(image, self.network)
+    def of_unit(self, x: Tensor) -> Tensor:
+        """The same of floats x in [0, 1], [B, C, H, W], of which h has a gradient here: to optimise pixels, say."""
+        with exact_float32(x.device):
+            seen = self.preprocess.of_unit(x)
             if self.place is None:
-                return x.new_empty(len(x), 0)
-            return h_of(self.place.output(self.network, x), self.place, x, self.network, self.tokens)
+                return seen.new_empty(len(seen), 0)
+            return h_of(self.place.output(self.network, seen), self.place, seen, self.network, self.tokens)
+
+    def at(self, layer: str) -> "Representation":
+        """Another layer of the same network, which sees the same. Raises ValueError where there is none."""
+        return Representation(self.network, layer, self.preprocess.what, self.tokens)
 
     @torch.no_grad()
     def output(self, image: Tensor) -> Tensor:
@@ -165,8 +170,9 @@ class Representation(nn.Module):
                 for name in floats:
                     parameters[name].requires_grad_(True)
                 device = next((t.device for t in self.network.state_dict().values()), torch.device("cpu"))
+                zeros = torch.zeros(2, *image_shape, dtype=torch.uint8, device=device)
                 with torch.enable_grad():
-                    h = self._h(torch.zeros(2, *image_shape, dtype=torch.uint8, device=device))
+                    h = self.of_unit(unit_interval(zeros, self.network))
                     gradients = (
                         torch.autograd.grad(h.sum(), [parameters[name] for name in floats], allow_unused=True)
                         if h.requires_grad else [None] * len(floats)

@@ -79,3 +79,14 @@ def test_images_are_uint8_or_refused():
         representation(torch.rand(2, *SHAPE))
     with pytest.raises(ValueError, match="images are"):
         representation(torch.zeros(SHAPE, dtype=torch.uint8))
+
+
+def test_h_of_floats_is_h_of_the_same_image_and_has_its_gradient() -> None:
+    representation = Representation(ConvNet((1, 28, 28), 10), "conv2")
+    image = torch.randint(256, (2, 1, 28, 28), dtype=torch.uint8)
+    x = (image / 255).requires_grad_()
+    h = representation.of_unit(x)
+    assert torch.equal(h, representation(image))
+    (gradient,) = torch.autograd.grad(h.sum(), x)
+    assert gradient.abs().sum() > 0
+    assert torch.equal(representation.at("fc3")(image), Representation(representation.network, "fc3")(image))
