@@ -50,6 +50,8 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
             short.append("--trainer.limit_predict_batches=2")
         if command[0] == "distances":
             short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
+        if command[0] == "contrast":
+            short.append("--num_images=8")
         main([*command, *short])
     assert Path("runs/report.html").is_file()
     verbs = {command[0] for command in COMMANDS}
