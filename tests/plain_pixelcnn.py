@@ -39,7 +39,9 @@ def log_prob(parameters, image, context, likelihood, num_layers):
         if context.ndim == 2:
             units = F.elu(context @ weight(f"{of}.start.1")[:, :, 0, 0].T + p[f"{of}.start.1.bias"])
             flat = units @ weight(f"{of}.start.3")[:, :, 0, 0].T + p[f"{of}.start.3.bias"]
-            x = flat.view(len(image), -1, rows // 4, columns // 4)
+            x = F.elu(flat.view(len(image), -1, rows // 4, columns // 4))
+            x = F.conv2d(x, weight(f"{of}.start.7"), p[f"{of}.start.7.bias"], padding=1)
+            x = F.pixel_shuffle(x, 2)
         else:
             r, s = (-(-side // of_image) for side, of_image in zip(context.shape[2:], image.shape[2:], strict=True))
             padded = F.pad(context, (0, -context.shape[3] % s, 0, -context.shape[2] % r))
@@ -57,13 +59,12 @@ def log_prob(parameters, image, context, likelihood, num_layers):
                 )
             )
             x = F.conv2d(cells, weight(f"{of}.start"), p[f"{of}.start.bias"], padding=1)
-        x = F.elu(x)
-        larger = max(x.shape[2], rows // 2), max(x.shape[3], columns // 2)
-        x = F.interpolate(x, size=larger, mode="bilinear", align_corners=False)
+        small = context.ndim == 2 or (x.shape[2] <= rows // 2 and x.shape[3] <= columns // 2)
+        size = (rows // 2, columns // 2) if small else (rows, columns)
+        x = F.interpolate(F.elu(x), size=size, mode="bilinear", align_corners=False)
         x = F.elu(F.conv2d(x, weight(f"{of}.middle"), p[f"{of}.middle.bias"], padding=1))
-        x = F.interpolate(x, size=(rows, columns), mode="bilinear", align_corners=False)
-        x = F.elu(F.conv2d(x, weight(f"{of}.end"), p[f"{of}.end.bias"], padding=1))
-        return F.conv2d(x, weight(f"{of}.out"), p[f"{of}.out.bias"])
+        first = F.conv2d(x, weight(f"{of}.end"), p[f"{of}.end.bias"], padding=1)
+        return x, F.pixel_shuffle(first, 2) if small else first
 
     def residual(x, conv, name, *skips):
         hidden = conv(act(x), f"{name}.conv_in")
@@ -84,8 +85,9 @@ def log_prob(parameters, image, context, likelihood, num_layers):
     v = F.pad(down(x, "first_vertical"), (0, 0, 1, 0))[:, :, :-1]
     h = F.pad(down(x, "first_above"), (0, 0, 1, 0))[:, :, :-1]
     h = h + F.pad(down_right(x, "first_left"), (1, 0))[:, :, :, :-1]
-    of_h = decoded().split(v.shape[1], dim=1) if "decoder_of_h.end.bias" in p else [0] * 5
-    v, h = v + of_h[0], h + of_h[1]
+    if "decoder_of_h.end.bias" in p:
+        context, first = decoded()
+        v, h = v + first[:, : v.shape[1]], h + first[:, v.shape[1] :]
     skips = [(v, h)]
     for i in range(3):
         for j in range(num_layers):
@@ -107,9 +109,6 @@ def log_prob(parameters, image, context, likelihood, num_layers):
             v = F.conv_transpose2d(v, w, p[f"up.{i}.0.bias"], stride=2, output_padding=1)
             v = v[:, :, : 2 * rows, 1 : 2 * columns + 1]
             h = F.conv_transpose2d(h, weight(f"up.{i}.1", transposed=True), p[f"up.{i}.1.bias"], stride=2)
-        if i == 1:
-            v, h = v + of_h[2], h + of_h[3]
-    h = h + of_h[4]
     assert not skips
     params = F.conv2d(F.elu(h), weight("head"), p["head.bias"])
     if "palette.weight" in p:

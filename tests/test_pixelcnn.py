@@ -253,7 +253,7 @@ def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made(monkeypatch):
     PixelCNN((1, 64, 64), (1000,), **small)
     PixelCNN((1, 256, 256), (0,), decoder_filters=64, **small)  # which has none
     with pytest.raises(
-        ValueError, match=r"takes 47\.7 MB.*give a smaller --model.density.num_filters or decoder_filters"
+        ValueError, match=r"takes 47\.1 MB.*give a smaller --model.density.num_filters or decoder_filters"
     ):
         PixelCNN((1, 64, 64), (1000,), decoder_filters=32, **small)
     with pytest.raises(ValueError, match=r"give a smaller --model.density.num_filters or decoder_filters"):

@@ -7,18 +7,19 @@ from inverters.pixelcnn.layers import CentredConv2d
 
 
 class ContextDecoder(nn.Module):
-    """From h to features of every pixel's place, as a decoder of images begins: [B, ...] -> [B, O, H, W].
+    """From h to features of places, as a decoder of images begins.
 
-    As in the paper, h enters PixelCNN++ by a linear map in every layer, and a vector gives one bias for all places:
-    what lies where must be deciphered by convolutions that see pixels. Here layers with ELUs between them compute it:
-    a vector becomes features, and those a map at a quarter of the resolution; a map begins at its own; then at a half,
-    then at the image's. They are weight-normalised as all others, so that Muon trains them too: by Adam, most of what h
-    tells is not found.
+    In the paper h enters every layer of PixelCNN++ by a linear map, and a vector gives one bias for all places: what
+    lies where must be deciphered by convolutions that see pixels. Here layers with ELUs between them compute it, and
+    the map that they give enters every layer in place of h. A vector becomes features, and those a map at a quarter of
+    the image's resolution; a map begins at its own. Resolutions double by sub-pixel convolutions (Shi et al. 2016), as
+    what lies in neighbouring pixels may have nothing in common. All are weight-normalised, so that Muon trains them: by
+    Adam, most of what h tells is not found.
 
     Args:
         context_shape: (K,) or (K, H', W').
         size: (H, W).
-        num_filters: F, of all layers of maps but the last; a vector's features are 8 F.
+        num_filters: F, of all layers of maps; a vector's features are 8 F.
         num_outputs: O.
     """
 
@@ -27,8 +28,11 @@ class ContextDecoder(nn.Module):
     ) -> None:
         super().__init__()
         height, width = size
-        self.size, self.half_size = size, (height // 2, width // 2)
-        if len(context_shape) == 1:
+        half = height // 2, width // 2
+        vector = len(context_shape) == 1
+        self.doubles = vector or (context_shape[1] <= half[0] and context_shape[2] <= half[1])
+        self.size = half if self.doubles else size
+        if vector:
             self.start: nn.Module = nn.Sequential(
                 nn.Unflatten(1, (context_shape[0], 1, 1)),
                 CentredConv2d(context_shape[0], 8 * num_filters, 1),
@@ -36,20 +40,19 @@ class ContextDecoder(nn.Module):
                 CentredConv2d(8 * num_filters, num_filters * (height // 4) * (width // 4), 1),
                 nn.Flatten(),
                 nn.Unflatten(1, (num_filters, height // 4, width // 4)),
+                nn.ELU(),
+                CentredConv2d(num_filters, 4 * num_filters, 3),
+                nn.PixelShuffle(2),
             )
         else:
             self.start = CentredConv2d(context_shape[0], num_filters, 3)
         self.middle = CentredConv2d(num_filters, num_filters, 3)
-        self.end = CentredConv2d(num_filters, num_filters, 3)
-        self.out = CentredConv2d(num_filters, num_outputs, 1, init_scale=0.5)
+        self.end = CentredConv2d(num_filters, (4 if self.doubles else 1) * num_outputs, 3, init_scale=0.5)
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Features for every layer, [B, F, H / 2, W / 2], of a larger map [B, F, H, W]; for the first, [B, O, H, W]."""
         x = F.elu(self.start(context))
-        larger = max(x.shape[2], self.half_size[0]), max(x.shape[3], self.half_size[1])
-        x = F.elu(self.middle(resized(x, larger)))
-        return self.out(F.elu(self.end(resized(x, self.size))))
-
-
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, h, w] -> [B, C, H, W], bilinearly, where it is not of that size."""
-    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear")
+        if tuple(x.shape[2:]) != self.size:
+            x = F.interpolate(x, size=self.size, mode="bilinear")
+        x = F.elu(self.middle(x))
+        return x, F.pixel_shuffle(self.end(x), 2 if self.doubles else 1)

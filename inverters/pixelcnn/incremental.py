@@ -188,10 +188,7 @@ class IncrementalPixelCNN:
             self.before = context.new_zeros(batch, self.palette.num_levels, dtype=torch.long)  # pixels of each level
         self.pixels = context.new_zeros(batch, channels, 1, width, dtype=torch.uint8)
         self.first_cells = self.first[0][1].new_zeros(batch, width, network.first_left.out_channels)
-        context = folded(context, network.fold)
-        self.of_h = None if network.decoder_of_h is None else network.decoder_of_h(context).chunk(5, dim=1)
-        if self.of_h is not None:  # its part of the row at work, which the horizontal stream's cells take
-            self.after_up, self.at_end = torch.zeros_like(self.first_cells), torch.zeros_like(self.first_cells)
+        context, self.of_h = network.decoded(folded(context, network.fold))
         self.levels = [_Level(network, level, context) for level in range(3)]
 
     def row(self, r: int, image: Tensor) -> None:
@@ -207,10 +204,7 @@ class IncrementalPixelCNN:
         if r == 0:
             vertical, above = torch.zeros_like(vertical), torch.zeros_like(above)
         if self.of_h is not None:
-            of_row = [of_h[:, :, r : r + 1] for of_h in self.of_h]
-            vertical, above = vertical + of_row[0], above + of_row[1]
-            self.after_up.copy_(of_row[3][:, :, 0].mT)
-            self.at_end.copy_(of_row[4][:, :, 0].mT)
+            vertical, above = (x + of_h[:, :, r : r + 1] for x, of_h in zip((vertical, above), self.of_h, strict=True))
         left = F.conv2d(pair, *self.left_above)  # of column c, for column c + 1
         self.first_cells.copy_((above + F.pad(left[:, :, :, :-1], (1, 0)))[:, :, 0].mT)  # [B, W, F]
         self._vertical(0, r, vertical)
@@ -236,8 +230,6 @@ class IncrementalPixelCNN:
                 level.vertical_down.above = x
                 level.horizontal_up.start_odd_row()
             x = level.up_rows[:, :, r % 2 : r % 2 + 1]
-            if number == 0 and self.of_h is not None:
-                x = x + self.of_h[2][:, :, r : r + 1]
             activated = concat_elu(x)
         for vertical, horizontal in level.decoder:
             x = vertical(r, x, activated, skips.pop())
@@ -253,8 +245,7 @@ class IncrementalPixelCNN:
             x = torch.addmm(x, self.seen(last)[:, :, 0, 0], self.left)
             if self.palette is not None:
                 self.before += self.palette.is_level(last[:, 0, 0, 0])
-        last_horizontal = self._horizontal(0, r, c, x)
-        features = F.elu(last_horizontal if self.of_h is None else last_horizontal + self.at_end[:, c])
+        features = F.elu(self._horizontal(0, r, c, x))
         params = F.linear(features, *self.head)
         return params if self.palette is None else params + self.palette.addition(features, self.before)
 
@@ -271,8 +262,6 @@ class IncrementalPixelCNN:
                 below = self._horizontal(number + 1, r // 2, c // 2, level.horizontal_down(c // 2))
                 level.horizontal_up.put(c // 2, below)
             x = level.horizontal_up.outputs[:, c]
-            if number == 0 and self.of_h is not None:
-                x = x + self.after_up[:, c]
         for _, layer in level.decoder:
             x = layer(c, x, skips.pop())
         return x

@@ -49,11 +49,9 @@ def activations(vertical: Tensor, horizontal: Tensor) -> Streams:
     return padded_concat_elu(vertical, right=1), padded_concat_elu(horizontal, right=0)
 
 
-def resampled(pair: nn.Module, streams: Streams, more: Sequence[Tensor] = ()) -> tuple[Streams, Streams]:
-    """Both streams at the next resolution, plus what there is more for each, and their activations."""
+def resampled(pair: nn.Module, streams: Streams) -> tuple[Streams, Streams]:
+    """Both streams at the next resolution, and their activations."""
     vertical, horizontal = (conv(stream) for conv, stream in zip(pair.children(), streams, strict=True))
-    if more:
-        vertical, horizontal = vertical + more[0], horizontal + more[1]
     return (vertical, horizontal), activations(vertical, horizontal)
 
 
@@ -144,11 +142,12 @@ class PixelCNNNetwork(nn.Module):
         context_shape = tuple(folded(torch.empty(0, *context_shape), self.fold).shape[1:])
         self.likelihood = likelihood
         # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
-        num_weights = (12 * num_layers + 4) * 2 * num_filters * context_shape[0]
+        decodes = decoder_filters > 0 and context_shape[0] > 0
+        num_weights = (12 * num_layers + 4) * 2 * num_filters * (decoder_filters if decodes else context_shape[0])
         # And of the first layers of a decoder.
-        if len(context_shape) == 1 and context_shape[0]:
+        if decodes and len(context_shape) == 1:
             num_weights += 8 * decoder_filters * (context_shape[0] + decoder_filters * height * width // 16)
-        else:
+        elif decodes:
             num_weights += decoder_filters * context_shape[0] * 9
         num_bytes, free = 20 * num_weights, free_memory()
         if num_bytes > free:
@@ -165,17 +164,16 @@ class PixelCNNNetwork(nn.Module):
         self.first_above = ShiftedConv2d(num_inputs, num_filters, (1, 3))
         self.first_left = ShiftedConv2d(num_inputs, num_filters, (2, 1))
 
+        self.decoder_of_h = None
+        if decodes:
+            self.decoder_of_h = ContextDecoder(context_shape, (height, width), decoder_filters, 2 * num_filters)
+            context_shape = (decoder_filters, *self.decoder_of_h.size)
         shared = (num_filters, context_shape, dropout, context_dropout)
         self.encoder = nn.ModuleList(Block(num_layers, *shared, decoder=False) for _ in range(3))
         self.decoder = nn.ModuleList(Block(num_layers + (i > 0), *shared, decoder=True) for i in range(3))
         self.down, self.up = (
             nn.ModuleList(nn.ModuleList(layer(num_filters, num_filters, k) for k in KERNELS) for _ in range(2))
             for layer in (partial(ShiftedConv2d, stride=2), ShiftedConvTranspose2d)
-        )
-        self.decoder_of_h = (
-            ContextDecoder(context_shape, (height, width), decoder_filters, 5 * num_filters)
-            if decoder_filters and context_shape[0]
-            else None
         )
         # In the order in which they run.
         self.contexts = [module for module in self.modules() if isinstance(module, ContextBias)]
@@ -209,14 +207,13 @@ class PixelCNNNetwork(nn.Module):
 
     def _last_horizontal(self, x: Tensor, context: Tensor) -> Tensor:
         """The horizontal stream after the last block, [B, F, H, W]."""
+        context, of_h = self.decoded(context)
         products = iter(context_products(self.contexts, context))
         x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)  # [B, I + 1, H, W]
         # The shifts come after the bias: the vertical stream's first row and the horizontal one's first cell are zero.
         vertical = F.pad(self.first_vertical(x), DOWN)  # [B, F, H, W], as all below at their resolution
         horizontal = F.pad(self.first_above(x), DOWN) + F.pad(self.first_left(x), RIGHT)
-        # For both streams here and after the last up-sampling, and before the head.
-        of_h = self.decoder_of_h(context).chunk(5, dim=1) if self.decoder_of_h is not None else ()
-        streams = (vertical + of_h[0], horizontal + of_h[1]) if of_h else (vertical, horizontal)
+        streams = (vertical, horizontal) if of_h is None else (vertical + of_h[0], horizontal + of_h[1])
         acts = activations(*streams)
 
         skips = [acts]
@@ -233,8 +230,16 @@ class PixelCNNNetwork(nn.Module):
             for pair in block.children():
                 streams, acts = transformed(pair, streams, acts, skips.pop(), products)
             if i < 2:
-                streams, acts = resampled(self.up[i], streams, of_h[2:4] if i == 1 else ())
-        return streams[1] + of_h[4] if of_h else streams[1]
+                streams, acts = resampled(self.up[i], streams)
+        return streams[1]
+
+    def decoded(self, context: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
+        """What enters every layer in place of h, folded, and what each stream begins with of it, [B, F, H, W]."""
+        if self.decoder_of_h is None:
+            return context, None
+        context, first = self.decoder_of_h(context)
+        vertical, horizontal = first.chunk(2, dim=1)
+        return context, (vertical, horizontal)
 
     def directions(self) -> list[nn.Parameter]:
         """v of the convolutions between the first and the head; those see pixels, or are read as probabilities."""
