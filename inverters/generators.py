@@ -1,7 +1,8 @@
 """The contract of what inverts a layer: a conditional generator of 8-bit images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -36,6 +37,7 @@ class ConditionalGenerator(nn.Module, ABC):
         last_is_best: Whether no number on validation images chooses among its weights, and the last validated are kept:
             those of what is trained against a discriminator, whose opinion is of the moment.
         parts: The names of what `losses` and `evaluation` give of a loss beside it, to be logged.
+        weights: Of those of them that are weighed, for whoever compares runs.
     """
 
     image_shape: ImageShape
@@ -43,6 +45,7 @@ class ConditionalGenerator(nn.Module, ABC):
     point_estimate: ClassVar[bool] = False
     last_is_best: bool = False
     parts: tuple[str, ...] = ()
+    weights: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def loss(self, image: Tensor, context: Tensor) -> Tensor:

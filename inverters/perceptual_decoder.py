@@ -63,7 +63,7 @@ class PerceptualDecoder(ConditionalGenerator):
         self.image_shape, self.feature_layer = image_shape, feature_layer
         weights = {"image": image_weight, "feature": feature_weight, "adversarial": adversarial_weight}
         self.weights = wanted(weights)
-        self.parts = (*self.weights,)
+        self.parts = (*self.weights, "discriminator") if adversarial_weight else (*self.weights,)
         self.register_buffer("feature_scale", torch.tensor(1.0))
         self.layers = mirrored(image_shape, context_shape, filters, num_hidden)
         self.discriminator: Discriminator | None = None
@@ -126,7 +126,7 @@ def squashed(logits: Tensor) -> Tensor:
 
 
 def wanted(weights: dict[str, float]) -> dict[str, float]:
-    """The weights of the parts of a loss that are not left out, that of the discriminator's own among them.
+    """The weights of the parts of a loss that are not left out.
 
     Raises:
         ValueError: None is left.
@@ -134,12 +134,12 @@ def wanted(weights: dict[str, float]) -> dict[str, float]:
     found = {name: float(weight) for name, weight in weights.items() if weight}
     if not found:
         raise ValueError(f"all of {', '.join(f'{name}_weight' for name in weights)} are 0; give one that is not")
-    return found | ({"discriminator": 1.0} if "adversarial" in found else {})
+    return found
 
 
 def total(parts: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-    """The weighted sum, [B], of the parts of a loss, each [B]."""
-    return torch.stack([weights[name] * part for name, part in parts.items()]).sum(dim=0)
+    """The weighted sum, [B], of the parts of a loss, each [B]; of the discriminator's own loss as it is."""
+    return torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum(dim=0)
 
 
 def group_of(discriminator: nn.Module | None, rates: dict[str, Any]) -> list[dict[str, Any]]:

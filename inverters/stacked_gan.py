@@ -69,7 +69,7 @@ class StackedGAN(ConditionalGenerator):
         self.image_shape, self.num_noise = image_shape, int(num_noise)
         weights = {"conditional": conditional_weight, "entropy": entropy_weight, "adversarial": adversarial_weight}
         self.weights = wanted(weights)
-        self.parts = (*self.weights,)
+        self.parts = (*self.weights, "discriminator") if adversarial_weight else (*self.weights,)
         noises = torch.randn(NUM_FIXED, self.num_noise, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noises", noises, persistent=False)
         channels = (context_shape[0] + self.num_noise, *context_shape[1:])
