@@ -57,11 +57,13 @@ class BitsPerDim(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
         mean = self.mean.compute()
         if trainer.state.fn == TrainerFn.VALIDATING and not mean.isfinite():
-            raise ValueError(f"{pl_module.monitor[0]} is {mean:g}: the model has diverged, or cannot give these images")
-        self._log(pl_module, "val", pl_module.monitor[0].rpartition("/")[2], mean)
+            raise ValueError(
+                f"val/{pl_module.measure} is {mean:g}: the model has diverged, or cannot give these images"
+            )
+        self._log(pl_module, "val", pl_module.measure, mean)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
-        self._log(pl_module, "test", pl_module.monitor[0].rpartition("/")[2], self.mean.compute())
+        self._log(pl_module, "test", pl_module.measure, self.mean.compute())
 
 
 def _given(outputs: dict[str, Any]) -> str:

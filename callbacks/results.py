@@ -13,11 +13,12 @@ from callbacks.sample_grid import SampleGrid
 from datamodules.images import ImageDataModule
 from datamodules.split import seen
 from datamodules.worlds import WorldDataModule
+from evaluations.diversity import diversity
 from evaluations.information import mean_and_standard_error, wilson_interval
 from evaluations.known_worlds import compared, information_alone
 from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
 from inverters.bottleneck import is_bottleneck
-from inverters.generators import bits_per_dim
+from inverters.generators import ConditionalDensity, bits_per_dim
 from inverters.preprocessing import Preprocessing
 from inverters.representation import digest
 from runtime.cost import training_flop
@@ -26,6 +27,8 @@ from runtime.files import json_bytes, npy_bytes
 from runtime.processes import gathered, shared_draws
 from runtime.run import Run
 from runtime.wandb_run import WandbRun
+
+NUM_DIVERSE, NUM_DIVERSE_DRAWS = 32, 8
 
 
 class _Results(Callback):
@@ -167,6 +170,8 @@ class InverterResults(_Results):
             num_dims=num_dims,
             **likelihoods(values, num_dims, conditional=layer is not None),
             **self._agreement(trainer, pl_module),
+            **self._diversity(trainer, pl_module),
+            loss_weights=dict(pl_module.density.weights),
             **what_it_sees(pl_module, datamodule_of(trainer)),
             pictures_digest=datamodule_of(trainer).pictures_digest,
             world=known_world(datamodule_of(trainer), pl_module, values),
@@ -203,6 +208,18 @@ class InverterResults(_Results):
             "class_agreement": share, "class_agreement_se": error, "class_agreement_low": low,
             "class_agreement_high": high, "num_samples": len(images),
         }  # fmt: skip
+
+    def _diversity(self, trainer: Trainer, pl_module: Any) -> dict[str, float | None]:
+        """Of draws of the first test images' h, of a generator whose NCE does not tell it, as a result has it."""
+        batch = datamodule_of(trainer).datasets["test"].first(NUM_DIVERSE)
+        if isinstance(pl_module.density, ConditionalDensity) or len(batch["image"]) < 2:
+            return {}
+        num_draws = 1 if pl_module.density.point_estimate else NUM_DIVERSE_DRAWS
+        draws = shared_draws(trainer, pl_module.draws, seen(batch), batch["index"].tolist(), num_draws)
+        over_h, over_noise = diversity(draws, batch["image"])
+        if pl_module.representation.layer is None:
+            over_h, over_noise = None, over_h  # all are of one h, which is empty
+        return {"diversity_over_h": over_h, "diversity_over_noise": over_noise}
 
 
 def training_of(trainer: Trainer, inverter: Any) -> dict[str, Any]:

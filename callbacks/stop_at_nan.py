@@ -41,9 +41,9 @@ class StopAtNaN(Callback):
         """Raises FloatingPointError, in every process, where one has seen a loss or a weight that is no number."""
         finite = all_finite(pl_module)
         # A weight of 1e30 is a number, and what comes of it is none.
-        validated = trainer.callback_metrics.get(pl_module.monitor[0])
-        if validated is not None:
-            finite = finite & validated.isfinite().to(finite.device)
+        for name, validated in trainer.callback_metrics.items():
+            if name.startswith("val/"):
+                finite = finite & validated.isfinite().to(finite.device)
         here = torch.where(finite, NEVER, trainer.global_step)
         first = int(torch.minimum(self.first.to(here.device), here))  # all in one read
         if not trainer.strategy.reduce_boolean_decision(first < NEVER, all=False):
@@ -55,7 +55,7 @@ class StopAtNaN(Callback):
             kept = f"{run.last} is the last checkpoint before, {run.best} the one of the best validation: --ckpt_path="
             kept += f"{run.best} goes on from that"
         raise FloatingPointError(
-            f"the loss, a weight or {pl_module.monitor[0]} is NaN or infinite at step {step}; "
+            f"the loss, a weight or a number of the validation is NaN or infinite at step {step}; "
             f"{likely_cause(pl_module)}; {kept}"
         )
 

@@ -22,6 +22,7 @@ from callbacks.initialise_from_data import InitialiseFromData
 from callbacks.interruption import Interruption
 from callbacks.keep_updates import KeepUpdates
 from callbacks.network_accuracy import NetworkAccuracy
+from callbacks.parts_of_loss import PartsOfLoss
 from callbacks.patience import Patience
 from callbacks.predictions import Predictions
 from callbacks.results import ClassifierResults, InverterResults
@@ -184,6 +185,7 @@ class Fit:
             callbacks += [
                 InitialiseFromData(),
                 BitsPerDim(),
+                PartsOfLoss(),
                 self.results,
                 self.sample_grid,
                 WarmWeightAveraging(settings.averaging_decay),

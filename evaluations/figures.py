@@ -31,7 +31,7 @@ def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate
         for axis, shown in zip(row, (image, *its), strict=True):
             _show(axis, shown.cpu().numpy())
     title = "draws from p(x)" if layer is None else f"draws from p(x | {layer})"
-    lines = ["mean of the", "MSE decoder"] if point_estimate else wrap(title, 10 * num_draws + 1)
+    lines = ["the decoder's", "one image"] if point_estimate else wrap(title, 10 * num_draws + 1)
     axes[0, 0].set_title("\n" * (len(lines) - 1) + "input")
     # No title, which would push the columns apart where a name is long.
     words = axes[0, 1].annotate(

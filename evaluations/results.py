@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from evaluations.contrast import NEAR_CEILING
+from evaluations.diversity import COLLAPSED
 from evaluations.information import wilson_interval
 
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]  # JSON has no nan
@@ -163,6 +164,9 @@ class InverterResult(TestResult):
             are None where that has not ended by itself, or another checkpoint was tested, and in rows of up to 0.8.
         training_flop: Forward and backward of the density for all of these, without h and the optimiser.
         recipe: A digest of all that decided the training but its length.
+        diversity_over_h: By `evaluations.diversity`, of a generator without likelihood; rows of up to 0.8 lack these.
+        diversity_over_noise: Likewise; None for a point estimate.
+        loss_weights: Of the parts of the generator's loss by name, where it has them.
     """
 
     kind: Literal["inverter"] = "inverter"
@@ -195,6 +199,14 @@ class InverterResult(TestResult):
     training_images: int | None = None
     training_flop: int | None = None
     recipe: str | None = None
+    diversity_over_h: float | None = None
+    diversity_over_noise: float | None = None
+    loss_weights: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether draws have under 5 % of the diversity of true images."""
+        return any(d is not None and d < COLLAPSED for d in (self.diversity_over_h, self.diversity_over_noise))
 
     @property
     def seen_at(self) -> str | None:
@@ -208,6 +220,11 @@ class InverterResult(TestResult):
         told = f"a lower bound on what the layer tells about the {size} picture"
         return f"h is of the pictures at {self.seen_at}: {told}" if self.seen_at else None
 
+    def _over_noise(self) -> str:
+        if self.diversity_over_noise is None:
+            return "; one image an h, whatever the noise"
+        return f"; {self.diversity_over_noise:.1%}, of the same h"
+
     def _lines(self) -> list[str]:
         lines = []
         if self.nce_nats is not None:
@@ -220,6 +237,15 @@ class InverterResult(TestResult):
         if self.nce_nats is not None and self.shuffled_nce_nats is not None:
             worse = f"{self.nce_nats - self.shuffled_nce_nats:.2f} worse"
             lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]
+        if self.nce_nats is None:
+            lines += ["likelihood      none: this generator only draws images"]
+        if self.diversity_over_h is not None:
+            of_h = f"{self.diversity_over_h:.1%} of that of true images, over h"
+            lines += [f"diversity       {of_h}{self._over_noise()}"]
+        if self.collapsed:
+            lines += [
+                "collapsed       draws have under 5 % of the diversity of true images, unless the layer keeps all"
+            ]
         if self.class_agreement is not None:
             those = f"{self.num_samples} samples get the class predicted for their input"
             low, high = wilson_interval(self.class_agreement, self.num_samples)

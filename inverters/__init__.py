@@ -19,16 +19,18 @@ from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
 from inverters.network_by_name import Network
 from inverters.networks import ConvNet, FullyConnectedNet
+from inverters.perceptual_decoder import PerceptualDecoder
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing
+from inverters.stacked_gan import StackedGAN
 
 if typing.TYPE_CHECKING:
     from commands.from_python import TrainedInverter
 
 __all__ = [
     "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet",
-    "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PermutedLevels", "PixelCNN", "PositionNet",
-    "Preprocessing", "ReluNet", "TopBits", "load",
+    "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PerceptualDecoder", "PermutedLevels", "PixelCNN",
+    "PositionNet", "Preprocessing", "ReluNet", "StackedGAN", "TopBits", "load",
     "worlds",
 ]  # fmt: skip
 

@@ -13,8 +13,8 @@ Question = Callable[[ConditionalGenerator, Tensor, Tensor], dict[str, Tensor]]
 
 
 def loss(generator: ConditionalGenerator, image: Tensor, context: Tensor) -> dict[str, Tensor]:
-    """What training minimises."""
-    return {"loss": generator.loss(image, context)}
+    """What training minimises, and its parts."""
+    return generator.losses(image, context)
 
 
 def evaluation(generator: ConditionalGenerator, image: Tensor, context: Tensor) -> dict[str, Tensor]:

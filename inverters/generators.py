@@ -1,8 +1,9 @@
 """The contract of what inverts a layer: a conditional generator of 8-bit images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -33,15 +34,26 @@ class ConditionalGenerator(nn.Module, ABC):
         image_shape: (C, H, W).
         by_likelihood: Whether `loss` is -log p(x | h), so that a training step tells log p(x | h) at no cost.
         point_estimate: Whether `shown` is the same whatever the noise.
+        last_is_best: Whether no number on validation images chooses among its weights, and the last validated are kept:
+            those of what is trained against a discriminator, whose opinion is of the moment.
+        parts: The names of what `losses` and `evaluation` give of a loss beside it, to be logged.
+        weights: Of those of them that are weighed, for whoever compares runs.
     """
 
     image_shape: ImageShape
     by_likelihood: bool = False
     point_estimate: ClassVar[bool] = False
+    last_is_best: bool = False
+    parts: tuple[str, ...] = ()
+    weights: Mapping[str, float] = MappingProxyType({})
 
     @abstractmethod
     def loss(self, image: Tensor, context: Tensor) -> Tensor:
         """What training minimises, [B], for uint8 images [B, C, H, W] and h [B, ...]."""
+
+    def losses(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """What a training step gives, tensors [B] by name: `loss`, as above, and each of the `parts`."""
+        return {"loss": self.loss(image, context)}
 
     @abstractmethod
     def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
@@ -65,6 +77,10 @@ class ConditionalGenerator(nn.Module, ABC):
 
     def directions(self) -> list[nn.Parameter]:
         """Weights of which only the direction counts, not the norm, and which Muon may turn."""
+        return []
+
+    def own_groups(self) -> list[dict[str, Any]]:
+        """Groups of weights with a learning rate and betas of their own, as Adam takes them: a discriminator's."""
         return []
 
     def meet(self, representation: "Representation", standardised: Callable[[Tensor], Tensor]) -> None:

@@ -167,9 +167,16 @@ class Inverter(LightningModule):
         return self.density
 
     @property
+    def measure(self) -> str:
+        """The name of the number that validation and test give."""
+        return "nce_nats" if isinstance(self.density, ConditionalDensity) else "loss"
+
+    @property
     def monitor(self) -> tuple[str, str]:
         """The number by which the best weights are chosen, and whether that is its "max" or its "min"."""
-        return ("val/nce_nats", "max") if isinstance(self.density, ConditionalDensity) else ("val/loss", "min")
+        if self.density.last_is_best:
+            return "val/step", "max"
+        return f"val/{self.measure}", "max" if self.measure == "nce_nats" else "min"
 
     def log_prob(self, batch: dict[str, Tensor]) -> Tensor:
         """log p(x | h) of each image, [B] nats, in IEEE float32. h is that of `context_image` where the batch has one.
@@ -283,8 +290,10 @@ class Inverter(LightningModule):
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        each = self._loss(self.density, batch["image"], self._batch_context(batch))["loss"]
-        return {"loss": each.mean(), **({"log_prob": -each.detach()} if self.density.by_likelihood else {})}
+        found = self._loss(self.density, batch["image"], self._batch_context(batch))
+        parts = {name: found[name].detach() for name in self.density.parts}
+        log_prob = {"log_prob": -found["loss"].detach()} if self.density.by_likelihood else {}
+        return {"loss": found["loss"].mean(), **parts, **log_prob}
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""
@@ -292,10 +301,11 @@ class Inverter(LightningModule):
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Of the density, before its first step."""
+        groups, turned = self.density.own_groups(), [] if self.muon is None else self.density.directions()
+        apart = {id(p) for p in (*turned, *(p for group in groups for p in group["params"]))}
+        rest = [{"params": [p for p in self.density.parameters() if id(p) not in apart]}, *groups]
         if self.muon is None:
-            return torch.optim.Adam(self.density.parameters(), lr=self.lr, betas=self.betas, fused=True)
-        turned = self.density.directions()
-        rest = [p for p in self.density.parameters() if all(p is not direction for direction in turned)]
+            return torch.optim.Adam(rest, lr=self.lr, betas=self.betas, fused=True)
         return AdamAndMuon(rest, turned, self.muon, self.lr, betas=self.betas, fused=True)
 
     def configure_optimizers(self) -> Any:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jsonargparse.typing import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
 from inverters.generators import AutoregressiveDensity, ImageShape, check_images
+from inverters.mirrored import mirrored
 
 SMALLEST_VARIANCE = 1e-8  # a standard deviation of 0.026 levels: an exact decoder is still a density
 
@@ -41,8 +42,7 @@ def log_prob_of_level(level: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
 class MSEDecoder(AutoregressiveDensity):
     """Mirrors ConvNet: every stage unpools and has a 5x5 transposed convolution, from h back to an image in [0, 1].
 
-    A vector h goes through two linear layers to a map at the resolution of the deepest stage; a map h starts at its own
-    resolution with a 5x5 convolution. Trained by squared error, which is maximum likelihood for a spherical Gaussian;
+    Its layers are `mirrored`. Trained by squared error, which is maximum likelihood for a spherical Gaussian;
     that Gaussian, discretised to the 8-bit grid, is the density. Draws are from it; what is shown is its mean.
 
     Args:
@@ -73,38 +73,7 @@ class MSEDecoder(AutoregressiveDensity):
         super().__init__()
         self.image_shape = image_shape
         self.register_buffer("variance", torch.tensor(1.0))
-
-        sides = [tuple(image_shape[1:])]  # at the image, then after every stage of the classifier
-        for _ in filters:
-            sides.append(tuple((side - 4) // 2 for side in sides[-1]))
-        channels = [image_shape[0], *filters]
-        if context_shape[1:] in sides[1:]:
-            depth = sides.index(context_shape[1:])
-            layers: list[nn.Module] = [nn.Conv2d(context_shape[0], channels[depth], kernel_size=5, padding=2)]
-        elif len(context_shape) == 1 and context_shape[0]:
-            depth = len(filters)
-            deepest = (channels[depth], *sides[depth])
-            if min(deepest) < 1:
-                raise ValueError(
-                    f"images of {image_shape[1]}x{image_shape[2]} are too small for {depth} stages of an MSEDecoder"
-                )
-            layers = [
-                nn.Linear(context_shape[0], num_hidden),
-                nn.ReLU(),
-                nn.Linear(num_hidden, math.prod(deepest)),
-                nn.Unflatten(1, deepest),
-            ]
-        else:
-            maps = ", ".join(f"Kx{height}x{width}" for height, width in sides[1:])
-            size = "x".join(map(str, context_shape)) or "a scalar"
-            raise ValueError(f"an MSEDecoder starts from a vector or a map {maps}; this h is {size}")
-        for i in range(depth, 0, -1):
-            layers += [
-                nn.ReLU(),
-                nn.Upsample(size=tuple(side - 4 for side in sides[i - 1])),  # nearest
-                nn.ConvTranspose2d(channels[i], channels[i - 1], kernel_size=5),
-            ]
-        self.layers = nn.Sequential(*layers)
+        self.layers = mirrored(image_shape, context_shape, filters, num_hidden)
 
     def forward(self, context: Tensor) -> Tensor:
         """The mean, before its squashing to [0, 1], [B, C, H, W]."""

@@ -37,7 +37,7 @@ class AdamAndMuon(Adam):
     the size of gradients and weights.
 
     Args:
-        params: Adam's.
+        params: Adam's, or groups of them.
         directions: Weights of which each step turns the matrix that their first axis and all others make.
         share: Of a direction's norm, the length of a step.
         lr: Adam's, and so are the others.
@@ -45,7 +45,7 @@ class AdamAndMuon(Adam):
 
     def __init__(
         self,
-        params: Iterable[nn.Parameter],
+        params: Iterable[Any],
         directions: Iterable[nn.Parameter],
         share: float,
         lr: float,

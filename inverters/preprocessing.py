@@ -94,8 +94,13 @@ def _of_timm(network: nn.Module) -> tuple[Sequence[float], Sequence[float]]:
 def unit_interval(image: Tensor, network: nn.Module) -> Tensor:
     """uint8 images in [0, 1], in the precision of a network's weights."""
     check_images(image)
+    return image.to(precision(network) or torch.float32) / 255
+
+
+def precision(network: nn.Module) -> torch.dtype | None:
+    """Of a network's weights; None where it has none that are fractions."""
     own = (t.dtype for t in chain(network.parameters(), network.buffers()) if t.is_floating_point())
-    return image.to(next(own, torch.float32)) / 255
+    return next(own, None)
 
 
 class Preprocess(nn.Module):

@@ -12,7 +12,7 @@ from inverters.exact_float32 import exact_float32
 from inverters.generators import ImageShape
 from inverters.layer import ALL_LAYERS, Layer, depth, recorded_calls
 from inverters.networks import FAULTS
-from inverters.preprocessing import Preprocess, Preprocessing, unit_interval
+from inverters.preprocessing import Preprocess, Preprocessing, precision, unit_interval
 from inverters.reading import Tokens, as_read
 
 NOT_LOADED = (
@@ -88,14 +88,16 @@ class Representation(nn.Module):
     def of_unit(self, x: Tensor) -> Tensor:
         """The same of floats x in [0, 1], [B, C, H, W], of which h has a gradient here: to optimise pixels, say."""
         with exact_float32(x.device):
-            seen = self.preprocess.of_unit(x)
+            seen = self.preprocess.of_unit(x.to(precision(self.network) or x.dtype))
             if self.place is None:
                 return seen.new_empty(len(seen), 0)
             return h_of(self.place.output(self.network, seen), self.place, seen, self.network, self.tokens)
 
     def at(self, layer: str) -> "Representation":
         """Another layer of the same network, which sees the same. Raises ValueError where there is none."""
-        return Representation(self.network, layer, self.preprocess.what, self.tokens)
+        other = Representation(self.network, layer, self.preprocess.what, self.tokens)
+        other.preprocess = self.preprocess  # which moves from device to device with this one
+        return other
 
     @torch.no_grad()
     def output(self, image: Tensor) -> Tensor:

@@ -50,7 +50,7 @@ def synchronise(device: torch.device) -> None:
 def measured_cost(
     inverter: Inverter, image: Tensor, autocast: AutocastContext = contextlib.nullcontext, seen: Tensor | None = None
 ) -> Cost:
-    """Measure what a step and a draw cost, in a few seconds; weights and random state stay as they are.
+    """Measure what a step and a draw cost, in a few seconds; weights, buffers and random state stay as they are.
 
     Args:
         inverter: On the device that is to be measured. Where its steps are to be compiled, they are here, for B images.
@@ -62,6 +62,7 @@ def measured_cost(
     seen = image if seen is None else seen
     parameters = [p for p in inverter.density.parameters() if p.requires_grad]
     forked = [image.device.index] if image.device.type == "cuda" else []
+    buffers = [(buffer, buffer.clone()) for buffer in inverter.density.buffers()]  # a step may change them
 
     def step(size: int) -> None:
         with autocast():
@@ -85,6 +86,8 @@ def measured_cost(
             seconds = _seconds(step, size)
         seconds_of_all = seconds * len(image) / size + _update_seconds(inverter)
         sample_seconds = _seconds(inverter.draws, seen[:1], [0], 1)
+    for buffer, before in buffers:
+        buffer.copy_(before)
     activation_bytes = bytes_of_two - bytes_of_one
     return Cost(
         flops=flops,

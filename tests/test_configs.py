@@ -31,7 +31,7 @@ def shortened(name):
     }.get(data, [])
     if name == "classifier_mnist_overfitted.yaml":
         arguments += ["--data.num_train=10"]
-    return arguments + {"classifier": [], "mse": DECODER}.get(kind, INVERTER)
+    return arguments + {"classifier": [], "mse": DECODER, "perceptual": DECODER, "gan": DECODER}.get(kind, INVERTER)
 
 
 @pytest.fixture(scope="module")

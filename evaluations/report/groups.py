@@ -148,13 +148,14 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
                 both = f"{result.classifier}, {result.network}"
                 different = len(kinds) == len(classifiers), len(names) == len(classifiers)
                 label += f" of {result.network if different[0] else result.classifier if different[1] else both}"
-            if result.nce_nats is None and not result.point_estimate:
+            if result.nce_nats is None:
                 label += f", {result.density}"
             if result.tokens != "all":
                 label += f", tokens {result.tokens}"
             if result.seen_at:
                 label += f", seen at {result.seen_at}"
-            first = (group.decoders if result.point_estimate else group.inverters).setdefault(label, run)
+            decodes = result.point_estimate and result.nce_nats is not None
+            first = (group.decoders if decodes else group.inverters).setdefault(label, run)
         if run is not first:
             group.others.append((run, first))
     return group

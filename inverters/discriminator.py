@@ -1,0 +1,86 @@
+"""Whether an image is real: what an adversarial loss is made of."""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from inverters.generators import ImageShape
+
+NUM_HIDDEN = 256
+
+
+def strided(image_shape: ImageShape, filters: Sequence[int]) -> tuple[list[nn.Module], int]:
+    """4x4 convolutions that halve the side, each with a leaky rectifier, and how many numbers leave them.
+
+    Raises:
+        ValueError: The image is too small.
+    """
+    channels = [image_shape[0], *filters]
+    size = [side >> len(filters) for side in image_shape[1:]]
+    if min(size) < 1:
+        raise ValueError(f"images of {image_shape[1]}x{image_shape[2]} are too small for {len(filters)} halvings")
+    layers: list[nn.Module] = []
+    for before, after in pairwise(channels):
+        layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    return [*layers, nn.Flatten()], channels[-1] * math.prod(size)
+
+
+class Discriminator(nn.Module):
+    """Scores images, real ones above those of a generator; trained beside it within the same loss.
+
+    The generator's own part of the loss sees the discriminator's weights as constants, and the discriminator's sees the
+    generated images as constants. The gradient of their sum is therefore each player's own, and one step of Adam,
+    which treats every weight by itself, with a group of weights for each is a step of two optimisers at once: training
+    counts its steps, resumes, averages and runs in several processes as that of any other generator. Lightning's
+    manual optimisation would count each optimiser's steps, and leave all of that to the one who writes it.
+
+    Hinge losses (Lim and Ye 2017) with spectral normalisation (Miyato et al. 2018): where the discriminator is ahead by
+    the margin on an image it learns no more of it, as DeePSiM pauses it as a whole. Nothing is normalised over a batch,
+    so that an image's loss does not depend on those beside it.
+
+    Args:
+        image_shape: (C, H, W).
+        context_shape: Of h.
+        filters: Of its convolutions, each of which halves the side.
+        sees_h: Whether it is asked if an image is a real one of this h (Miyato and Koyama 2018), not only if real.
+    """
+
+    def __init__(
+        self, image_shape: ImageShape, context_shape: tuple[int, ...], filters: Sequence[int], sees_h: bool
+    ) -> None:
+        super().__init__()
+        layers, num_features = strided(image_shape, filters)
+        layers += [nn.Linear(num_features, NUM_HIDDEN), nn.LeakyReLU(0.2)]
+        self.features = nn.Sequential(
+            *(spectral_norm(m) if isinstance(m, nn.Conv2d | nn.Linear) else m for m in layers)
+        )
+        self.real = spectral_norm(nn.Linear(NUM_HIDDEN, 1))
+        self.of_h = spectral_norm(nn.Linear(math.prod(context_shape), NUM_HIDDEN)) if sees_h else None
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """The scores [B] of images x in [0, 1], [B, C, H, W], and h [B, ...]."""
+        found = self.features(2 * x - 1)
+        score = self.real(found).squeeze(1)
+        if self.of_h is not None:
+            h = context.flatten(1)
+            score = score + (self.of_h(h) * found).sum(dim=1) / math.sqrt(h.shape[1])
+        return score
+
+    def losses(self, real: Tensor, made: Tensor, context: Tensor) -> dict[str, Tensor]:
+        """`adversarial`, the generator's, and `discriminator`, its own, each [B] and without the other's gradient.
+
+        Args:
+            real: x in [0, 1], [B, C, H, W].
+            made: By the generator from the same h.
+            context: h, [B, ...].
+        """
+        constants = {name: weight.detach() for name, weight in self.named_parameters()}
+        fools = torch.func.functional_call(self, constants, (made, context))
+        both = self(torch.cat([real, made.detach()]), torch.cat([context, context]))
+        of_real, of_made = both.split(len(real))
+        return {"adversarial": -fools, "discriminator": F.relu(1 - of_real) + F.relu(1 + of_made)}
