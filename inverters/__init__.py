@@ -5,6 +5,7 @@ import typing
 
 from inverters import worlds
 from inverters.classifier import Classifier
+from inverters.deconvnet import Deconvnet
 from inverters.exact_networks import (
     CoordinatesNet,
     EverySecondPixel,
@@ -19,6 +20,7 @@ from inverters.likelihoods import Categorical, LogisticMixture
 from inverters.mse_decoder import MSEDecoder
 from inverters.network_by_name import Network
 from inverters.networks import ConvNet, FullyConnectedNet
+from inverters.pixel_optimisation import PixelOptimisation
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing
 
@@ -26,9 +28,9 @@ if typing.TYPE_CHECKING:
     from commands.from_python import TrainedInverter
 
 __all__ = [
-    "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet",
-    "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PermutedLevels", "PixelCNN", "PositionNet",
-    "Preprocessing", "ReluNet", "TopBits", "load",
+    "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "Deconvnet", "EverySecondPixel", "FullyConnectedNet",
+    "GlyphNet", "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PermutedLevels", "PixelCNN",
+    "PixelOptimisation", "PositionNet", "Preprocessing", "ReluNet", "TopBits", "load",
     "worlds",
 ]  # fmt: skip
 

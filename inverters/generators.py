@@ -33,11 +33,17 @@ class ConditionalGenerator(nn.Module, ABC):
         image_shape: (C, H, W).
         by_likelihood: Whether `loss` is -log p(x | h), so that a training step tells log p(x | h) at no cost.
         point_estimate: Whether `shown` is the same whatever the noise.
+        trained: Whether there is anything to train; a `fit` of what has nothing ends when it is initialised.
+        given_image: Whether it works from the image itself, by `reconstruct`, as what it needs is not all in h.
+        called: What its pictures are called; None for draws from p(x | h).
     """
 
     image_shape: ImageShape
     by_likelihood: bool = False
     point_estimate: ClassVar[bool] = False
+    trained: ClassVar[bool] = True
+    given_image: ClassVar[bool] = False
+    called: ClassVar[str | None] = None
 
     @abstractmethod
     def loss(self, image: Tensor, context: Tensor) -> Tensor:
@@ -58,6 +64,10 @@ class ConditionalGenerator(nn.Module, ABC):
     def shown(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """What people are shown of each row, uint8 [B, C, H, W]: a draw, where there is nothing better."""
         return self.sample(context, generators)
+
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """Where it is `given_image`: uint8 [B, C, H, W] from the image of which h is, of the same shape."""
+        raise NotImplementedError
 
     def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         """What validation and test keep of each image, tensors [B, ...] by name; arguments as for `loss`."""

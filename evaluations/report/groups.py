@@ -148,7 +148,7 @@ def _group(name: str, runs: list[InverterRun]) -> Group:
                 both = f"{result.classifier}, {result.network}"
                 different = len(kinds) == len(classifiers), len(names) == len(classifiers)
                 label += f" of {result.network if different[0] else result.classifier if different[1] else both}"
-            if result.nce_nats is None and not result.point_estimate:
+            if result.nce_nats is None:
                 label += f", {result.density}"
             if result.tokens != "all":
                 label += f", tokens {result.tokens}"
