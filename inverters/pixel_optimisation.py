@@ -116,13 +116,14 @@ class PixelOptimisation(Untrained):
         with torch.inference_mode(False), torch.enable_grad():
             context, mean = context.clone(), self.mean.to(context.dtype)  # a test's can have no gradient
             x = (mean + self.noise * noise.to(context)).clamp(0, 1)
+            distance = relative_distance(self.context_of(x.requires_grad_(True)), context)
+            if distance.any() and not torch.autograd.grad(distance.sum(), x)[0].any():
+                raise self._no_gradient()
             momentum, squares = torch.zeros_like(x), torch.zeros_like(x)
             for step in tqdm(range(self.num_steps), "optimising pixels, steps", delay=10, leave=False):
                 x.requires_grad_(True)
                 objective = self.objective(x, context)
                 (gradient,) = torch.autograd.grad(objective.sum(), x)
-                if step == 0 and not gradient.any() and relative_distance(self.context_of(x), context).any():
-                    raise self._no_gradient()
                 with torch.no_grad():
                     momentum.lerp_(gradient, 1 - BETAS[0])
                     squares.lerp_(gradient.square(), 1 - BETAS[1])
