@@ -164,7 +164,7 @@ rule classifier:
 rule conditional:
     input: classifier_of
     output: f"runs/{{kind}}_{{data_layer}}/{RUN}/results.json"
-    wildcard_constraints: kind="inverter|mse|perceptual|gan", data_layer="[a-z0-9_]+"
+    wildcard_constraints: kind="inverter|mse|perceptual|gan|pixels|deconvnet", data_layer="[a-z0-9_]+"
     params: classifier=lambda wildcards, input: best(input[0])
     resources: gpu=1, runtime="5d"
     shell: ENVIRONMENT + "{FIT} --config {wildcards.kind}_{wildcards.data_layer}.yaml --classifier {params.classifier} {ARGUMENTS}"

@@ -230,7 +230,8 @@ def training_of(trainer: Trainer, inverter: Any) -> dict[str, Any]:
         return {}
     batch = datamodule_of(trainer).datasets["test"].first(1)
     image, original = (x.to(inverter.device) for x in (batch["image"], seen(batch)))
-    flop = training.images * training_flop(inverter, image, original)
+    # Of what has nothing to train, none are counted.
+    flop = training.images and training.images * training_flop(inverter, image, original)
     return {"training_images": training.images, "training_flop": flop, "recipe": training.recipe}
 
 

@@ -61,7 +61,7 @@ class SampleGrid(Callback):
         draws = shared_draws(trainer, pl_module.shown, seen(batch), batch["index"].tolist(), num_draws)
         if not trainer.is_global_zero:
             return
-        figure = sample_grid(batch["image"], draws, pl_module.representation.layer, pl_module.density.point_estimate)
+        figure = sample_grid(batch["image"], draws, pl_module.representation.layer, pl_module.density.called)
         if split == "test":
             arrays = {"draws": draws, "inputs": batch["image"], "index": batch["index"]}
             numpy = {key: value.cpu().numpy() for key, value in arrays.items()}

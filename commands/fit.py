@@ -29,6 +29,7 @@ from callbacks.results import ClassifierResults, InverterResults
 from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import StopAtNaN
 from callbacks.weight_averaging import WarmWeightAveraging
+from callbacks.without_training import WithoutTraining
 from commands.classifier import trained_classifier
 from commands.config_files import find_config, read_config, smaller_config
 from commands.network_weights import check_source, load_network
@@ -58,6 +59,7 @@ class Fit:
         self.command, self.checkpoint = command, checkpoint
         self.trainer, self.model, self.data = command.trainer, command.model, command.datamodule
         self.is_inverter = isinstance(self.model, Inverter)
+        self.trains = not isinstance(self.model, Inverter) or self.model.density.trained
         self.interruption = Interruption()
         self.sample_grid = command.config_init[command.verb].sample_grid
         published, commit = command.config_init[command.verb].published, current_commit()
@@ -115,7 +117,7 @@ class Fit:
         """Before a classifier is trained for an inverter that a CPU would need days for."""
         smaller, steps = smaller_config(self.command.name), self.command.settings.trainer.max_steps
         missing = Run.newest(self.command.root, classifier, "best") is None
-        if smaller and missing and steps > 0 and self.trainer.strategy.root_device.type == "cpu":
+        if self.trains and smaller and missing and steps > 0 and self.trainer.strategy.root_device.type == "cpu":
             size = self.data.batch_size // self.trainer.world_size
             say_beforehand(self.model, self.data.image_shape, steps, size, smaller)
 
@@ -163,10 +165,14 @@ class Fit:
                 self._save_config(run)
                 if self.trainer.is_global_zero:
                     its = recipe(command.settings, self.data)
-                    run.begin_training(its, int(self.trainer.max_steps), anew=not first_step)
-            if command.settings.compile and self.is_inverter:
-                self.model.compile_steps(self.trainer.strategy.root_device.type)
-            self.trainer.fit(**arguments, weights_only=True)
+                    steps = int(self.trainer.max_steps) if self.trains else 0
+                    run.begin_training(its, steps, anew=not first_step)
+            if self.trains:
+                if command.settings.compile and self.is_inverter:
+                    self.model.compile_steps(self.trainer.strategy.root_device.type)
+                self.trainer.fit(**arguments, weights_only=True)
+            elif not self.checkpoint:
+                self._without_training(run)
             if self.trainer.is_global_zero and not command.settings.trainer.fast_dev_run:
                 steps = self.trainer.global_step
                 run.end_training(steps * self.data.batch_size, steps)
@@ -177,31 +183,36 @@ class Fit:
                 )
             self._say_results(run)
 
+    def _without_training(self, run: Run) -> None:
+        """What a training leaves, of a generator that has nothing to train."""
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined] # it has
+            self.trainer.limit_val_batches = 1  # nothing is chosen by it
+        self.trainer.validate(self.model, datamodule=self.data, verbose=False)
+        if not self.command.settings.trainer.fast_dev_run:
+            for path in (run.best, run.last):
+                self.trainer.save_checkpoint(path)
+
     def _callbacks(self, run: Run) -> list[Callback]:
         settings, verb = self.command.settings, self.command.verb
         monitor, mode = self.model.monitor
         callbacks: list[Callback] = []
         if self.is_inverter:
-            callbacks += [
-                InitialiseFromData(),
-                BitsPerDim(),
-                PartsOfLoss(),
-                self.results,
-                self.sample_grid,
-                WarmWeightAveraging(settings.averaging_decay),
-                Calibrate(),  # after the averaged weights are swapped in
-            ]
+            callbacks += [InitialiseFromData(), BitsPerDim(), PartsOfLoss(), self.results, self.sample_grid]
+            if self.trains:
+                callbacks += [
+                    WarmWeightAveraging(settings.averaging_decay),
+                    Calibrate(),  # after the averaged weights are swapped in
+                ]
         else:
             callbacks += [CrossEntropy(), self.results]
         if verb == "fit":
-            callbacks += [
-                StopAtNaN(settings.trainer.log_every_n_steps or 50),
-                ExactResume(),
-                Patience(monitor, mode, settings.patience),
-            ]
+            callbacks += [StopAtNaN(settings.trainer.log_every_n_steps or 50), ExactResume()]
+            callbacks += [Patience(monitor, mode, settings.patience)] if self.trains else [WithoutTraining()]
             if self.is_inverter:
-                callbacks += [NetworkAccuracy(), CostEstimate(smaller_config(self.command.name))]
-                if settings.cache_activations != "none":
+                callbacks.append(NetworkAccuracy())
+                if self.trains:
+                    callbacks.append(CostEstimate(smaller_config(self.command.name)))
+                if self.trains and settings.cache_activations != "none":
                     callbacks.append(CacheActivations(run.activations, settings.cache_activations))
             if settings.keep_updates:
                 callbacks.append(KeepUpdates(settings.keep_updates))
@@ -210,7 +221,7 @@ class Fit:
         callbacks.append(self.interruption)  # after the averaged weights are swapped out
         if settings.trainer.enable_progress_bar is not False:
             callbacks.append(StepProgress())
-        if verb == "fit":
+        if verb == "fit" and self.trains:
             folder = str(run.checkpoints)
             callbacks += [
                 ModelCheckpoint(folder, run.best.stem, monitor=monitor, mode=mode, enable_version_counter=False),

@@ -65,6 +65,7 @@ def sample(
     if not trainer.is_global_zero:
         return
     inputs = batch["image"].cpu().numpy()
-    grid = png_bytes(sample_grid(batch["image"], draws, inverter.representation.layer))
+    layer, called = inverter.representation.layer, inverter.density.called
+    grid = png_bytes(sample_grid(batch["image"], draws, layer, called))
     run.write({"draws.png": grid, "draws.npy": npy_bytes(draws.numpy()), "inputs.npy": npy_bytes(inputs)})
     print(f"{len(draws)} images, {num_draws} draws each: {run.folder / 'draws.png'}; as arrays draws.npy, inputs.npy")

@@ -14,14 +14,14 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate: bool = False) -> Figure:
+def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, called: str | None = None) -> Figure:
     """Inputs in the first column, draws from p(x | h) of each in the others (Nash et al. 2019, fig 1).
 
     Args:
         inputs: uint8 [N, C, H, W].
         draws: uint8 [N, M, C, H, W].
         layer: That is inverted; None for the unconditional model, whose draws have nothing to do with the inputs.
-        point_estimate: Whether the same is drawn for all noise.
+        called: What made the columns, where it is no p(x | h).
     """
     num_images, num_draws = draws.shape[:2]
     size = (max(num_draws + 1.2, 2.8), num_images + 0.4)  # room for the title
@@ -31,7 +31,9 @@ def sample_grid(inputs: Tensor, draws: Tensor, layer: str | None, point_estimate
         for axis, shown in zip(row, (image, *its), strict=True):
             _show(axis, shown.cpu().numpy())
     title = "draws from p(x)" if layer is None else f"draws from p(x | {layer})"
-    lines = ["the decoder's", "one image"] if point_estimate else wrap(title, 10 * num_draws + 1)
+    if called is not None:
+        title = f"{called}, {layer}"
+    lines = wrap(title, max(12, 10 * num_draws + 1))
     axes[0, 0].set_title("\n" * (len(lines) - 1) + "input")
     # No title, which would push the columns apart where a name is long.
     words = axes[0, 1].annotate(

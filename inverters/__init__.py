@@ -5,6 +5,7 @@ import typing
 
 from inverters import worlds
 from inverters.classifier import Classifier
+from inverters.deconvnet import Deconvnet
 from inverters.exact_networks import (
     CoordinatesNet,
     EverySecondPixel,
@@ -20,6 +21,7 @@ from inverters.mse_decoder import MSEDecoder
 from inverters.network_by_name import Network
 from inverters.networks import ConvNet, FullyConnectedNet
 from inverters.perceptual_decoder import PerceptualDecoder
+from inverters.pixel_optimisation import PixelOptimisation
 from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing
 from inverters.stacked_gan import StackedGAN
@@ -28,9 +30,9 @@ if typing.TYPE_CHECKING:
     from commands.from_python import TrainedInverter
 
 __all__ = [
-    "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "EverySecondPixel", "FullyConnectedNet", "GlyphNet",
-    "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PerceptualDecoder", "PermutedLevels", "PixelCNN",
-    "PositionNet", "Preprocessing", "ReluNet", "StackedGAN", "TopBits", "load",
+    "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "Deconvnet", "EverySecondPixel", "FullyConnectedNet",
+    "GlyphNet", "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PerceptualDecoder", "PermutedLevels", "PixelCNN",
+    "PixelOptimisation", "PositionNet", "Preprocessing", "ReluNet", "StackedGAN", "TopBits", "load",
     "worlds",
 ]  # fmt: skip
 

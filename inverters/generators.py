@@ -38,6 +38,9 @@ class ConditionalGenerator(nn.Module, ABC):
             those of what is trained against a discriminator, whose opinion is of the moment.
         parts: The names of what `losses` and `evaluation` give of a loss beside it, to be logged.
         weights: Of those of them that are weighed, for whoever compares runs.
+        trained: Whether there is anything to train; a `fit` of what has nothing ends when it is initialised.
+        given_image: Whether it works from the image itself, by `reconstruct`, as what it needs is not all in h.
+        called: What its pictures are called; None for draws from p(x | h).
     """
 
     image_shape: ImageShape
@@ -46,6 +49,9 @@ class ConditionalGenerator(nn.Module, ABC):
     last_is_best: bool = False
     parts: tuple[str, ...] = ()
     weights: Mapping[str, float] = MappingProxyType({})
+    trained: ClassVar[bool] = True
+    given_image: ClassVar[bool] = False
+    called: ClassVar[str | None] = None
 
     @abstractmethod
     def loss(self, image: Tensor, context: Tensor) -> Tensor:
@@ -70,6 +76,10 @@ class ConditionalGenerator(nn.Module, ABC):
     def shown(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """What people are shown of each row, uint8 [B, C, H, W]: a draw, where there is nothing better."""
         return self.sample(context, generators)
+
+    def reconstruct(self, image: Tensor) -> Tensor:
+        """Where it is `given_image`: uint8 [B, C, H, W] from the image of which h is, of the same shape."""
+        raise NotImplementedError
 
     def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         """What validation and test keep of each image, tensors [B, ...] by name; arguments as for `loss`."""

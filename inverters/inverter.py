@@ -126,6 +126,12 @@ class Inverter(LightningModule):
         self.register_buffer("context_mean", torch.zeros(per_channel))
         self.register_buffer("context_scale", torch.ones(per_channel))
         self.register_buffer("initialised", torch.tensor(False))
+        if self.sees_original and not self.density.trained:
+            raise ValueError(
+                f"a {type(self.density).__name__} works back to what the network sees, which are pictures of "
+                f"{seen[1]}x{seen[2]} and not the images of {image_shape[1]}x{image_shape[2]}; give a config without "
+                f"data.original_side"
+            )
         self.density.meet(self.representation, self.standardised)
 
     def compile_steps(self, device_type: str, backend: str | Callable[..., Any] = "inductor") -> None:
@@ -235,6 +241,8 @@ class Inverter(LightningModule):
         def answer(batch: Sequence[tuple[int, int]]) -> Tensor:
             rows = torch.tensor([row for row, _ in batch], device=image.device)
             with torch.no_grad(), exact_float32(image.device):
+                if self.density.given_image:  # what it needs is not all in h
+                    return self.density.reconstruct(image[rows])
                 return make(context[rows], [draw_generator(index[row], n, seed) for row, n in batch])
 
         wanted = self.draws_at_once(image.device)

@@ -42,6 +42,7 @@ class PerceptualDecoder(ConditionalGenerator):
     """
 
     point_estimate = True
+    called = "perceptual decoder"
     feature_scale: Tensor
 
     def __init__(

@@ -48,6 +48,7 @@ class StackedGAN(ConditionalGenerator):
         ValueError: All weights are 0, or h or the image is none that such layers or such a loss can be of.
     """
 
+    called = "stacked GAN"
     noises: Tensor
 
     def __init__(

@@ -31,7 +31,12 @@ def shortened(name):
     }.get(data, [])
     if name == "classifier_mnist_overfitted.yaml":
         arguments += ["--data.num_train=10"]
-    return arguments + {"classifier": [], "mse": DECODER, "perceptual": DECODER, "gan": DECODER}.get(kind, INVERTER)
+    of_kind = {
+        "classifier": [],
+        **dict.fromkeys(("mse", "perceptual", "gan", "deconvnet"), DECODER),
+        "pixels": [*DECODER, "--model.density.num_steps=2"],
+    }
+    return arguments + of_kind.get(kind, INVERTER)
 
 
 @pytest.fixture(scope="module")
