@@ -140,8 +140,8 @@ def _prior(rows: Mapping[str, ComparisonResult]) -> list[str]:
     )  # fmt: skip
     words = (
         f"log p(x) is that of {row.prior}, which knows nothing of h.{spread} Far below 0 draws are nothing like the "
-        f"data, as where their grey levels are none of its own; far above they are emptier or smoother than its images, "
-        f"which a likelihood favours: near 0 is best, and not high."
+        f"data, as where their grey levels are none of its own; far above they are emptier or smoother than its "
+        f"images, which a likelihood favours: near 0 is best, and not high."
     )
     return [words, *_mixed(digests, "unconditional models", "--prior")]
 
