@@ -1,8 +1,10 @@
 """Models that judge what another one draws: a classifier that it was not trained against, and p(x)."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
@@ -15,6 +17,9 @@ from runtime.checkpoints import check_fit, load_checkpoint
 from runtime.run import Run
 
 JUDGES = "judge"  # the folder, in that of all runs, of classifiers that are to be inverted by nobody
+
+
+Opinion = TypeVar("Opinion")
 
 
 @dataclass(frozen=True)
@@ -73,25 +78,27 @@ def judge_of(inverter: Inverter, data: ImageDataModule, root: Path, given: str |
         OSError: There is no such checkpoint, or no config beside it.
         ValueError: It is not of a classifier of this data, or of the very network that is inverted.
     """
-    found = Run.newest(root / JUDGES, str(inverter.classifier_name), "best")
-    if given is None and found is None:
-        return None
-    path = checkpoint_at(Path(given).expanduser()) if given else found.best  # type: ignore[union-attr]
-    checkpoint = load_checkpoint(path)
-    if "architecture" not in checkpoint:
-        raise ValueError(f"--judge {path} is not the checkpoint of a classifier; give one of another seed than {_HOW}")
-    data.check(checkpoint, f"--judge {path}", classifier=True)
-    keys, config = keys_of_run(path)
-    model, shape = model_of(keys, config), data.image_shape
-    shapes = {"image_shape": shape, "num_classes": data.num_classes, "seen_shape": shape}
-    classifier = made("model", Classifier, {**model, "init_args": {**model["init_args"], **shapes}}, keys, config)
-    check_fit(classifier, checkpoint["state_dict"], path)
-    classifier.load_state_dict(checkpoint["state_dict"])
-    classifier.check_network(checkpoint, path)
-    judge = Judge(_ready(classifier, inverter), path)
-    if judge.digest == digest(inverter.representation.network):
-        raise ValueError(f"--judge {path} is the very network that is inverted; give one of another seed: {_HOW}")
-    return judge
+
+    def judge(path: Path) -> Judge:
+        checkpoint = load_checkpoint(path)
+        if "architecture" not in checkpoint:
+            raise ValueError(f"--judge {path} is not the checkpoint of a classifier; give one of another seed: {_HOW}")
+        data.check(checkpoint, f"--judge {path}", classifier=True)
+        keys, config = keys_of_run(path)
+        model, shape = model_of(keys, config), data.image_shape
+        shapes = {"image_shape": shape, "num_classes": data.num_classes, "seen_shape": shape}
+        classifier = made("model", Classifier, {**model, "init_args": {**model["init_args"], **shapes}}, keys, config)
+        check_fit(classifier, checkpoint["state_dict"], path)
+        classifier.load_state_dict(checkpoint["state_dict"])
+        classifier.check_network(checkpoint, path)
+        found = Judge(_ready(classifier, inverter), path)
+        if found.digest == digest(inverter.representation.network):
+            raise ValueError(f"--judge {path} is the very network that is inverted; give one of another seed: {_HOW}")
+        return found
+
+    if given is None:
+        return _newest(root / JUDGES, str(inverter.classifier_name), judge)
+    return judge(checkpoint_at(Path(given).expanduser()))
 
 
 _HOW = f"python cli.py fit --config classifier_... --seed_everything 1 --trainer.default_root_dir runs/{JUDGES}"
@@ -104,21 +111,31 @@ def prior_of(inverter: Inverter, data: ImageDataModule, root: Path, given: str |
 
     Raises:
         OSError: There is no such checkpoint, or no config beside it.
-        ValueError: It is of another layer than none, has no likelihood, or has seen other data.
+        ValueError: It is of a layer, has no likelihood, or has seen other data.
     """
-    found = Run.newest(root, f"unconditional_{data.name}", "best")
-    if given is None and found is None:
-        return None
-    path = checkpoint_at(Path(given).expanduser()) if given else found.best  # type: ignore[union-attr]
-    checkpoint = load_checkpoint(path)
-    data.check(checkpoint, f"--prior {path}")
-    prior, _ = inverter_of(path, checkpoint)
-    if (layer := prior.representation.layer) is not None:
-        raise ValueError(
-            f"--prior {path} is p(x | {layer}); give an unconditional model (configs/unconditional_*.yaml)"
-        )
-    prior.with_likelihood()
-    return Prior(_ready(prior, inverter), path)
+
+    def prior(path: Path) -> Prior:
+        checkpoint = load_checkpoint(path)
+        data.check(checkpoint, f"--prior {path}")
+        found, _ = inverter_of(path, checkpoint)
+        if (layer := found.representation.layer) is not None:
+            raise ValueError(
+                f"--prior {path} is p(x | {layer}); give an unconditional model, as of unconditional_{data.name}"
+            )
+        found.with_likelihood()
+        return Prior(_ready(found, inverter), path)
+
+    if given is None:
+        return _newest(root, f"unconditional_{data.name}", prior)
+    return prior(checkpoint_at(Path(given).expanduser()))
+
+
+def _newest(root: Path, name: str, opened: Callable[[Path], Opinion]) -> Opinion | None:
+    """That of a config's newest run that can judge these draws; None where none can."""
+    for run in reversed(Run.all(root, name)):
+        with suppress(OSError, ValueError):
+            return opened(run.best)
+    return None
 
 
 def _ready(model: Any, inverter: nn.Module) -> Any:

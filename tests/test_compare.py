@@ -175,6 +175,7 @@ def test_what_judges_is_refused_where_it_is_something_else(judged, capsys):
 
 
 def test_without_judge_and_prior_their_columns_are_left_out_with_how_to_get_them(with_inverter, capsys):
+    shutil.copytree(f"runs/{CLASSIFIER}", f"runs/judge/{CLASSIFIER}")  # it is the one that is inverted, and no judge
     main(COMPARE)
     said = capsys.readouterr().out
     assert (
