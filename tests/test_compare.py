@@ -18,6 +18,7 @@ from evaluations.diversity import diversity, pairwise_distances
 from evaluations.report import compared as section
 from evaluations.report.tested_runs import runs_under
 from evaluations.results import ComparisonResult
+from runtime.checkpoints import load_checkpoint
 
 CLASSIFIER, P_X = "classifier_mnist5k", "unconditional_mnist5k"
 COMPARE = ["compare", *SMALL, "--num_images=6", "--num_samples=3"]
@@ -168,8 +169,10 @@ def test_what_judges_is_refused_where_it_is_something_else(judged, capsys):
         (["--prior=nowhere"], "there is no run at nowhere"),
     ):
         assert sentence in failure(capsys, *COMPARE, *given)
-    main(["fit", "--config=world_bit_drop.yaml", *SHORT, "--model.density.num_filters=4", "--data.num_test=20"])
-    assert "was trained on bit_drop, not on mnist5k" in failure(capsys, *COMPARE, "--prior=runs/world_bit_drop")
+    saved = load_checkpoint(run_with_results(P_X) / "checkpoints" / "best.ckpt")
+    next(state for state in saved.values() if isinstance(state, dict) and "dataset" in state)["dataset"] = "svhn"
+    torch.save(saved, "other.ckpt")
+    assert "--prior other.ckpt was trained on svhn, not on mnist5k" in failure(capsys, *COMPARE, "--prior=other.ckpt")
     assert "no layer to measure distances in" in failure(capsys, "compare", *UNCONDITIONAL)
     assert not (run_with_results() / "comparison.json").exists()
 
