@@ -5,6 +5,7 @@
     snakemake --cores 2 study_affnist    # and of what three networks keep of affNIST
     snakemake --cores 2 worlds           # where the information is known exactly
     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,conv2,fc3,logits
+    snakemake --cores 2 compare_mnist5k    # every way to invert one layer, side by side
     snakemake --cores 2 budget --config inverter=inverter_mnist5k_fc3    # NCE and p(x) at four budgets of training
     snakemake --cores 8 --resources gpu=8 paper    # on a machine of 8 GPUs: a run on each
     snakemake --executor slurm --jobs 64 paper
@@ -93,7 +94,10 @@ STUDIES = {  # of small models: the runs in each one's report, and those of them
     "affnist": ([f"{kind}_small" for net in ("conv", "pool", "fc")
                  for kind in (f"classifier_affnist_{net}", f"inverter_affnist_{net}_fc3")], []),
 }
-localrules: study_mnist5k, study_mnist, study_affnist, worlds, paper
+# Ways to invert a layer: the first words of their configs. And one of them at other weights of its entropy loss.
+WAYS = ["inverter", "mse", "perceptual", "gan", "pixels", "deconvnet"]
+ENTROPY_WEIGHTS = config.get("entropy_weights", [0])
+localrules: study_mnist5k, study_mnist, study_affnist, worlds, paper, compare_mnist5k, report_compare
 localrules: report_worlds, report_mnist5k, report_study, report_paper, learning_rate_and_dropout, network, optimizer
 
 
@@ -164,7 +168,7 @@ rule classifier:
 rule conditional:
     input: classifier_of
     output: f"runs/{{kind}}_{{data_layer}}/{RUN}/results.json"
-    wildcard_constraints: kind="inverter|mse|perceptual|gan|pixels|deconvnet", data_layer="[a-z0-9_]+"
+    wildcard_constraints: kind="|".join(WAYS), data_layer="[a-z0-9_]+"
     params: classifier=lambda wildcards, input: best(input[0])
     resources: gpu=1, runtime="5d"
     shell: ENVIRONMENT + "{FIT} --config {wildcards.kind}_{wildcards.data_layer}.yaml --classifier {params.classifier} {ARGUMENTS}"
@@ -235,6 +239,70 @@ rule asked:
     wildcard_constraints: verb="distances|estimators|contrast"
     resources: gpu=1, runtime="1d"
     shell: ENVIRONMENT + "{CLI} {wildcards.verb} --name {RUN} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"
+
+
+# Every way to invert fc3 of the digits, by measures that all have, and a report of these runs alone. Diversity at other
+# weights of the GAN's entropy loss than its config's (the paper's fig 3): --config entropy_weights=[0,10]
+COMPARED = [f"runs/{way}_mnist5k_fc3/{RUN}" for way in WAYS]
+COMPARED += [f"runs/entropy_{weight}/gan_mnist5k_fc3/{RUN}" for weight in ENTROPY_WEIGHTS]
+JUDGES = [f"runs/{name}/{RUN}" for name in ("classifier_mnist5k", "judge/classifier_mnist5k", "unconditional_mnist5k")]
+
+
+rule compare_mnist5k:
+    input: "runs/compare_mnist5k.html"
+
+
+rule report_compare:
+    input: [f"{folder}/comparison.json" for folder in COMPARED]
+    output: "runs/compare_mnist5k.html"
+    params: folders=COMPARED + JUDGES
+    shell: "{CLI} report {params.folders} --output {output}"
+
+
+rule judge:
+    output: f"runs/judge/classifier_{{data}}/{RUN}/results.json"
+    wildcard_constraints: data="[a-z0-9_]+"
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{FIT} --config classifier_{wildcards.data}.yaml --seed_everything 1 "
+        "--trainer.default_root_dir runs/judge {ARGUMENTS}"
+
+
+rule compared:
+    input:
+        f"runs/{{way}}_{{data}}_{{layer}}/{RUN}/results.json",
+        judge=f"runs/judge/classifier_{{data}}/{RUN}/results.json",
+        prior=f"runs/unconditional_{{data}}/{RUN}/results.json",
+    output: f"runs/{{way}}_{{data}}_{{layer}}/{RUN}/comparison.json"
+    wildcard_constraints: way="|".join(WAYS), data="[a-z0-9]+", layer="[a-z0-9]+"
+    params: judge=lambda wildcards, input: best(input.judge), prior=lambda wildcards, input: best(input.prior)
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} compare --name {RUN} --config {wildcards.way}_{wildcards.data}_{wildcards.layer}.yaml "
+        "--judge {params.judge} --prior {params.prior} {ARGUMENTS}"
+
+
+rule of_entropy:
+    input: f"runs/classifier_mnist5k/{RUN}/results.json"
+    output: f"runs/entropy_{{weight}}/gan_mnist5k_fc3/{RUN}/results.json"
+    params: classifier=lambda wildcards, input: best(input[0])
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{FIT} --config gan_mnist5k_fc3.yaml --model.density.entropy_weight {wildcards.weight} "
+        "--classifier {params.classifier} --trainer.default_root_dir runs/entropy_{wildcards.weight} {ARGUMENTS}"
+
+
+rule compared_entropy:
+    input:
+        f"runs/entropy_{{weight}}/gan_mnist5k_fc3/{RUN}/results.json",
+        judge=f"runs/judge/classifier_mnist5k/{RUN}/results.json",
+        prior=f"runs/unconditional_mnist5k/{RUN}/results.json",
+    output: f"runs/entropy_{{weight}}/gan_mnist5k_fc3/{RUN}/comparison.json"
+    params: judge=lambda wildcards, input: best(input.judge), prior=lambda wildcards, input: best(input.prior)
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} compare --name {RUN} --config gan_mnist5k_fc3.yaml --judge {params.judge} "
+        "--prior {params.prior} --trainer.default_root_dir runs/entropy_{wildcards.weight} {ARGUMENTS}"
 
 
 # What one network keeps, depth by depth: an inverter of every layer, p(x), and a report of these runs alone.

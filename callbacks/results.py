@@ -13,7 +13,7 @@ from callbacks.sample_grid import SampleGrid
 from datamodules.images import ImageDataModule
 from datamodules.split import seen
 from datamodules.worlds import WorldDataModule
-from evaluations.diversity import diversity
+from evaluations.diversity import spreads
 from evaluations.information import mean_and_standard_error, wilson_interval
 from evaluations.known_worlds import compared, information_alone
 from evaluations.results import ClassifierResult, InverterResult, Published, TestResult, WorldResult
@@ -216,7 +216,7 @@ class InverterResults(_Results):
             return {}
         num_draws = 1 if pl_module.density.point_estimate else NUM_DIVERSE_DRAWS
         draws = shared_draws(trainer, pl_module.draws, seen(batch), batch["index"].tolist(), num_draws)
-        over_h, over_noise = diversity(draws, batch["image"])
+        over_h, over_noise = spreads(draws, batch["image"])
         if pl_module.representation.layer is None:
             over_h, over_noise = None, over_h  # all are of one h, which is empty
         return {"diversity_over_h": over_h, "diversity_over_noise": over_noise}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-SHARED = ("sample", "distances")  # every process does a part
+SHARED = ("sample", "distances", "compare")  # every process does a part
 BY_FIRST_PROCESS = ("score", "contrast", "estimators", "layers", "show", "download")
 VERBS = (*SHARED, *BY_FIRST_PROCESS)
 OF_DATA = ("layers", "show", "download")  # no run is asked

@@ -6,7 +6,7 @@ import numpy as np
 import pytorch_lightning as pl
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
-from commands.trained_inverter import in_parts, trained_inverter
+from commands.trained_inverter import check_draws_have_h, in_parts, trained_inverter, training_images
 from datamodules import ImageDataModule
 from evaluations.distances import NUM_SHOWN, nearest, neighbours, table_1
 from evaluations.results import DistancesResult
@@ -53,19 +53,10 @@ def distances(
     """
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
     representation, run = inverter.representation, Run.of_trainer(trainer)
-    if representation.layer is None:
-        raise ValueError("an unconditional model has no layer to measure distances in; give the config of an inverter")
-    if inverter.sees_original:
-        seen, drawn = ("x".join(map(str, shape[1:])) for shape in (inverter.seen_shape, inverter.density.image_shape))
-        raise ValueError(
-            f"{representation.layer} sees the pictures at {seen}, and draws have {drawn} pixels, so that there is no "
-            f"distance between their h; give a config without data.original_side"
-        )
+    layer = check_draws_have_h(inverter)
     datamodule.prepare_data()
     datamodule.setup("fit")
-    training = datamodule.datasets["train"].images
-    if training is None:
-        raise ValueError("this data draws new training images each time, so that there is no nearest one")
+    training = training_images(datamodule)
     h_training = cached_activations(representation, training, "train", run.activations)
     batch = datamodule.datasets["test"].first(num_images)
     images, index = batch["image"].cpu(), batch["index"].tolist()
@@ -87,7 +78,7 @@ def distances(
     h_candidates = [in_parts(representation, inverter, its) for its in candidates]
     near = neighbours(images[shown], candidates, h[shown], h_candidates, training, h_training, space)
     result = DistancesResult(
-        name=run.name, layer=representation.layer, seed=seed, network_digest=digest(representation.network),
+        name=run.name, layer=layer, seed=seed, network_digest=digest(representation.network),
         density_digest=digest(inverter.density), **numbers,
     )  # fmt: skip
     files = {"distances.npz": npz_bytes({"index": np.array(index), **arrays}), "nearest.npz": npz_bytes(near)}

@@ -246,22 +246,15 @@ class TrainedInverter:
 
 def load_inverter(place: str | os.PathLike[str], device: str | torch.device | None = None) -> TrainedInverter:
     """`inverters.load`, where it is described."""
-    path = _checkpoint_at(Path(place).expanduser())
+    path = checkpoint_at(Path(place).expanduser())
     checkpoint = load_checkpoint(path)
-    if "layer" not in checkpoint:
-        raise ValueError(f"{path} is not the checkpoint of an inverter, and has no p(x | h); give the run of one")
-    run = Run.of(path) or Run.of(path.absolute())
-    if run is None or not run.config.is_file():
-        why = f"there is no {run.config}" if run else "it lies in no runs/NAME/START/checkpoints"
-        raise FileNotFoundError(f"nothing says how the model of {path} is built: {why}; give it where its run left it")
-    keys = read_config(run.config)
+    inverter, keys = inverter_of(path, checkpoint)
     state = next((each for each in checkpoint.values() if isinstance(each, dict) and "dataset" in each), {})
     identity = state.get("identity")
     of_data = keys["data"].get("init_args") if isinstance(keys.get("data"), dict) else None
     batch_size = of_data.get("eval_batch_size") if isinstance(of_data, dict) else None
-    inverter = with_weights(_built(keys, run.config, checkpoint, path), checkpoint, path).requires_grad_(False)
     return TrainedInverter(
-        inverter.to(_device(device)),
+        inverter.requires_grad_(False).to(_device(device)),
         path,
         state.get("dataset"),
         identity if isinstance(identity, dict) else {},
@@ -271,7 +264,29 @@ def load_inverter(place: str | os.PathLike[str], device: str | torch.device | No
     )
 
 
-def _checkpoint_at(place: Path) -> Path:
+def inverter_of(path: Path, checkpoint: dict[str, Any]) -> tuple[Inverter, Mapping[str, Any]]:
+    """The inverter of a checkpoint in its run's folder, on the CPU, in eval mode, and the keys of the run's config.
+
+    Raises:
+        OSError: There is no such config; likewise below.
+        ValueError: It is not of an inverter, or is another one than the config asks for.
+    """
+    if "layer" not in checkpoint:
+        raise ValueError(f"{path} is not the checkpoint of an inverter, and has no p(x | h); give the run of one")
+    keys, config = keys_of_run(path)
+    return with_weights(_built(keys, config, checkpoint, path), checkpoint, path), keys
+
+
+def keys_of_run(path: Path) -> tuple[Mapping[str, Any], Path]:
+    """What the config says of the run that wrote a checkpoint, and where that lies."""
+    run = Run.of(path) or Run.of(path.absolute())
+    if run is None or not run.config.is_file():
+        why = f"there is no {run.config}" if run else "it lies in no runs/NAME/START/checkpoints"
+        raise FileNotFoundError(f"nothing says how the model of {path} is built: {why}; give it where its run left it")
+    return read_config(run.config), run.config
+
+
+def checkpoint_at(place: Path) -> Path:
     """The checkpoint that is meant by its own path, by a run's folder, or by that of a config's runs.
 
     Raises:
@@ -304,9 +319,7 @@ def _built(keys: Mapping[str, Any], config: Path, checkpoint: Mapping[str, Any],
         OSError: Files of its data set are asked for, of a checkpoint up to 0.7, and are not there.
         ValueError: Its keys say something else, or a checkpoint that it is none.
     """
-    model = keys.get("model")
-    if not isinstance(model, dict) or not isinstance(model.get("init_args"), dict):
-        raise ValueError(f"the config {config} has no model with its init_args; give a run whose config is whole")
+    model = model_of(keys, config)
     arguments = _of_this_version(model["init_args"])
     if "image_shape" in checkpoint:
         given: dict[str, Any] = {key: checkpoint.get(key) for key in ("image_shape", "seen_shape", "num_classes")}
@@ -320,6 +333,14 @@ def _built(keys: Mapping[str, Any], config: Path, checkpoint: Mapping[str, Any],
         given = {key: getattr(data, key) for key in ("image_shape", "num_classes")}
     inverter: Inverter = made("model", Inverter, {**model, "init_args": {**arguments, **given}}, keys, config)
     return inverter
+
+
+def model_of(keys: Mapping[str, Any], config: Path) -> dict[str, Any]:
+    """A config's model. Raises ValueError where it has none with its arguments."""
+    model = keys.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("init_args"), dict):
+        raise ValueError(f"the config {config} has no model with its init_args; give a run whose config is whole")
+    return model
 
 
 def _of_this_version(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -49,6 +49,28 @@ def with_weights(inverter: Inverter, checkpoint: dict[str, Any], path: Path) -> 
     return inverter.eval()
 
 
+def check_draws_have_h(inverter: Inverter) -> str:
+    """The layer that is inverted. Raises ValueError where there is none, or draws are not what its network sees."""
+    layer = inverter.representation.layer
+    if layer is None:
+        raise ValueError("an unconditional model has no layer to measure distances in; give the config of an inverter")
+    if inverter.sees_original:
+        seen, drawn = ("x".join(map(str, shape[1:])) for shape in (inverter.seen_shape, inverter.density.image_shape))
+        raise ValueError(
+            f"{layer} sees the pictures at {seen}, and draws have {drawn} pixels, so that there is no distance between "
+            f"their h; give a config without data.original_side"
+        )
+    return layer
+
+
+def training_images(data: ImageDataModule) -> Tensor:
+    """All of them, uint8 [N, C, H, W], of data that is set up. Raises ValueError where there is an endless number."""
+    images = data.datasets["train"].images
+    if images is None:
+        raise ValueError("this data draws new training images each time, so that there is no nearest one")
+    return images
+
+
 def in_parts(function: Callable[[Tensor], Tensor], inverter: Inverter, images: Tensor) -> Tensor:
     """What a function on the inverter's device makes of uint8 images [N, C, H, W], on the CPU, [N, ...]."""
     parts = tqdm(images.split(250), "encoding images", delay=5, leave=False)

@@ -150,6 +150,34 @@ def over_budgets(panels: Mapping[str, Sequence[Curve]]) -> Figure:
     return _with_legend(figure)
 
 
+def diversity_over_weights(
+    points: Mapping[float, tuple[float, float]], beside: Mapping[str, tuple[float, float]], called: str
+) -> Figure:
+    """Diversity against the weight that sets it, and of what has no such weight (Nash et al. 2019, fig 3).
+
+    Values are diversities and their standard errors: by weight, from the smallest on, and by name.
+
+    Args:
+        points: Of draws of one generator.
+        beside: Of others.
+        called: The generator.
+    """
+    figure, (axis,) = _panels()
+    pairs = [points[weight] for weight in points]
+    _line(axis, 0, called, list(points), [value for value, _ in pairs], [error for _, error in pairs])
+    for k, (name, (value, error)) in enumerate(beside.items(), 1):
+        axis.axhline(value, color=COLOURS[k % len(COLOURS)], label=plain(name))
+        axis.axhspan(value - error, value + error, color=COLOURS[k % len(COLOURS)], alpha=0.2, linewidth=0)
+    axis.axhline(1, color="grey", linestyle=":", label="true images of one class")
+    smallest = min(weight for weight in points if weight > 0)
+    axis.set_xscale("symlog", linthresh=smallest)  # which has 0
+    axis.set(xlabel="weight of the entropy loss", ylabel="diversity in pixels", ylim=(0, None))
+    axis.set_xticks(list(points), [f"{weight:g}" for weight in points])
+    axis.minorticks_off()
+    axis.spines[["top", "right"]].set_visible(False)
+    return _with_legend(figure)
+
+
 def _wider(axis: Axes, bottom: float, top: float, share: float) -> tuple[float, float]:
     """A range of y with so much more at both ends; of log-probabilities that differ by a factor, on a scale of factors.
 

@@ -1,4 +1,4 @@
-"""What tests and measurements found, as results.json, distances.json, estimators.json and contrast.json hold it."""
+"""What tests and measurements found, as results.json, distances.json, comparison.json and so on hold it."""
 
 import json
 import math
@@ -268,6 +268,11 @@ class Measurement(Row):
     verb: ClassVar[str]
     network_digest: str
 
+    @classmethod
+    def answer(cls) -> str:
+        """What the verb gives, and its file is called by."""
+        return cls.verb
+
     def is_of(self, tested: InverterResult) -> bool:
         """Whether it is of the weights that were tested, and not of earlier ones."""
         return self.network_digest == tested.network_digest
@@ -335,6 +340,103 @@ class ContrastResult(Measurement, RowWithFiles):
     def saturated(self) -> bool:
         """Whether more images would give a higher one."""
         return self.bound_nats > NEAR_CEILING * self.ceiling_nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores(Row):
+    """What draws are like, from `evaluations.comparison.compared`: means over test images, with standard errors.
+
+    Attributes:
+        im_s_ratio: The distance in h of a draw over that of the nearest training image (Nash et al. 2019, table 1).
+        im_nn_ratio: Likewise of the nearest of an image's draws.
+        class_agreement: The share that gets the class which the inverted network gives the input; None where no layer
+            gives classes.
+        judge_agreement: Likewise of another classifier; None without one.
+        log_prob_difference: log p(x) of draws less that of the inputs, nats; None without an unconditional model.
+        diversity: The mean distance of two draws of one input, in pixels, over that of two true images of its class;
+            None where there are no draws.
+        diversity_in_h: Likewise in h.
+        squared_error: Of a sub-pixel in [0, 1].
+        psnr: Of that, dB; None where it is infinite.
+        ssim: Structural similarity; nan where images are too small.
+    """
+
+    im_s_ratio: Number
+    im_s_ratio_se: Number
+    im_nn_ratio: Number
+    im_nn_ratio_se: Number
+    class_agreement: float | None = None
+    class_agreement_se: float | None = None
+    judge_agreement: float | None = None
+    judge_agreement_se: float | None = None
+    log_prob_difference: float | None = None
+    log_prob_difference_se: float | None = None
+    diversity: float | None = None
+    diversity_se: float | None = None
+    diversity_in_h: float | None = None
+    diversity_in_h_se: float | None = None
+    squared_error: Number
+    squared_error_se: Number
+    psnr: float | None
+    psnr_se: float | None
+    ssim: Number
+    ssim_se: Number
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether draws of one input are as good as one image."""
+        return self.diversity is not None and self.diversity < COLLAPSED
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonResult(Measurement, RowWithFiles):
+    """One way to invert a layer, and the floor and the ceiling of the same images.
+
+    Attributes:
+        called: The generator, for people.
+        given_image: Whether it was given more than h: the image itself.
+        trained: Whether it was trained at all.
+        entropy_weight: Of the loss that keeps its draws apart; None where it has no such knob.
+        num_samples: Draws of each image. Of a point estimate what is shown is compared, once.
+        judge: The run of the other classifier, judge_digest its weights; None without one.
+        prior: That of the unconditional model, prior_digest its weights; None without one, as are the next two.
+        input_log_prob: The mean of its log p(x) of the inputs, nats.
+        input_log_prob_sd: And how far one of them is from that: the standard deviation, nan where there is one.
+        seconds_per_draw: On this device, with so many threads.
+        own, nearest, input: The scores of what it gives, of the nearest training image by h, and of the input itself.
+    """
+
+    verb = "compare"
+    name: str
+    layer: str
+    called: str
+    point_estimate: bool
+    given_image: bool
+    trained: bool
+    entropy_weight: float | None = None
+    seed: int
+    num_images: int
+    num_samples: int
+    judge: str | None
+    judge_digest: str | None
+    prior: str | None
+    prior_digest: str | None
+    input_log_prob: float | None
+    input_log_prob_sd: float | None
+    seconds_per_draw: float
+    device: str
+    num_threads: int
+    own: Scores
+    nearest: Scores
+    input: Scores
+    density_digest: str
+
+    @classmethod
+    def answer(cls) -> str:
+        return "comparison"
+
+    def is_of(self, tested: InverterResult) -> bool:
+        return super().is_of(tested) and self.density_digest == tested.density_digest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,8 +31,8 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "Deconvnet", "EverySecondPixel", "FullyConnectedNet",
-    "GlyphNet", "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PerceptualDecoder", "PermutedLevels", "PixelCNN",
-    "PixelOptimisation", "PositionNet", "Preprocessing", "ReluNet", "StackedGAN", "TopBits", "load",
+    "GlyphNet", "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PerceptualDecoder", "PermutedLevels",
+    "PixelCNN", "PixelOptimisation", "PositionNet", "Preprocessing", "ReluNet", "StackedGAN", "TopBits", "load",
     "worlds",
 ]  # fmt: skip
 

@@ -41,6 +41,7 @@ class ConditionalGenerator(nn.Module, ABC):
         trained: Whether there is anything to train; a `fit` of what has nothing ends when it is initialised.
         given_image: Whether it works from the image itself, by `reconstruct`, as what it needs is not all in h.
         called: What its pictures are called; None for draws from p(x | h).
+        entropy_weight: Of a loss that keeps its draws apart; None where it has no such knob.
     """
 
     image_shape: ImageShape
@@ -52,6 +53,7 @@ class ConditionalGenerator(nn.Module, ABC):
     trained: ClassVar[bool] = True
     given_image: ClassVar[bool] = False
     called: ClassVar[str | None] = None
+    entropy_weight: float | None = None
 
     @abstractmethod
     def loss(self, image: Tensor, context: Tensor) -> Tensor:

@@ -61,6 +61,7 @@ class MSEDecoder(AutoregressiveDensity):
 
     by_likelihood = False
     point_estimate = True
+    called = "MSE decoder"
     variance: Tensor
 
     def __init__(

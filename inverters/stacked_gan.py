@@ -68,6 +68,7 @@ class StackedGAN(ConditionalGenerator):
     ) -> None:
         super().__init__()
         self.image_shape, self.num_noise = image_shape, int(num_noise)
+        self.entropy_weight = float(entropy_weight)
         weights = {"conditional": conditional_weight, "entropy": entropy_weight, "adversarial": adversarial_weight}
         self.weights = wanted(weights)
         self.parts = (*self.weights, "discriminator") if adversarial_weight else (*self.weights,)

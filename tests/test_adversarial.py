@@ -16,7 +16,7 @@ from test_ddp_numbers import metrics
 import inverters
 from cli import main
 from evaluations.coverage import covered, valid
-from evaluations.diversity import diversity
+from evaluations.diversity import spreads
 from inverters import GlyphNet, Inverter, PerceptualDecoder, StackedGAN
 from inverters.generators import draw_generator
 from runtime.checkpoints import load_checkpoint
@@ -180,11 +180,11 @@ def test_coverage_is_the_share_of_true_images_that_are_drawn():
 
 def test_diversity_is_that_of_true_images_and_none_where_all_are_one():
     draws = torch.randint(256, (20, 10, 1, 6, 6), dtype=torch.uint8)
-    over_h, over_noise = diversity(draws, images(20, (1, 6, 6)))
+    over_h, over_noise = spreads(draws, images(20, (1, 6, 6)))
     assert over_h == pytest.approx(1, abs=0.1)
     assert over_noise == pytest.approx(1, abs=0.1)
-    assert diversity(draws[:1, :1].expand(20, 10, -1, -1, -1), images(20, (1, 6, 6))) == (0, 0)
-    assert diversity(draws[:, :1], images(20, (1, 6, 6)))[1] is None
+    assert spreads(draws[:1, :1].expand(20, 10, -1, -1, -1), images(20, (1, 6, 6))) == (0, 0)
+    assert spreads(draws[:, :1], images(20, (1, 6, 6)))[1] is None
 
 
 def fit(kind, *more):

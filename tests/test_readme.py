@@ -48,6 +48,8 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
         short = [] if command[0] == "layers" else shortened(f"{name}.yaml")[2:]
         if command[0] == "predict":
             short.append("--trainer.limit_predict_batches=2")
+        if command[0] == "compare":
+            short += ["--num_images=6", "--num_samples=2"]
         if command[0] == "distances":
             short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
         if command[0] == "contrast":

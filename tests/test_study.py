@@ -313,3 +313,15 @@ def test_budgets_are_trained_and_validated_at_their_ends_and_more_are_added_to_t
     assert "log p(x) is still moving" in page or "log p(x) has settled" in page
     assert "Nothing to be done" in plan("budget", *keys)
     assert steps_of(plan("budget", *keys, "steps=32"), "unconditional_mnist5k") == [32]
+
+
+def test_every_way_to_invert_is_compared_by_one_judge_and_one_prior(plan):
+    text = plan("compare_mnist5k", "--config", "entropy_weights=[0,10]")
+    ways = {f"{way}_mnist5k_fc3" for way in ("inverter", "mse", "perceptual", "gan", "pixels", "deconvnet")}
+    assert set(configs(text, "compare")) == ways
+    assert ways | {"classifier_mnist5k", "unconditional_mnist5k"} == set(configs(text))
+    judges = "--judge runs/judge/classifier_mnist5k/study/checkpoints/best.ckpt"
+    assert text.count(f"{judges} --prior runs/unconditional_mnist5k/study/checkpoints/best.ckpt") == 6 + 2
+    assert "--seed_everything 1 --trainer.default_root_dir runs/judge" in text
+    assert text.count("--model.density.entropy_weight ") == 2
+    assert len(re.findall(r"cli\.py report .* --output runs/compare_mnist5k\.html", text)) == 1

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evaluations.report.page import Section
 from evaluations.report.tested_runs import AnyRun, inverters
-from evaluations.results import ContrastResult, DistancesResult, EstimatorResult, Measurement
+from evaluations.results import ComparisonResult, ContrastResult, DistancesResult, EstimatorResult, Measurement
 
 HOW_TO_READ = (
     "NCE is the mean of log p(x | h) over the test images, in nats per image: the negative of a cross-entropy. It "
@@ -32,12 +32,12 @@ def section(runs: Sequence[AnyRun]) -> Section:
             "function of x. NCE still bounds I(x; h) from below, up to H(x): what the layer tells about the small "
             "picture. What it tells of details that x does not have is not in the number."
         )
-    kinds: tuple[type[Measurement], ...] = (ContrastResult, DistancesResult, EstimatorResult)
+    kinds: tuple[type[Measurement], ...] = (ComparisonResult, ContrastResult, DistancesResult, EstimatorResult)
     for kind in kinds:
         stale = [run.result.name for run in inverters(runs) if len(run.measured(kind)) < len(run.rows(kind))]
         if stale:
             parts.append(
-                f"The {kind.verb} of {', '.join(stale)} are left out, for they are of other weights than the test: "
+                f"The {kind.answer()} of {', '.join(stale)} are left out, for they are of other weights than the test: "
                 f"python cli.py test and {kind.verb} measure both anew."
             )
     return Section("How to read this", parts)

@@ -13,6 +13,7 @@ FORMS = {
     "inputs": ("u", "QCHW"),
     "draws": ("u", "QMCHW"),
     "means": ("u", "QCHW"),
+    "nearest": ("u", "QCHW"),
     "num_samples": ("iu", ""),
     **dict.fromkeys(("samples", "training", "blind"), ("u", "QKCHW")),
     **{f"{name}_distances": ("f", "QK") for name in ("sample", "training", "blind")},

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from evaluations.report.arrays import checked
-from evaluations.results import ClassifierResult, DistancesResult, InverterResult, Measurement, Row, result_from_json
+from evaluations.results import (
+    ClassifierResult,
+    ComparisonResult,
+    DistancesResult,
+    InverterResult,
+    Measurement,
+    Row,
+    result_from_json,
+)
 from evaluations.run_order import RECORD, in_order
 
 R = TypeVar("R", InverterResult, ClassifierResult | InverterResult)
@@ -99,15 +107,21 @@ class TestedRun(Generic[R]):
 
     def rows(self, kind: type[M]) -> list[M]:
         """What a verb measured, nothing where it was not asked."""
-        return _rows(self._measured(kind.verb) / f"{kind.verb}.json", kind.from_json, f"ask for the {kind.verb} of")
+        answer = kind.answer()
+        return _rows(self._measured(answer) / f"{answer}.json", kind.from_json, f"ask for the {answer} of")
 
     def nearest(self, found: DistancesResult) -> dict[str, np.ndarray] | None:
         """The nearest images of one of `rows`, None where there are none."""
         return _arrays(self._measured(found.verb) / "nearest.npz", found.files, f"ask for the {found.verb} of")
 
-    def _measured(self, verb: str) -> Path:
+    def compared(self, found: ComparisonResult) -> dict[str, np.ndarray] | None:
+        """The images, and the numbers of each, of one of `rows`; None where there are none."""
+        answer = found.answer()
+        return _arrays(self._measured(answer) / f"{answer}.npz", found.files, f"ask for the {answer} of")
+
+    def _measured(self, answer: str) -> Path:
         """The folder of what a verb measured: of a run that version 0.4 tested, it may have been asked since."""
-        return self.run_folder if (self.run_folder / f"{verb}.json").is_file() else self.folder
+        return self.run_folder if (self.run_folder / f"{answer}.json").is_file() else self.folder
 
     def measured(self: "TestedRun[InverterResult]", kind: type[M]) -> list[M]:
         """What of `rows` is of the weights that were tested, and not of earlier ones."""
