@@ -9,7 +9,8 @@ from evaluations.results import ContrastResult, DistancesResult, EstimatorResult
 HOW_TO_READ = (
     "NCE is the mean of log p(x | h) over the test images, in nats per image: the negative of a cross-entropy. It "
     "bounds the information that the layer keeps, I(x; h), from below, up to the constant H(x), the entropy of the "
-    "images: a better density model only raises it. Differences of NCE between layers are differences of these bounds.",
+    "images: a better density model only raises it. It is minus an upper bound of H(x | h): it proves that so much "
+    "can be read of h, and never that no more can. Differences of NCE between layers are differences of these bounds.",
     "Less the NCE of an unconditional model p(x) it is an estimate of I(x; h), not a bound: a poor unconditional model "
     "inflates it.",
     "A deterministic network in floating point loses hardly any information in principle, short of exact collisions. "
