@@ -17,6 +17,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.attributes import Attribute
 from datamodules.pictures import of_its_size
 from datamodules.split import Batch, ImageDataset, Split
 
@@ -120,6 +121,15 @@ class ImageDataModule(LightningDataModule):
     def class_names(self) -> Sequence[str]:
         """The names of the K classes; their numbers, where a data set gives none."""
         return [str(label) for label in range(self.num_classes)]
+
+    def attributes(self, split: str, batch: Batch) -> dict[str, Attribute]:
+        """What is known of some images of a split beside their pixels, [B] of each; the class, where there are several.
+
+        Args:
+            split: "train", "val" or "test".
+            batch: As the split gives it.
+        """
+        return {"class": Attribute("discrete", batch["label"], self.num_classes)} if self.num_classes > 1 else {}
 
     @property
     def place(self) -> str:

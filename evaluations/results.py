@@ -242,7 +242,7 @@ class Measurement(Row):
     verb: ClassVar[str]
     network_digest: str
 
-    def is_of(self, tested: InverterResult) -> bool:
+    def is_of(self, tested: Any) -> bool:
         """Whether it is of the weights that were tested, and not of earlier ones."""
         return self.network_digest == tested.network_digest
 
@@ -345,6 +345,34 @@ class ContrastResult(Measurement, RowWithFiles):
     def saturated(self) -> bool:
         """Whether more images would give a higher one."""
         return self.bound_nats > NEAR_CEILING * self.ceiling_nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerResult(Measurement):
+    """What a layer keeps of an attribute of the images, nats, from `evaluations.ledger.entry`.
+
+    Attributes:
+        kept_nats: At least so much of entropy_nats; its error is paired, over test images.
+        entropy_nats: Of the attribute, or of its bins.
+        num_values: How many values or bins.
+        num_images: Test images.
+        num_train: That the probe was trained on.
+    """
+
+    verb = "ledger"
+    name: str
+    layer: str
+    network: str | None
+    attribute: str
+    kind: Literal["discrete", "continuous", "circular"]
+    kept_nats: Number
+    kept_nats_se: Number
+    kept_nats_low: Number
+    kept_nats_high: Number
+    entropy_nats: float
+    num_values: int
+    num_images: int
+    num_train: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evaluations.report.page import Section
 from evaluations.report.tested_runs import AnyRun, inverters
-from evaluations.results import ContrastResult, DistancesResult, EstimatorResult, Measurement
+from evaluations.results import ContrastResult, DistancesResult, EstimatorResult, LedgerResult, Measurement
 
 HOW_TO_READ = (
     "NCE is the mean of log p(x | h) over the test images, in nats per image: the negative of a cross-entropy. It "
@@ -33,7 +33,7 @@ def section(runs: Sequence[AnyRun]) -> Section:
             "function of x. NCE still bounds I(x; h) from below, up to H(x): what the layer tells about the small "
             "picture. What it tells of details that x does not have is not in the number."
         )
-    kinds: tuple[type[Measurement], ...] = (ContrastResult, DistancesResult, EstimatorResult)
+    kinds: tuple[type[Measurement], ...] = (ContrastResult, DistancesResult, EstimatorResult, LedgerResult)
     for kind in kinds:
         stale = [run.result.name for run in inverters(runs) if len(run.measured(kind)) < len(run.rows(kind))]
         if stale:

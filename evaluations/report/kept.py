@@ -112,10 +112,10 @@ def _reidentified(contrasts: Mapping[str, ContrastResult]) -> list[Part]:
         chances = " / ".join(f"{100 * min(k / n, 1):.1f}" for k in (1, 5))
         rows.append([label, images, attack, *shares, chances])
     words = (
-        "Two attackers, who have the trained inverter and nothing else. One has a representation that "
-        "leaked, and pictures among which its own is, and ranks them by log p(x | h) less the log of its mean over h, in "
-        "place of log p(x). The other has a picture, and stored representations among which its own is. What they "
-        "find is readable for certain. What they do not find is not safe: NCE is minus an upper bound of H(x | h), and "
+        "Two attackers, who have the trained inverter and nothing else. One has a representation that leaked, and "
+        "pictures among which its own is, and ranks them by log p(x | h) less the log of its mean over h, in place of "
+        "log p(x). The other has a picture, and stored representations among which its own is. What they find is "
+        "readable for certain. What they do not find is not safe: NCE is minus an upper bound of H(x | h), and "
         "a better model, or one who has the network and compares h itself, may find more."
     )
     header = ["layer", "images", "attack", "first, %", "among 5, %", "chance, %"]
