@@ -88,6 +88,7 @@ class Fit:
             raise ValueError(ONE_CLASS)
         self._check_classifier(name)
         self._say_cost(name)
+        not_its = (*self.data.LOADING, "left_out_classes")  # it has all classes
         shared = {
             "trainer.default_root_dir": str(command.root),
             "trainer.accelerator": settings.trainer.accelerator,
@@ -95,7 +96,7 @@ class Fit:
             "trainer.deterministic": settings.trainer.deterministic,
             # Everything that decides which image is where, and where they lie.
             "data": settings.data.class_path,
-            **{f"data.{key}": value for key, value in settings.data.init_args.items() if key not in self.data.LOADING},
+            **{f"data.{key}": value for key, value in settings.data.init_args.items() if key not in not_its},
         }
         with self._until_interrupted():
             return trained_classifier(command.root, name, self.data, shared, settings.train_classifier, command.presets)

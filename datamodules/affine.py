@@ -21,11 +21,15 @@ def transformed(digits: Tensor, originals: Tensor, k: int, seed: int, is_test: b
         originals: Which of them: [n]; they become uint8 [n, 1, 40, 40].
         is_test: For the digits of the other file, which are numbered alike.
     """
-    random = np.random.Generator(np.random.Philox(key=[seed, 2 * k + is_test]))
-    u = torch.from_numpy(random.random((len(digits), 6)))[originals]  # row i is the same for any N > i
-    angle, shear, scale = torch.deg2rad(40 * u[:, 0] - 20), 0.4 * u[:, 1] - 0.2, 0.8 + 0.4 * u[:, 2:4]
-    chunks = zip(*(x.split(CHUNK) for x in (originals, angle, shear, scale, u[:, 4:])), strict=True)
+    chunks = zip(*(x.split(CHUNK) for x in (originals, *drawn(len(digits), originals, k, seed, is_test))), strict=True)
     return torch.cat([shifted(warped(digits[i], *parameters), place) for i, *parameters, place in chunks])
+
+
+def drawn(num_digits: int, originals: Tensor, k: int, seed: int, is_test: bool = False) -> tuple[Tensor, ...]:
+    """Angle [n] in radians, shear [n], scale [n, 2] and where in [0, 1) to put the ink, [n, 2], of `transformed`."""
+    random = np.random.Generator(np.random.Philox(key=[seed, 2 * k + is_test]))
+    u = torch.from_numpy(random.random((num_digits, 6)))[originals]  # row i is the same for any N > i
+    return torch.deg2rad(40 * u[:, 0] - 20), 0.4 * u[:, 1] - 0.2, 0.8 + 0.4 * u[:, 2:4], u[:, 4:]
 
 
 def ink_box(images: Tensor) -> Tensor:

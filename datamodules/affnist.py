@@ -9,11 +9,12 @@ import torch
 from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
-from datamodules.affine import RECIPE, SIDE, transformed
+from datamodules.affine import RECIPE, SIDE, drawn, ink_box, transformed
 from datamodules.affnist_files import MatZip, memory_mapped
+from datamodules.attributes import Attribute
 from datamodules.images import ImageDataModule
 from datamodules.mnist import MNISTDataModule
-from datamodules.split import ImageDataset, Split
+from datamodules.split import Batch, ImageDataset, Split
 
 TRAIN_ZIP, TEST_ZIP = "training_and_validation_batches.zip", "test_batches.zip"
 
@@ -70,6 +71,22 @@ class AffNISTDataModule(ImageDataModule):
 
     def load(self) -> dict[str, Split]:
         return self._official() if self.is_official else self._generated()
+
+    def attributes(self, split: str, batch: Batch) -> dict[str, Attribute]:
+        """And where the middle of the ink is; of the generated set, with what it was transformed."""
+        top, bottom, left, right = ink_box(batch["image"].cpu()).double().unbind(1)
+        found = {"row": (top + bottom) / 2, "column": (left + right) / 2}
+        if not self.is_official:
+            index, K = batch["index"].cpu(), self.num_transformations
+            original, of = index // K, index % K
+            its = torch.empty(len(index), 4, dtype=torch.float64)
+            for k in of.unique().tolist():
+                chosen = original[of == k]
+                angle, shear, scale, _ = drawn(int(chosen.max()) + 1, chosen, k, self.seed, split == "test")
+                its[of == k] = torch.column_stack((angle, shear, scale))
+            found |= dict(zip(("rotation", "shear", "width", "height"), its.unbind(1), strict=True))
+        numbers = {name: Attribute("continuous", values) for name, values in found.items()}
+        return super().attributes(split, batch) | numbers
 
     def _num_train(self, num_originals: int) -> int:
         if not 0 < self.val_split < num_originals:

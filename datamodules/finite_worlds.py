@@ -12,6 +12,8 @@ from jsonargparse.typing import PositiveInt
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.attributes import Attribute
+from datamodules.split import Batch
 from datamodules.worlds import Encode, WorldDataModule, row_numbers
 
 # The exact networks know the same ones; they share no code with the data.
@@ -69,6 +71,18 @@ class GlyphPositionDataModule(FiniteWorldDataModule):
             raise ValueError(
                 f"of glyphs {glyphs} two are the same image in some positions; give each ink on every edge"
             )
+
+    def attributes(self, split: str, batch: Batch) -> dict[str, Attribute]:
+        """Which glyph, and where: independent, and all equally likely."""
+        image = batch["image"].flatten(1).cpu()
+        number = row_numbers(torch.cat((self.images.flatten(1), image)))
+        world, asked = number.split((len(self.images), len(image)))
+        row = world.argsort()[asked]  # in `images`, which are sorted by glyph, and all different
+        K, P = len(self.glyphs), len(self.images) // len(self.glyphs)
+        return {
+            "glyph": Attribute("discrete", row // P, K, uniform=True),
+            "position": Attribute("discrete", row % P, P, uniform=True),
+        }
 
 
 class EnumerableDataModule(FiniteWorldDataModule):

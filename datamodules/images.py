@@ -17,8 +17,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.attributes import Attribute
 from datamodules.pictures import of_its_size
-from datamodules.split import Batch, Split
+from datamodules.split import Batch, ImageDataset, Split
+
+NOT_OF_CLASSIFIERS = ("num_train", "left_out_classes")  # of what is trained on, which only an inverter may not see
 
 
 def _as_is(batch: Any) -> Batch:
@@ -67,6 +70,8 @@ class ImageDataModule(LightningDataModule):
         pin_memory: For the copy to a GPU.
         on_device: Keep the images on the GPU, and take the batches there, where there are no loader processes and all
             images take less than a quarter of the GPU's free memory.
+        left_out_classes: Train and validate without the images of these classes, so that those of the test are of
+            classes that no training has seen. A classifier that is trained on the way has all classes.
     """
 
     name: str  # of the data set, as results give it
@@ -88,10 +93,12 @@ class ImageDataModule(LightningDataModule):
         num_workers: NonNegativeInt = 0,
         pin_memory: bool = False,
         on_device: bool = True,
+        left_out_classes: list[NonNegativeInt] | None = None,
     ) -> None:
         super().__init__()
         self.batch_size, self.eval_batch_size, self.seed = batch_size, eval_batch_size, seed
         self.num_workers, self.pin_memory, self.on_device = num_workers, pin_memory, on_device
+        self.left_out_classes = left_out_classes or None
         self.datasets: dict[str, Split] = {}  # after `setup`
         self.first_epoch = self.batches_done = 0  # of a resumed run
 
@@ -115,6 +122,15 @@ class ImageDataModule(LightningDataModule):
         """The names of the K classes; their numbers, where a data set gives none."""
         return [str(label) for label in range(self.num_classes)]
 
+    def attributes(self, split: str, batch: Batch) -> dict[str, Attribute]:
+        """What is known of some images of a split beside their pixels, [B] of each; the class, where there are several.
+
+        Args:
+            split: "train", "val" or "test".
+            batch: As the split gives it.
+        """
+        return {"class": Attribute("discrete", batch["label"], self.num_classes)} if self.num_classes > 1 else {}
+
     @property
     def place(self) -> str:
         """Where the files lie, for people."""
@@ -136,7 +152,10 @@ class ImageDataModule(LightningDataModule):
     @property
     def identity(self) -> dict[str, Any]:
         """What decides which image is where, as JSON has it: the arguments, and what a subclass adds."""
-        return json.loads(json.dumps({name: getattr(self, name) for name in self._identifying_arguments()}))
+        arguments = {name: getattr(self, name) for name in self._identifying_arguments()}
+        if not self.left_out_classes:  # which digests of identities had not
+            del arguments["left_out_classes"]
+        return json.loads(json.dumps(arguments))
 
     def _identifying_arguments(self) -> dict[str, Any]:
         """Their names, sorted, and their defaults."""
@@ -160,6 +179,8 @@ class ImageDataModule(LightningDataModule):
             return
         _ = self.identity  # an argument that it does not find is an error now, not at the first checkpoint
         self.datasets = self.load()
+        if self.left_out_classes:
+            self._leave_out(set(self.left_out_classes))
         world, _ = self._replicas()
         for split, num_images in self._num_images(*self.datasets).items():
             if split != "train" and num_images < world:
@@ -174,6 +195,21 @@ class ImageDataModule(LightningDataModule):
                 self.pin_memory = False  # nothing is left to copy
                 for dataset in self.datasets.values():
                     dataset.to(device)
+
+    def _leave_out(self, classes: set[int]) -> None:
+        """Raises ValueError where there are no such classes, or none would be left to train on."""
+        said = f"left_out_classes is {sorted(classes)}, and {self.name} has the classes 0 to {self.num_classes - 1}"
+        if max(classes) >= self.num_classes:
+            raise ValueError(f"{said}; give some of these")
+        if len(classes) == self.num_classes:
+            raise ValueError(f"{said}, of which none would be left; give fewer")
+        for name in ("train", "val"):
+            split = self.datasets[name]
+            if not isinstance(split, ImageDataset):
+                raise ValueError(f"{said}, of images that are made when they are asked for; give a data set of files")
+            left = self.datasets[name] = split.without(classes)
+            if not len(left):
+                raise ValueError(f"{said}, of which the {name} split has no other; give fewer")
 
     def generator(self) -> torch.Generator:
         """The random numbers of the splits, a function of the seed."""
@@ -240,7 +276,8 @@ class ImageDataModule(LightningDataModule):
             source: What it is, for the message.
             classifier: It is a classifier's, whose inverters train on all images, whatever it saw of them.
         """
-        ours = {key: value for key, value in self.identity.items() if not (classifier and key == "num_train")}
+        ours = {"left_out_classes": None, **self.identity}
+        ours = {key: value for key, value in ours.items() if not (classifier and key in NOT_OF_CLASSIFIERS)}
         for state in checkpoint.values():
             if not isinstance(state, dict) or "dataset" not in state:
                 continue

@@ -10,8 +10,9 @@ from jsonargparse.typing import PositiveInt
 from sklearn.datasets import load_sample_image
 from torch import Tensor
 
+from datamodules.attributes import Attribute
 from datamodules.images import ImageDataModule
-from datamodules.split import ImageDataset, Split
+from datamodules.split import Batch, ImageDataset, Split
 
 FOLDER = Path(sklearn.datasets.__file__).parent / "images"
 HEIGHT, WIDTH, SIDE = 427, 640, 32  # of a photograph, and of a patch
@@ -57,6 +58,12 @@ class PhotosDataModule(ImageDataModule):
             index = self._patches(position, first, last)[..., 0, 0, 0].flatten()[order]
             datasets[name] = ImageDataset(images[order], index // (HEIGHT * WIDTH), index, with_other=name == "test")
         return datasets
+
+    def attributes(self, split: str, batch: Batch) -> dict[str, Attribute]:
+        """And the place of the patch's first pixel in the photograph: a row, and a column."""
+        row, column = batch["index"] // WIDTH % HEIGHT, batch["index"] % WIDTH
+        place = {"row": Attribute("continuous", row.double()), "column": Attribute("continuous", column.double())}
+        return super().attributes(split, batch) | place
 
     def _patches(self, x: Tensor, first: int, last: int) -> Tensor:
         """All patches [2, rows, 5, columns, C, 32, 32] in some columns of every period of x, [2, C, 427, 640]."""

@@ -1,8 +1,8 @@
 """The images of one split, by position, and their batches as dictionaries."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import torch
@@ -81,6 +81,12 @@ class ImageDataset(Split):
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def without(self, classes: Collection[int]) -> "ImageDataset":
+        """Those of other classes, in the same order."""
+        kept = ~torch.isin(self.labels, torch.tensor(sorted(classes)))
+        its = {"originals": None if self.originals is None else self.originals[kept], "index": self.index[kept]}
+        return replace(self, images=self.images[kept], labels=self.labels[kept], **its)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         chosen = torch.as_tensor(positions)

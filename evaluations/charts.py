@@ -75,6 +75,25 @@ def table1_ratios(measured: Mapping[str, Mapping[str, Mapping[str, tuple[float, 
     return _with_legend(figure)
 
 
+def ledger_chart(kept: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
+    """What each layer keeps of each attribute, its standard error, and of how much: nats, by attribute and layer."""
+    names = list(dict.fromkeys(layer for layers in kept.values() for layer in layers))
+    figure, (axis,) = _panels(height=1.5 + 0.3 * sum(map(len, kept.values())))
+    width = 0.8 / len(names)
+    for place, layers in enumerate(kept.values()):
+        for name, (value, error, entropy) in layers.items():
+            k = names.index(name)
+            y = place + width * (k - (len(names) - 1) / 2)
+            axis.barh(y, entropy, 0.9 * width, color="#e5e5e5", label="of")
+            colour = COLOURS[k % len(COLOURS)]
+            axis.barh(y, max(value, 0), 0.9 * width, xerr=error, color=colour, capsize=2, label=plain(name))
+    axis.set_yticks(range(len(kept)), list(map(plain, kept)))
+    axis.invert_yaxis()
+    axis.set(xlabel="nats")
+    axis.spines[["top", "right"]].set_visible(False)
+    return _with_legend(figure)
+
+
 def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float], reference: str) -> Figure:
     """NCE of several networks less that of the reference, with 95 % intervals (Nash et al. 2019, section 5.2).
 

@@ -273,7 +273,7 @@ class Measurement(Row):
         """What the verb gives, and its file is called by."""
         return cls.verb
 
-    def is_of(self, tested: InverterResult) -> bool:
+    def is_of(self, tested: Any) -> bool:
         """Whether it is of the weights that were tested, and not of earlier ones."""
         return self.network_digest == tested.network_digest
 
@@ -315,11 +315,46 @@ class DistancesResult(Measurement, RowWithFiles):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reidentification(Row):
+    """How often the right one of N candidates is among the first k, from `evaluations.reidentification`.
+
+    Attributes:
+        attack: "whose h is it" ranks N images for one h, "which h is of it" N representations for one image.
+        classes: Of the images; None where they are of all.
+        unseen: Whether no image of these classes was trained on.
+        share: With Wilson's 95 % interval; chance is k / N.
+    """
+
+    attack: str
+    classes: tuple[int, ...] | None = None
+    unseen: bool = False
+    num_images: int
+    k: int
+    share: float
+    share_low: float
+    share_high: float
+
+    @property
+    def chance(self) -> float:
+        """What a guess finds."""
+        return min(self.k / self.num_images, 1.0)
+
+    @property
+    def images(self) -> str:
+        """Which they are, in words."""
+        if self.classes is None:
+            return f"{self.num_images} unseen images"
+        kind = "unseen class" if self.unseen else "class"
+        return f"{self.num_images} of {kind}{'es' * (len(self.classes) > 1)} {', '.join(map(str, self.classes))}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ContrastResult(Measurement, RowWithFiles):
     """A lower bound of I(x; h) for any model, from `evaluations.contrast.contrastive_bound`: nats, over test images.
 
     Attributes:
         ceiling_nats: ln of their number, which no such bound exceeds.
+        reidentified: How often images are found by their h, from the same scores; rows of up to 0.10 lack it.
     """
 
     verb = "contrast"
@@ -332,6 +367,7 @@ class ContrastResult(Measurement, RowWithFiles):
     bound_nats_high: Number
     ceiling_nats: float
     density_digest: str
+    reidentified: tuple[Reidentification, ...] = ()
 
     def is_of(self, tested: InverterResult) -> bool:
         return super().is_of(tested) and self.density_digest == tested.density_digest
@@ -437,6 +473,34 @@ class ComparisonResult(Measurement, RowWithFiles):
 
     def is_of(self, tested: InverterResult) -> bool:
         return super().is_of(tested) and self.density_digest == tested.density_digest
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerResult(Measurement):
+    """What a layer keeps of an attribute of the images, nats, from `evaluations.ledger.entry`.
+
+    Attributes:
+        kept_nats: At least so much of entropy_nats; its error is paired, over test images.
+        entropy_nats: Of the attribute, or of its bins.
+        num_values: How many values or bins.
+        num_images: Test images.
+        num_train: That the probe was trained on.
+    """
+
+    verb = "ledger"
+    name: str
+    layer: str
+    network: str | None
+    attribute: str
+    kind: Literal["discrete", "continuous", "circular"]
+    kept_nats: Number
+    kept_nats_se: Number
+    kept_nats_low: Number
+    kept_nats_high: Number
+    entropy_nats: float
+    num_values: int
+    num_images: int
+    num_train: int
 
 
 @dataclass(frozen=True, kw_only=True)

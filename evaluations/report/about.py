@@ -4,12 +4,20 @@ from collections.abc import Sequence
 
 from evaluations.report.page import Section
 from evaluations.report.tested_runs import AnyRun, inverters
-from evaluations.results import ComparisonResult, ContrastResult, DistancesResult, EstimatorResult, Measurement
+from evaluations.results import (
+    ComparisonResult,
+    ContrastResult,
+    DistancesResult,
+    EstimatorResult,
+    LedgerResult,
+    Measurement,
+)
 
 HOW_TO_READ = (
     "NCE is the mean of log p(x | h) over the test images, in nats per image: the negative of a cross-entropy. It "
     "bounds the information that the layer keeps, I(x; h), from below, up to the constant H(x), the entropy of the "
-    "images: a better density model only raises it. Differences of NCE between layers are differences of these bounds.",
+    "images: a better density model only raises it. It is minus an upper bound of H(x | h): it proves that so much "
+    "can be read of h, and never that no more can. Differences of NCE between layers are differences of these bounds.",
     "Less the NCE of an unconditional model p(x) it is an estimate of I(x; h), not a bound: a poor unconditional model "
     "inflates it.",
     "A deterministic network in floating point loses hardly any information in principle, short of exact collisions. "
@@ -32,7 +40,9 @@ def section(runs: Sequence[AnyRun]) -> Section:
             "function of x. NCE still bounds I(x; h) from below, up to H(x): what the layer tells about the small "
             "picture. What it tells of details that x does not have is not in the number."
         )
-    kinds: tuple[type[Measurement], ...] = (ComparisonResult, ContrastResult, DistancesResult, EstimatorResult)
+    kinds: tuple[type[Measurement], ...] = (
+        ComparisonResult, ContrastResult, DistancesResult, EstimatorResult, LedgerResult,
+    )  # fmt: skip
     for kind in kinds:
         stale = [run.result.name for run in inverters(runs) if len(run.measured(kind)) < len(run.rows(kind))]
         if stale:

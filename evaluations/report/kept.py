@@ -12,7 +12,7 @@ from evaluations.report.budgets import Budgets, said
 from evaluations.report.cells import NONE, nce, number, share, with_interval
 from evaluations.report.groups import Group
 from evaluations.report.page import Part, Picture, Section, Table
-from evaluations.results import ContrastResult
+from evaluations.results import ContrastResult, Reidentification
 
 NOTHING = "nothing: p(x)"
 
@@ -47,6 +47,7 @@ def section(group: Group, by_budget: Sequence[Budgets] = ()) -> Section | None:
     if p_x is None:
         parts.append("There is no estimate of I(x; h) without an unconditional model (configs/unconditional_*.yaml).")
     parts += _contrast(contrasts, p_x is not None)
+    parts += _reidentified(contrasts)
     if group.left_out:
         parts.append(f"Left out, because tested on other images than these: {', '.join(group.left_out)}.")
     bounds: dict[str, list[str]] = {}
@@ -95,6 +96,30 @@ def _contrast(contrasts: Mapping[str, ContrastResult], with_estimate: bool) -> l
     if near := [label for label, found in contrasts.items() if found.saturated]:
         words += f" It stands near that for {', '.join(near)}, where more images would give a higher one."
     return [words]
+
+
+def _reidentified(contrasts: Mapping[str, ContrastResult]) -> list[Part]:
+    """How often h gives away of which image it is."""
+    found: dict[tuple[str, str, str, int], dict[int, Reidentification]] = {}
+    for label, contrast in contrasts.items():
+        for one in contrast.reidentified:
+            found.setdefault((label, one.images, one.attack, one.num_images), {})[one.k] = one
+    if not found:
+        return []
+    rows = []
+    for (label, images, attack, n), at in found.items():
+        shares = [share(at[k].share, n, 1, percent=True) if k in at else NONE for k in (1, 5)]
+        chances = " / ".join(f"{100 * min(k / n, 1):.1f}" for k in (1, 5))
+        rows.append([label, images, attack, *shares, chances])
+    words = (
+        "Two attackers, who have the trained inverter and nothing else. One has a representation that leaked, and "
+        "pictures among which its own is, and ranks them by log p(x | h) less the log of its mean over h, in place of "
+        "log p(x). The other has a picture, and stored representations among which its own is. What they find is "
+        "readable for certain. What they do not find is not safe: NCE is minus an upper bound of H(x | h), and "
+        "a better model, or one who has the network and compares h itself, may find more."
+    )
+    header = ["layer", "images", "attack", "first, %", "among 5, %", "chance, %"]
+    return [Table("Re-identification: how often the right one is first, or among the first five.", header, rows), words]
 
 
 def _ceiling(label: str, found: ContrastResult) -> str:
