@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -26,6 +27,8 @@ from runtime.files import json_bytes, npy_bytes
 from runtime.processes import gathered, shared_draws
 from runtime.run import Run
 from runtime.wandb_run import WandbRun
+
+MOST_BYTES = 2_000_000  # of the images that are kept beside the numbers of a test
 
 
 class _Results(Callback):
@@ -174,6 +177,7 @@ class InverterResults(_Results):
         )
         names = ("index", "log_prob", "log_prob_per_pixel")
         files = {f"{name}.npy": npy_bytes(values[name].numpy()) for name in names if name in values}
+        files["images.npy"] = npy_bytes(first_images(trainer, len(values["position"])))
         self._keep(trainer, result, files)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -203,6 +207,13 @@ class InverterResults(_Results):
             "class_agreement": share, "class_agreement_se": error, "class_agreement_low": low,
             "class_agreement_high": high, "num_samples": len(images),
         }  # fmt: skip
+
+
+def first_images(trainer: Trainer, num_tested: int) -> np.ndarray:
+    """The first images of a test, uint8 [n, C, H, W], as many as a report shows the information of."""
+    data = datamodule_of(trainer)
+    most = min(num_tested, max(8, MOST_BYTES // math.prod(data.image_shape)))
+    return data.datasets["test"].first(most)["image"].cpu().numpy()
 
 
 def training_of(trainer: Trainer, inverter: Any) -> dict[str, Any]:
