@@ -64,6 +64,8 @@ document.querySelector("header").append(make("div", {class: "tools"},
   make("button", {type: "button", onclick: () => save("report.json", "application/json", JSON.stringify(everything(), null, 1))}, "All numbers, JSON"),
   make("button", {type: "button", onclick: () => { root.dataset.theme = dark() ? "light" : "dark"; }}, "Light or dark")));
 
+document.querySelector("nav details").open = innerWidth > 700;
+
 // Images of a grid: larger by a click.
 const zoomed = make("dialog", {onclick: () => zoomed.close()});
 document.body.append(zoomed);
@@ -209,7 +211,7 @@ function explorer(place) {
       const all = mean ? layer.nats : layer.sums[image];
       told.textContent = state.shown < size ? `${nats(sum, 1)} of ${nats(all, 1)} nats` : `${nats(all)} nats`;
       canvas.setAttribute("aria-label", `${layer.name}: ${told.textContent}, ${which}`);
-      ends.replaceChildren(`\u2212${limit.toPrecision(2)}`, make("i", {style: "flex:1;min-width:2rem"}), `+${limit.toPrecision(2)}`);
+      ends.replaceChildren(`\u2212${limit.toPrecision(2)}`, make("i", {style: "flex:1;min-width:1.5rem"}), `+${limit.toPrecision(2)}`);
     }
     if (state.pixel) {
       const [row, column] = state.pixel, k = row * W + column;

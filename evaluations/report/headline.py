@@ -80,7 +80,7 @@ def story_of(group: Group, gains: Mapping[str, Estimate]) -> Story | None:
         gain = gains.get(label)
         told = f"{_short(gain.mean, gain.standard_error)} nats" if gain else ""
         if label == NOTHING and gains:
-            told = "0 nats, by definition"
+            told = "0 nats"
         share = gain.mean / longest if gain and longest > 0 else 0.0 if label == NOTHING and gains else None
         steps.append((label, told, share, images))
     words = (

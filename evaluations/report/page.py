@@ -199,7 +199,7 @@ def page(title: str, sections: Sequence[Section], results: Sequence[Mapping[str,
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{escape(title)}</title>'
         f"<style>{style}</style></head>\n<body><header><h1>{escape(title)}</h1></header>\n"
-        f'<nav aria-label="Contents"><details open><summary>Contents</summary><ol>{entries}</ol></details></nav>\n'
+        f'<nav aria-label="Contents"><details><summary>Contents</summary><ol>{entries}</ol></details></nav>\n'
         f"<main>\n{body}\n</main>\n{json_block({'results': list(results)}, 'numbers')}\n"
         f"<script>{script}</script>\n</body></html>\n"
     )

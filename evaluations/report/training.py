@@ -91,8 +91,8 @@ def section(group: Group) -> Section | None:
         "validation NCE, nats",
         "over the last steps",
         "it rose by, nats",
-        "standard error",
-        "it",
+        "error, nats",
+        "verdict",
     ]
     words = f"{group.name}: NCE of the validation images against the steps of training."
     moving = _named(courses.items(), IMPROVING)
