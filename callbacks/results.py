@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -29,6 +30,7 @@ from runtime.run import Run
 from runtime.wandb_run import WandbRun
 
 NUM_DIVERSE, NUM_DIVERSE_DRAWS = 32, 8
+MOST_BYTES = 2_000_000  # of the images that are kept beside the numbers of a test
 
 
 class _Results(Callback):
@@ -179,6 +181,7 @@ class InverterResults(_Results):
         )
         names = ("index", "log_prob", "log_prob_per_pixel")
         files = {f"{name}.npy": npy_bytes(values[name].numpy()) for name in names if name in values}
+        files["images.npy"] = npy_bytes(first_images(trainer, len(values["position"])))
         self._keep(trainer, result, files)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -220,6 +223,13 @@ class InverterResults(_Results):
         if pl_module.representation.layer is None:
             over_h, over_noise = None, over_h  # all are of one h, which is empty
         return {"diversity_over_h": over_h, "diversity_over_noise": over_noise}
+
+
+def first_images(trainer: Trainer, num_tested: int) -> np.ndarray:
+    """The first images of a test, uint8 [n, C, H, W], as many as a report shows the information of."""
+    data = datamodule_of(trainer)
+    most = min(num_tested, max(8, MOST_BYTES // math.prod(data.image_shape)))
+    return data.datasets["test"].first(most)["image"].cpu().numpy()
 
 
 def training_of(trainer: Trainer, inverter: Any) -> dict[str, Any]:

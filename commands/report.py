@@ -11,7 +11,7 @@ import wandb
 
 from evaluations.estimators import breakdown
 from evaluations.report import sections
-from evaluations.report.page import Picture, Section, Table, page
+from evaluations.report.page import Picture, Section, Story, Table, page
 from evaluations.report.tested_runs import runs_under
 from evaluations.results import EstimatorResult
 from runtime.files import replacing
@@ -19,20 +19,21 @@ from runtime.wandb_account import is_offline_by_default, project, safe_id, wandb
 
 
 def report(words: Sequence[str]) -> None:
-    """Write all runs into one HTML file: report [FOLDER ...] [--output FILE]; needs no config."""
+    """Write all runs into one HTML file: report [FOLDER ...] [--output FILE] [--picture FILE]; needs no config."""
     parser = argparse.ArgumentParser("cli.py report", description="One HTML file of all runs.", allow_abbrev=False)
     parser.add_argument("runs", nargs="*", type=Path, default=[Path("runs")], help="folders of runs; runs by default")
     parser.add_argument("--output", type=Path, default=Path("runs/report.html"), help="default: %(default)s")
+    parser.add_argument("--picture", type=Path, help="also write the picture that comes first, as a PNG file")
     given = parser.parse_args(words)
-    write_report(given.runs, given.output)
+    write_report(given.runs, given.output, given.picture)
 
 
-def write_report(folders: Sequence[Path], output: Path) -> None:
+def write_report(folders: Sequence[Path], output: Path, picture: Path | None = None) -> None:
     """Write the report of all runs in these folders, and log its tables and figures to W&B, offline without an account.
 
     Raises:
         FileNotFoundError: A folder is missing, or there is no tested run in any.
-        ValueError: A file of results cannot be read.
+        ValueError: A file of results cannot be read, or there is no picture.
     """
     runs = runs_under(folders)
     if not runs:
@@ -42,9 +43,16 @@ def write_report(folders: Sequence[Path], output: Path) -> None:
         )
     asked = any(run.rows(EstimatorResult) for run in runs)
     made = sections(runs, breakdown() if asked else [])
+    first = next((part for section in made for part in section.parts if isinstance(part, Story)), None)
+    if picture and not first:
+        raise ValueError(f"no picture for {picture}: no run of an inverter here has samples and a likelihood; test one")
     with replacing(output) as file:
-        file.write(page("What do the layers keep?", made).encode())
+        file.write(page("What do the layers keep?", made, [run.result.to_json() for run in runs]).encode())
     print(f"{len(runs)} runs: {output}", flush=True)
+    if picture and first:
+        with replacing(picture) as file:
+            first.figure.savefig(file, format="png", dpi=120)
+        print(f"its first picture: {picture}", flush=True)
     _log(made, output.parent)
     plt.close("all")
 
@@ -59,7 +67,7 @@ def _log(made: Sequence[Section], folder: Path) -> None:
                         wandb.Table(columns=list(part.header), data=[list(row) for row in part.rows])
                         if isinstance(part, Table) else wandb.Image(part.figure, caption=part.caption)
                     )
-                    for part in section.parts if isinstance(part, Table | Picture)
+                    for part in (*section.parts, *section.pictures) if isinstance(part, Table | Picture)
                 }  # fmt: skip
                 if parts:
                     run.log(parts)

@@ -137,6 +137,15 @@ def world_errors(points: Mapping[str, Sequence[tuple[float, float, float]]]) -> 
     return _with_legend(figure)
 
 
+def learning_curves(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure:
+    """NCE of the validation images, nats, by layer, against the steps of training."""
+    figure, (axis,) = _panels(width=6)
+    for k, (name, points) in enumerate(curves.items()):
+        _line(axis, k, name, *zip(*points, strict=True))
+    axis.set(xlabel="steps of training", ylabel="NCE of validation images, nats")
+    return _with_legend(figure)
+
+
 def over_budgets(panels: Mapping[str, Sequence[Curve]]) -> Figure:
     """Means with standard errors against FLOP of training, the power laws through them, and where these end.
 

@@ -72,6 +72,25 @@ def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure
     return figure
 
 
+def story(steps: Sequence[tuple[str, str, float | None, np.ndarray]]) -> Figure:
+    """From the input to nothing: name, value and share of the longest bar over images uint8 [Q, C, H, W] of each."""
+    num_rows, num_steps = len(steps[0][3]), len(steps)
+    figure = Figure(figsize=(1.5 * num_steps, 1.45 * num_rows + 0.7), layout="constrained")
+    heights = [0.45, *[1.0] * num_rows]
+    axes = figure.subplots(1 + num_rows, num_steps, height_ratios=heights, squeeze=False)
+    for column, (name, told, share, images) in zip(axes.T, steps, strict=True):
+        top = column[0]
+        top.set_axis_off()
+        top.set(xlim=(0, 1), ylim=(0, 1))
+        top.text(0, 0.95, plain("\n".join(wrap(name, 16))), fontsize=11, weight="bold", va="top")
+        top.text(0, 0.4, told, fontsize=9, va="center")
+        if share is not None:
+            top.barh(0, [1, min(max(share, 0), 1)], height=0.13, color=["0.92", "#0072B2"], align="edge")
+        for axis, image in zip(column[1:], images, strict=True):
+            _show(axis, image)
+    return figure
+
+
 def nearest_grid(arrays: Mapping[str, np.ndarray], layer: str) -> Figure:
     """Beside each input its nearest samples, its nearest training images, and what looks as near to the layer and yet
     differs most (Nash et al. 2019, fig 2).

@@ -24,6 +24,8 @@ class RunRecord(Row):
         recipe: A digest of all that decides the training but its length; None where that changed on the way, or the
             training ended before its last step.
         max_steps: That were asked for.
+        machine: Which it began on: system, processor and accelerator. This and the next are None up to 0.10.
+        versions: Of Python and of what computes, by their names.
     """
 
     number: int
@@ -32,6 +34,8 @@ class RunRecord(Row):
     images: int | None = None
     recipe: str | None = None
     max_steps: int | None = None
+    machine: str | None = None
+    versions: dict[str, str] | None = None
 
 
 def in_order(folders: Iterable[Path]) -> list[Path]:

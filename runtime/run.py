@@ -10,6 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from evaluations.run_order import RECORD, RunRecord, in_order, record_of
+from runtime.computer import machine, versions
 from runtime.files import json_bytes, locked, remove_temporaries, write_all
 
 
@@ -58,7 +59,8 @@ class Run:
                 if training:
                     run._unfinished.touch()
                 number = 1 + max((record.number for record in records), default=0)
-                record = RunRecord(number=number, folder=run.folder.name, named=called is not None)
+                where = {"machine": machine(), "versions": versions()}
+                record = RunRecord(number=number, folder=run.folder.name, named=called is not None, **where)
                 write_all({run.folder / RECORD: json_bytes(record.to_json())})
             yield run
 

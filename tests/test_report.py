@@ -10,6 +10,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from PIL import Image
 from evaluations import results
 from evaluations.report import sections
 from evaluations.report.cells import NONE
-from evaluations.report.page import Picture, Table, page
+from evaluations.report.page import Explorer, Lead, Picture, Section, Table, page
 from evaluations.report.tested_runs import runs_under
 
 N, SIDE = 20, 8
@@ -150,6 +151,7 @@ class Reader(HTMLParser):
     def __init__(self, html):
         super().__init__()
         self.open, self.cells, self.images, self.elsewhere, self.text = [], [], [], [], ""
+        self.ids, self.anchors, self.json = [], [], []
         self.feed(html)
         assert self.open == []
 
@@ -157,9 +159,13 @@ class Reader(HTMLParser):
         attributes = dict(attributes)
         if tag == "img":
             self.images.append(attributes)
-        elif tag != "meta":
+        elif tag not in ("meta", "input"):
             self.open.append(tag)
-        self.elsewhere += [v for k, v in attributes.items() if k in ("src", "href") and not v.startswith("data:")]
+        self.elsewhere += [
+            v for k, v in attributes.items() if k in ("src", "href") and not v.startswith(("data:", "#"))
+        ]
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.anchors += [v[1:] for k, v in attributes.items() if k == "href" and v.startswith("#")]
         if tag in ("td", "th"):
             self.cells.append("")
 
@@ -167,7 +173,10 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        data = data.replace("\N{NO-BREAK SPACE}", " ")
+        if self.open and self.open[-1] in ("script", "style"):
+            self.json += [json.loads(data)] if data.startswith("{") else []
+            return
+        data = data.replace("\N{NO-BREAK SPACE}", " ").replace("\N{MINUS SIGN}", "-")
         self.text += data
         if self.open and self.open[-1] in ("td", "th"):
             self.cells[-1] += data
@@ -175,22 +184,46 @@ class Reader(HTMLParser):
 
 def parts(folder):
     """Tables' rows by caption, all words, and figures by the first words of what is said of them."""
-    found = [part for section in sections(runs_under([folder]), []) for part in section.parts]
+    made = sections(runs_under([folder]), [])
+    found = [part for section in made for part in section.parts]
     return SimpleNamespace(
         tables={part.caption: [list(part.header), *part.rows] for part in found if isinstance(part, Table)},
         words=" ".join(part for part in found if isinstance(part, str)),
-        charts={part.caption[:30]: part.figure for part in found if isinstance(part, Picture)},
+        charts={part.caption[:30]: part.figure for section in made for part in section.pictures},
+        lead=[part.text for part in found if isinstance(part, Lead)],
+        explorers=[part.data for part in found if isinstance(part, Explorer)],
     )
 
 
 def test_page_needs_nothing_beside_it_and_all_its_pictures_are_pictures(found):
     assert found.elsewhere == []
-    assert len(found.images) == 9  # fig 1, nats by depth, 5a, table 1, fig 2, three maps, 5b
+    kinds = [image["class"] for image in found.images]
+    assert kinds.count("pixels") == 5  # nats by depth, fig 2, three maps
+    assert kinds.count("chart") == 3  # fig 5a, table 1, 5b
+    assert kinds.count("pixelated") == 3 * 5 + 4 * (1 + 3 * 3 + 1)  # in short; fig 1
     for image in found.images:
         assert image["alt"]
         head, data = image["src"].split(",")
-        assert head == "data:image/png;base64"
-        assert Image.open(io.BytesIO(base64.b64decode(data))).size[0] > 200
+        content = base64.b64decode(data)
+        if image["class"] == "chart":
+            assert head == "data:image/svg+xml;base64"
+            assert ElementTree.fromstring(content).tag.endswith("svg")
+        else:
+            assert head == "data:image/png;base64"
+            width = Image.open(io.BytesIO(content)).size[0]
+            assert width > 200 if image["class"] == "pixels" else width == SIDE
+
+
+def test_anchors_resolve_and_ids_are_unique(found):
+    assert len(set(found.ids)) == len(found.ids)
+    assert set(found.anchors) < set(found.ids)
+    assert len(found.anchors) > 10
+    twice = Reader(page("", [Section("a: b", ["c"]), Section("a; b", ["c"]), Section("numbers", ["c"])]))
+    assert twice.anchors == ["a-b", "a-b-2", "numbers-2"]
+
+
+def test_the_same_runs_give_the_same_page(all_runs, html):
+    assert page("What do the layers keep?", sections(runs_under([all_runs]), [])) == html
 
 
 def log_prob(runs, *names):
@@ -289,7 +322,8 @@ def test_the_negative_control_is_to_fail(runs, all_said):
 def test_text_of_files_is_not_markup(html, found):
     assert "<script>alert(1)</script>" in found.text
     assert "never tested" not in found.text  # the config of a run that the numbers are not of
-    assert "<script>" not in html
+    assert "<script>alert" not in html
+    assert html.count("<script>") == 1  # the page's own
 
 
 def test_a_run_on_other_images_is_left_out_of_what_is_paired(runs):
@@ -491,7 +525,7 @@ def test_over_training_there_are_paired_differences(runs):
 
 def test_a_number_and_its_error_stay_on_one_line():
     html = Table("", ["layer", "estimate"], [["fc3 of ConvNet", "1.00 ± 0.10 [-0.80, -1.20]"]]).html()
-    assert "<td>1.00&nbsp;±&nbsp;0.10 [-0.80,&nbsp;-1.20]</td>" in html
+    assert "<td>1.00&nbsp;±&nbsp;0.10 [\N{MINUS SIGN}0.80,&nbsp;\N{MINUS SIGN}1.20]</td>" in html
     assert '<th scope="row">fc3 of ConvNet</th>' in html
 
 

@@ -10,8 +10,10 @@ from evaluations.report import (
     compared,
     configs,
     dynamics,
+    headline,
     kept,
     ledgers,
+    made,
     maps,
     nearest,
     networks,
@@ -20,6 +22,7 @@ from evaluations.report import (
     over_layers,
     references,
     table_1,
+    training,
     worlds,
 )
 from evaluations.report.groups import grouped
@@ -34,21 +37,24 @@ def sections(runs: Sequence[AnyRun], breakdown_rows: Sequence[Breakdown]) -> lis
     runs = [run for run in runs if run.folder not in shorter]
     groups = grouped(runs)
     found = [
+        *map(headline.section, groups),
         about.section(runs),
         worlds.section(runs),
         accuracy.section(runs),
         *(kept.section(group, by_budget) for group in groups),
+        *map(maps.section, groups),
+        *map(training.section, groups),
         *map(budgets.section, by_budget),
         over_layers.section(groups),
         compared.section(runs),
         ledgers.section(runs),
         table_1.section(groups),
         *map(nearest.section, groups),
-        *map(maps.section, groups),
         *map(networks.section, groups),
         *map(other_settings.section, groups),
         *dynamics.sections_by_data_set(runs, groups),
         other_estimators.section(groups, breakdown_rows),
+        made.section(runs),
         configs.section(runs),
         references.section(),
     ]

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 
-# The kinds of numbers, and the axes: N images or Q inputs, M or K of each, channels, height, width.
+# The kinds of numbers, and the axes: N images, the first I of them, Q inputs, M or K of each, channels, height, width.
 FORMS = {
     "index": ("iu", "N"),
     "log_prob": ("f", "N"),
     "log_prob_per_pixel": ("f", "NHW"),
+    "images": ("u", "ICHW"),
     "inputs": ("u", "QCHW"),
     "draws": ("u", "QMCHW"),
     "means": ("u", "QCHW"),

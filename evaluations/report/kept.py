@@ -11,7 +11,7 @@ from evaluations.information import data_processing_rises, information_estimate,
 from evaluations.report.budgets import Budgets, said
 from evaluations.report.cells import NONE, nce, number, share, with_interval
 from evaluations.report.groups import Group
-from evaluations.report.page import Part, Picture, Section, Table
+from evaluations.report.page import Grid, Part, Picture, Section, Table
 from evaluations.results import ContrastResult, Reidentification
 
 NOTHING = "nothing: p(x)"
@@ -161,9 +161,14 @@ def _grid(group: Group) -> list[Picture]:
             samples = one.samples if one else None
             if samples and (not columns or np.array_equal(samples[0], inputs)):
                 inputs, columns[title] = samples[0], samples[1][:, :3]
-    words = (
-        "Test images, and draws from p(x | h) of every layer; beside them the mean of the decoder that is trained by "
-        f"squared error. The noise is the same for all, so what differs is what the layers keep, and what each model, "
-        f"trained by itself, has learnt of it (the paper's fig {'1' if group.one_network else '4'})."
+    if not columns:
+        return []
+    words = "Test images, and draws from p(x | h) of every layer"
+    if any(label in columns for label in group.inverters):
+        means = any(f"{label}, MSE" in columns for label in group.inverters)
+        words += "; beside them the mean of the decoder that is trained by squared error" if means else ""
+    words += (
+        f". The noise is the same for all, so what differs is what the layers keep, and what each model, trained by "
+        f"itself, has learnt of it (the paper's fig {'1' if group.one_network else '4'})."
     )
-    return [Picture(words, layers_grid(inputs, columns))] if columns else []
+    return [Grid(words, layers_grid(inputs, columns), inputs, columns)]

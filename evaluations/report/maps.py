@@ -1,32 +1,86 @@
 """Where in the image does the information sit?"""
 
+from typing import Any
+
+import numpy as np
 import torch
 
 from evaluations.figures import information_maps
 from evaluations.information import information_map
 from evaluations.report.groups import Group
-from evaluations.report.page import Part, Picture, Section
+from evaluations.report.page import Explorer, Picture, Section, base64_of
+from evaluations.report.tested_runs import InverterRun
 
-NUM_MAPS = 4  # single images whose maps are shown
+NUM_MAPS = 4  # single images whose maps are shown on paper
+MOST_BYTES = 4_000_000  # of all maps of a data set that can be explored, before base64
+FINEST = 0.001  # nats, that a pixel's are rounded to
+WORDS = (
+    "log p(x_i | x_<i, h) less log p(x_i | x_<i), in nats: what h adds at each pixel to the pixels before it, row "
+    "by row. The mean map's sum is the estimate of I(x; h) exactly, by the chain rule; that of a single image's is "
+    "what h adds to the log-probability of that image, which may be below 0, as any of its pixels may, even for an "
+    "exact model. A mean below 0, beyond its error, is an inverter's weakness. The maps show where information "
+    "enters in that order, not all that h knows of a pixel."
+)
 
 
 def section(group: Group) -> Section | None:
     without = group.unconditional.log_prob_per_pixel if group.unconditional else None
     if without is None:
         return None
-    parts: list[Part] = [
-        "log p(x_i | x_<i, h) less log p(x_i | x_<i), in nats: what h adds at each pixel to the pixels before it, row "
-        "by row. The mean map's sum is the estimate of I(x; h) exactly, by the chain rule; that of a single image's is "
-        "what h adds to the log-probability of that image, which may be below 0, as any of its pixels may, even for an "
-        "exact model. A mean below 0, beyond its error, is an inverter's weakness. The maps show where information "
-        "enters in that order, not all that h knows of a pixel."
-    ]
+    maps, still = {}, []
     for label, run in group.inverters.items():
         given, samples = run.log_prob_per_pixel, run.samples
-        if given is None or samples is None or given.shape != without.shape:
+        if given is None or given.shape != without.shape:
             continue
-        found = information_map(torch.from_numpy(given), torch.from_numpy(without)).numpy()
-        images, mean = samples[0][:NUM_MAPS], found.mean(0)
-        words = f"{group.name}, {label}: mean over {len(found)} images, {mean.sum():.2f} nats in all; single images."
-        parts.append(Picture(words, information_maps(mean, images, found[: len(images)], label)))
-    return Section(f"{group.name}: where the information sits", parts) if len(parts) > 1 else None
+        found = maps[label] = information_map(torch.from_numpy(given), torch.from_numpy(without)).numpy()
+        if samples is not None:
+            images, mean = samples[0][:NUM_MAPS], found.mean(0)
+            words = (
+                f"{group.name}, {label}: mean over {len(found)} images, {mean.sum():.2f} nats in all; single images."
+            )
+            still.append(Picture(words, information_maps(mean, images, found[: len(images)], label)))
+    if not maps:
+        return None
+    explorer = Explorer(explorable(maps, _images(group), next(iter(group.inverters.values())).index), still)
+    return Section(f"{group.name}: where the information sits", [WORDS, explorer])
+
+
+def _images(group: Group) -> np.ndarray | None:
+    """The first test images, uint8 [n, C, H, W], as many as any run has kept; they are the same for all."""
+    runs: list[InverterRun] = [*group.inverters.values(), *([group.unconditional] if group.unconditional else [])]
+    kept = [run.images for run in runs]
+    return max((images for images in kept if images is not None), key=len, default=None)
+
+
+def explorable(maps: dict[str, np.ndarray], images: np.ndarray | None, index: np.ndarray) -> dict[str, Any]:
+    """The maps [N, H, W] nats of every layer, as explorer.js reads them: of the first images, as many as have room.
+
+    Values of pixels are whole numbers of 16 bits, times a step in nats; sums and means are those of the exact values.
+    """
+    total, height, width = next(iter(maps.values())).shape
+    channels = images.shape[1] if images is not None else 0
+    count = max(1, min(total, MOST_BYTES // (height * width * (2 * len(maps) + channels))))
+    layers = []
+    for name, values in maps.items():
+        step = max(FINEST, float(abs(values[:count]).max()) / 32767)
+        layers.append({
+            "name": name, "nats": round(float(values.mean(0).sum()), 4), "step": step,
+            "sums": [round(float(nats), 4) for nats in values[:count].sum((1, 2))],
+            "map": base64_of(np.rint(values[:count] / step).astype(np.int16)),
+            "mean": base64_of(values.mean(0).astype(np.float32)),
+        })  # fmt: skip
+    coarsest = max(layer["step"] for layer in layers)
+    shown = images[:count] if images is not None else None
+    which = f"the first {count} of {total}" if count < total else f"all {total}"
+    told = (
+        f"Red is where h helps and blue where it misleads; 99.5 % of a layer's pixels lie within the ends of its "
+        f"scale, and one scale for all layers is the widest. Of {which} test images; a pixel's nats are rounded to "
+        f"{coarsest:.2g}, sums are exact."
+    )
+    if shown is not None and len(shown) < count:
+        told += f" The pictures of the first {len(shown)} were kept."
+    return {
+        "height": height, "width": width, "count": count, "total": total, "channels": channels, "layers": layers,
+        "index": index[:count].tolist(), "pictures": len(shown) if shown is not None else 0,
+        "images": base64_of(shown) if shown is not None else None, "told": told,
+    }  # fmt: skip

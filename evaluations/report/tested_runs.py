@@ -105,6 +105,19 @@ class TestedRun(Generic[R]):
         checked(arrays, self.folder / "samples.npz", ("inputs", kind))
         return arrays["inputs"], arrays["draws"] if kind == "draws" else arrays["means"][:, None]
 
+    @property
+    def images(self) -> np.ndarray | None:
+        """The first test images, in the order of the test, uint8 [n, C, H, W]; versions up to 0.10 kept few."""
+        images = self.array("images")
+        if images is not None:
+            return checked({"images": images}, self.folder / "images.npy")["images"][: self.result.num_images]
+        samples = self.samples
+        if samples is None:
+            return None
+        first = self.arrays("samples") or {}
+        known = "index" in first and np.array_equal(first["index"], self.index[: len(samples[0])])
+        return samples[0] if known else None
+
     def rows(self, kind: type[M]) -> list[M]:
         """What a verb measured, nothing where it was not asked."""
         answer = kind.answer()
