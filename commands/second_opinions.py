@@ -116,6 +116,8 @@ def prior_of(inverter: Inverter, data: ImageDataModule, root: Path, given: str |
 
     def prior(path: Path) -> Prior:
         checkpoint = load_checkpoint(path)
+        if "layer" not in checkpoint:
+            raise ValueError(f"--prior {path} is not the checkpoint of an inverter; give an unconditional model")
         data.check(checkpoint, f"--prior {path}")
         found, _ = inverter_of(path, checkpoint)
         if (layer := found.representation.layer) is not None:
