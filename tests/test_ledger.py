@@ -61,7 +61,7 @@ def test_bins_of_a_number_are_equally_full_in_training_and_do_not_know_the_test(
     train, test = torch.randn(1600).double().exp(), torch.randn(50).double()
     of_train, of_test = bins(train, (test,), circular=False)
     assert of_train.bincount(minlength=16).tolist() == pytest.approx([100] * 16, abs=1)
-    assert torch.equal(of_test, bins(train, (test[:10],), circular=False)[1].new_tensor(of_test))
+    assert torch.equal(of_test[:10], bins(train, (test[:10],), circular=False)[1])
     assert bins(torch.zeros(5), (), circular=False)[0].max() <= 1  # what is constant
 
 
