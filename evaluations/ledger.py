@@ -38,7 +38,7 @@ def bins(train: Tensor, others: tuple[Tensor, ...], circular: bool, num_bins: in
         turns = [((x - start) / (2 * math.pi)).remainder(1) for x in (train, *others)]
         return [(turn * num_bins).long().clamp(max=num_bins - 1) for turn in turns]
     edges = torch.quantile(train, torch.linspace(0, 1, num_bins + 1, dtype=train.dtype)[1:-1]).unique()
-    return [torch.bucketize(x, edges, right=True) for x in (train, *others)]
+    return [torch.bucketize(x.contiguous(), edges, right=True) for x in (train, *others)]
 
 
 def entry(

@@ -61,7 +61,7 @@ def test_bins_of_a_number_are_equally_full_in_training_and_do_not_know_the_test(
     train, test = torch.randn(1600).double().exp(), torch.randn(50).double()
     of_train, of_test = bins(train, (test,), circular=False)
     assert of_train.bincount(minlength=16).tolist() == pytest.approx([100] * 16, abs=1)
-    assert torch.equal(of_test, bins(train, (test[:10],), circular=False)[1].new_tensor(of_test))
+    assert torch.equal(of_test[:10], bins(train, (test[:10],), circular=False)[1])
     assert bins(torch.zeros(5), (), circular=False)[0].max() <= 1  # what is constant
 
 
@@ -111,9 +111,9 @@ def test_the_verb_asks_an_inverters_layer_or_a_classifiers(with_inverter, capsys
     main(["ledger", *SMALL, *few])
     (row,) = json.loads((run_with_results() / "ledger.json").read_text())
     of_inverter = LedgerResult.from_json(row)
-    classifier = ["--config=classifier_mnist5k.yaml", "--trainer.accelerator=cpu", "--data.num_train=100"]
+    classifier = ["--config=classifier_mnist5k.yaml", "--trainer.accelerator=cpu"]
     assert "no layer is given; give some as --layers '[fc3]'" in failure(capsys, "ledger", *classifier, *few)
-    main(["ledger", *classifier[:-1], *few, "--layers=[fc3, logits]"])
+    main(["ledger", *classifier, *few, "--layers=[fc3, logits]"])
     rows = json.loads((run_with_results("classifier_mnist5k") / "ledger.json").read_text())
     assert [(one["layer"], one["attribute"]) for one in rows] == [("fc3", "class"), ("logits", "class")]
     assert np.sign(of_inverter.kept_nats) == 1
