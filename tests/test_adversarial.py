@@ -233,6 +233,7 @@ def test_every_verb_works_or_says_why_not(with_classifier, capsys, kind):
     assert (row["diversity_over_noise"] is None) == row["point_estimate"] == (kind == "perceptual")
     assert "adversarial" in row["loss_weights"]
     about = [f"--config={name}.yaml", "--model.density.num_hidden=8", "--model.density.filters=[4,4]"]
+    about += ["--data.num_train=100"]
     main(["sample", *about, "--num_images=2", "--num_draws=2"])
     main(["distances", *about, "--num_images=3"])
     main(["report", "--output=report.html"])
