@@ -27,10 +27,9 @@ class PartsOfLoss(Callback):
                 pl_module.log(f"train/{name}", mean)
 
     def _start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.means = {
-            name: MeanMetric(nan_strategy="disable").set_dtype(torch.float64).to(pl_module.device)
-            for name in pl_module.density.parts
-        }
+        self.means = {name: MeanMetric(nan_strategy="disable") for name in pl_module.density.parts}
+        for mean in self.means.values():
+            mean.set_dtype(torch.float64).to(pl_module.device)
 
     def _update(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int,

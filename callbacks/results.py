@@ -212,7 +212,7 @@ class InverterResults(_Results):
             "class_agreement_high": high, "num_samples": len(images),
         }  # fmt: skip
 
-    def _diversity(self, trainer: Trainer, pl_module: Any) -> dict[str, float | None]:
+    def _diversity(self, trainer: Trainer, pl_module: Any) -> dict[str, Any]:
         """Of draws of the first test images' h, of a generator whose NCE does not tell it, as a result has it."""
         batch = datamodule_of(trainer).datasets["test"].first(NUM_DIVERSE)
         if isinstance(pl_module.density, ConditionalDensity) or len(batch["image"]) < 2:
@@ -221,7 +221,7 @@ class InverterResults(_Results):
         draws = shared_draws(trainer, pl_module.draws, seen(batch), batch["index"].tolist(), num_draws)
         over_h, over_noise = spreads(draws, batch["image"])
         if pl_module.representation.layer is None:
-            over_h, over_noise = None, over_h  # all are of one h, which is empty
+            return {"diversity_over_noise": over_h}  # all are of one h, which is empty
         return {"diversity_over_h": over_h, "diversity_over_noise": over_noise}
 
 

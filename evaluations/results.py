@@ -220,10 +220,10 @@ class InverterResult(TestResult):
         told = f"a lower bound on what the layer tells about the {size} picture"
         return f"h is of the pictures at {self.seen_at}: {told}" if self.seen_at else None
 
-    def _over_noise(self) -> str:
-        if self.diversity_over_noise is None:
-            return "; one image an h, whatever the noise"
-        return f"; {self.diversity_over_noise:.1%}, of the same h"
+    def _of_diversity(self) -> list[str]:
+        found = {"over h": self.diversity_over_h, "over the noise of one h": self.diversity_over_noise}
+        said = [f"{share:.1%} {over}" for over, share in found.items() if share is not None]
+        return [f"diversity       {', '.join(said)}; that of true images is 100 %"] if said else []
 
     def _lines(self) -> list[str]:
         lines = []
@@ -239,13 +239,9 @@ class InverterResult(TestResult):
             lines += [f"shuffled        {self.shuffled_nce_nats:.2f} nats with the h of other images, {worse}"]
         if self.nce_nats is None:
             lines += ["likelihood      none: this generator only draws images"]
-        if self.diversity_over_h is not None:
-            of_h = f"{self.diversity_over_h:.1%} of that of true images, over h"
-            lines += [f"diversity       {of_h}{self._over_noise()}"]
+        lines += self._of_diversity()
         if self.collapsed:
-            lines += [
-                "collapsed       draws have under 5 % of the diversity of true images, unless the layer keeps all"
-            ]
+            lines += ["collapsed       under 5 % of the diversity of true images: right only of a layer that keeps all"]
         if self.class_agreement is not None:
             those = f"{self.num_samples} samples get the class predicted for their input"
             low, high = wilson_interval(self.class_agreement, self.num_samples)

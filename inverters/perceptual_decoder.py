@@ -1,6 +1,6 @@
 """A decoder trained by what a network, or an opponent, sees in its images, as of DeePSiM: one image of an h."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -138,7 +138,7 @@ def wanted(weights: dict[str, float]) -> dict[str, float]:
     return found
 
 
-def total(parts: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
+def total(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """The weighted sum, [B], of the parts of a loss, each [B]; of the discriminator's own loss as it is."""
     return torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum(dim=0)
 
