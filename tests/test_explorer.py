@@ -7,6 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from small_runs import failure
 from test_report import LAYERS, SIDE, N, Reader, all_runs, change, log_prob, parts, result_in, runs, write  # noqa: F401
 
 from cli import main
@@ -131,14 +132,14 @@ def test_a_grid_has_every_image_once_and_a_word_for_each(all_runs):  # noqa: F81
     assert all(image["alt"] for image in found.images)
 
 
-def test_the_first_picture_is_written_as_a_file_and_none_is_one_sentence(runs, failure, monkeypatch):  # noqa: F811
+def test_the_first_picture_is_written_as_a_file_and_none_is_one_sentence(runs, capsys, monkeypatch):  # noqa: F811
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.chdir(runs)
     main(["report", ".", "--output", "a.html", "--picture", "a.png"])
     assert (runs / "a.png").read_bytes().startswith(b"\x89PNG")
     for file in runs.rglob("samples.npz"):
         file.unlink()
-    assert "no picture for b.png" in failure(["report", ".", "--output", "b.html", "--picture", "b.png"])
+    assert "no picture for b.png" in failure(capsys, "report", ".", "--output", "b.html", "--picture", "b.png")
     assert not (runs / "b.html").exists()
 
 

@@ -9,6 +9,7 @@ from evaluations.report.tested_runs import AnyRun
 from evaluations.results import InverterResult
 from evaluations.run_order import record_of
 
+CAPTION = "Of the runs."
 HEADER = ["run", "began", "commit", "images seen", "FLOP of training", "versions", "machine"]
 
 
@@ -17,7 +18,7 @@ def section(runs: Sequence[AnyRun]) -> Section:
         "When each training began, the code it was tested with, the images that training saw, each as often as it did, "
         "and the FLOP of the density's forward and backward passes; a dash where it was not recorded."
     )
-    return Section("When, where, at what cost", [Table(words, HEADER, list(map(_row, runs)))])
+    return Section("When, where, at what cost", [words, Table(CAPTION, HEADER, list(map(_row, runs)))])
 
 
 def _row(run: AnyRun) -> list[str]:
