@@ -180,7 +180,7 @@ class ImageDataModule(LightningDataModule):
         _ = self.identity  # an argument that it does not find is an error now, not at the first checkpoint
         self.datasets = self.load()
         if self.left_out_classes:
-            self._leave_out(set(self.left_out_classes))
+            self._leave_out_classes(set(self.left_out_classes))
         world, _ = self._replicas()
         for split, num_images in self._num_images(*self.datasets).items():
             if split != "train" and num_images < world:
@@ -196,7 +196,7 @@ class ImageDataModule(LightningDataModule):
                 for dataset in self.datasets.values():
                     dataset.to(device)
 
-    def _leave_out(self, classes: set[int]) -> None:
+    def _leave_out_classes(self, classes: set[int]) -> None:
         """Raises ValueError where there are no such classes, or none would be left to train on."""
         said = f"left_out_classes is {sorted(classes)}, and {self.name} has the classes 0 to {self.num_classes - 1}"
         if max(classes) >= self.num_classes:

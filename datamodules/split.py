@@ -85,8 +85,9 @@ class ImageDataset(Split):
     def without(self, classes: Collection[int]) -> "ImageDataset":
         """Those of other classes, in the same order."""
         kept = ~torch.isin(self.labels, torch.tensor(sorted(classes)))
-        its = {"originals": None if self.originals is None else self.originals[kept], "index": self.index[kept]}
-        return replace(self, images=self.images[kept], labels=self.labels[kept], **its)
+        originals = None if self.originals is None else self.originals[kept]
+        images, labels, index = self.images[kept], self.labels[kept], self.index[kept]
+        return replace(self, images=images, labels=labels, index=index, originals=originals)
 
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         chosen = torch.as_tensor(positions)

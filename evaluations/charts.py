@@ -141,7 +141,8 @@ def learning_curves(curves: Mapping[str, Sequence[tuple[int, float]]]) -> Figure
     """NCE of the validation images, nats, by layer, against the steps of training."""
     figure, (axis,) = _panels(width=6)
     for k, (name, points) in enumerate(curves.items()):
-        _line(axis, k, name, *zip(*points, strict=True))
+        steps, values = zip(*points, strict=True)
+        _line(axis, k, name, steps, values)
     axis.set(xlabel="steps of training", ylabel="NCE of validation images, nats")
     return _with_legend(figure)
 

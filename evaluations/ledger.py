@@ -82,10 +82,11 @@ def _probe(h: list[Tensor], a: tuple[Tensor, Tensor, Tensor], guess: Tensor, see
     """ln q(a | h) of the test images, float64 [N]."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(h[0].shape[1], NUM_UNITS), nn.ReLU(), nn.Linear(NUM_UNITS, len(guess)))
+        last = nn.Linear(NUM_UNITS, len(guess))
+        net = nn.Sequential(nn.Linear(h[0].shape[1], NUM_UNITS), nn.ReLU(), last)
         with torch.no_grad():
-            net[2].weight.zero_()
-            net[2].bias.copy_(guess)
+            last.weight.zero_()
+            last.bias.copy_(guess)
         optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         best, kept, since = _cross_entropy(net, h[1], a[1]), copy.deepcopy(net), 0
         for _ in range(MOST_EPOCHS):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_input
 
 from inverters.generators import ImageShape
 from inverters.preprocessing import unit_interval
@@ -55,7 +56,7 @@ def run(module: nn.Module, x: Tensor) -> tuple[Tensor, Back]:
     y = module(x)
     if isinstance(module, nn.Conv2d) and module.padding_mode == "zeros" and not isinstance(module.padding, str):
         convolution = module
-        return y, lambda s: torch.nn.grad.conv2d_input(
+        return y, lambda s: conv2d_input(
             x.shape, convolution.weight, s, convolution.stride, convolution.padding, convolution.dilation,
             convolution.groups,
         )  # fmt: skip

@@ -68,7 +68,8 @@ def story_of(group: Group, gains: Mapping[str, Estimate]) -> Story | None:
     """The first test images and a draw of each layer for every one, with what the layer keeps; None without draws."""
     runs = dict(islice(((label, group.inverters[label]) for label in group.log_probs), 8))
     every = {**runs, **({NOTHING: group.unconditional} if group.unconditional else {})}
-    inputs, draws = np.empty(0, np.uint8), {}
+    inputs = np.empty(0, np.uint8)
+    draws: dict[str, np.ndarray] = {}
     for label, run in every.items():
         if (samples := run.samples) and (not draws or np.array_equal(samples[0][:NUM_INPUTS], inputs)):
             inputs, draws[label] = samples[0][:NUM_INPUTS], samples[1][:NUM_INPUTS, 0]

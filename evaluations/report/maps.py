@@ -60,7 +60,7 @@ def explorable(maps: dict[str, np.ndarray], images: np.ndarray | None, index: np
     total, height, width = next(iter(maps.values())).shape
     channels = images.shape[1] if images is not None else 0
     count = max(1, min(total, MOST_BYTES // (height * width * (2 * len(maps) + channels))))
-    layers = []
+    layers: list[dict[str, Any]] = []
     for name, values in maps.items():
         step = max(FINEST, float(abs(values[:count]).max()) / 32767)
         layers.append({
