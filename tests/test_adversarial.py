@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from digests import run_digests
+from PIL import Image
 from small_runs import failure, result, signal_at, the_run
 from test_ddp import by_one_and_two
 from test_ddp_numbers import metrics
@@ -237,8 +238,9 @@ def test_every_verb_works_or_says_why_not(with_classifier, capsys, kind):
     main(["sample", *about, "--num_images=2", "--num_draws=2"])
     main(["distances", *about, "--num_images=3"])
     main(["report", "--output=report.html"])
-    for verb in ("contrast", "score"):
-        assert "only draws images: it has no log p(x | h)" in failure(capsys, verb, *about)
+    Image.new("L", (28, 28)).save("black.png")
+    for verb, *more in (["contrast"], ["score", "--images=black.png"]):
+        assert "only draws images: it has no log p(x | h)" in failure(capsys, verb, *about, *more)
     trained = inverters.load(f"runs/{name}")
     with pytest.raises(ValueError, match="only draws images"):
         trained.log_prob(images(1, (1, 28, 28)))
