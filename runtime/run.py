@@ -60,12 +60,9 @@ class Run:
                     run._unfinished.touch()
                 number = 1 + max((record.number for record in records), default=0)
                 record = RunRecord(
-                    number=number,
-                    folder=run.folder.name,
-                    named=called is not None,
-                    machine=machine(),
+                    number=number, folder=run.folder.name, named=called is not None, machine=machine(),
                     versions=versions(),
-                )
+                )  # fmt: skip
                 write_all({run.folder / RECORD: json_bytes(record.to_json())})
             yield run
 

@@ -23,8 +23,9 @@ def section(runs: Sequence[AnyRun]) -> Section:
 
 def _row(run: AnyRun) -> list[str]:
     result, record = run.result, record_of(run.run_folder)
-    its = isinstance(result, InverterResult) and result
-    images, flop = (its.training_images, its.training_flop) if its else (None, None)
+    images, flop = None, None
+    if isinstance(result, InverterResult):
+        images, flop = result.training_images, result.training_flop
     day = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)", run.run_folder.name)
     versions = record and record.versions and ", ".join(f"{name} {its}" for name, its in record.versions.items())
     return [
