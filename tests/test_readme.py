@@ -81,7 +81,7 @@ def test_commands_for_several_processes_are_understood(command, capsys):
 def test_names_in_the_readme_are_configs():
     table = README[README.index("## The published experiments") : README.index("**Own data set or density**")]
     names = {name for pattern in re.findall(r"`([a-z0-9_{},]+)`", table) for name in expanded(pattern)}
-    kinds = ("classifier", "inverter", "mse", "unconditional", "world")
+    kinds = ("classifier", "inverter", "mse", "perceptual", "gan", "pixels", "deconvnet", "unconditional", "world")
     names = {name for name in names if name.split("_")[0] in kinds}
     assert len(names) > 45
     assert names == {name.removesuffix(".yaml") for name in CONFIGS}
