@@ -7,6 +7,7 @@ from evaluations.report import (
     about,
     accuracy,
     budgets,
+    compression,
     configs,
     dynamics,
     kept,
@@ -45,6 +46,7 @@ def sections(runs: Sequence[AnyRun], breakdown_rows: Sequence[Breakdown]) -> lis
         *map(other_settings.section, groups),
         *dynamics.sections_by_data_set(runs, groups),
         other_estimators.section(groups, breakdown_rows),
+        compression.section(groups),
         configs.section(runs),
         references.section(),
     ]
