@@ -9,7 +9,9 @@ from importlib import import_module
 from typing import Any
 
 SHARED = ("sample", "distances", "compare")  # every process does a part
-BY_FIRST_PROCESS = ("score", "contrast", "estimators", "ledger", "layers", "show", "download")
+BY_FIRST_PROCESS = (
+    "score", "compress", "decompress", "contrast", "estimators", "ledger", "layers", "show", "download",
+)  # fmt: skip
 VERBS = (*SHARED, *BY_FIRST_PROCESS)
 OF_DATA = ("layers", "show", "download")  # no run is asked
 WITHOUT_CONFIG = ("report", "configs", "completion")

@@ -78,11 +78,14 @@ def _check_files(verb: str, is_inverter: bool, values: Mapping[str, Any]) -> Non
             )
         elif classifier and not Path(str(root), Path(classifier).stem).expanduser().exists():
             find_config(f"{Path(classifier).stem}.yaml")
-    for key in ("images", "contexts") if verb == "score" else ():
+    for key in ("images", "contexts") if verb in ("score", "compress") else ():
         pictures = values.get(key)
         for path in pictures if isinstance(pictures, list) else [pictures] if isinstance(pictures, str) else ():
             if not Path(str(path)).is_dir():
                 check_is_there(str(path), "picture", f"several as --{key} '[a.png, b.png]', a folder or a .zip")
+    for key, kind in (("input", "compressed images"), ("h", "h")) if verb == "decompress" else ():
+        if isinstance(path := values.get(key), str):
+            check_is_there(path, kind, "which compress writes")
 
 
 def check_is_there(path: str, kind: str, otherwise: str) -> None:

@@ -23,6 +23,7 @@ from datamodules import ImageDataModule
 from evaluations.contrast import contrastive_bound
 from evaluations.information import Estimate, Information, information
 from inverters import Inverter
+from inverters.compressed_file import compressed, decompressed, stored
 from inverters.generators import AutoregressiveDensity, ImageShape
 from runtime.checkpoints import load_checkpoint
 from runtime.run import Run, find_checkpoint
@@ -151,6 +152,41 @@ class TrainedInverter:
                 draws = self._inverter.draw_batches(part, numbers[first : first + 1024], int(num_draws), int(seed))
                 found += [drawn.cpu() for drawn in draws]
         return torch.cat(found).unflatten(0, (len(pictures), int(num_draws)))
+
+    def compress(self, images: Any, h_of: Any = None) -> tuple[bytes, Tensor]:
+        """Images as -log2 p(x | h) bits and some 30 bytes more, from which `decompress` gets them back bit for bit.
+
+        Args:
+            images: x, N.
+            h_of: The images of which h is taken, N; by default x itself, unless h is of a partner.
+
+        Returns:
+            The file, and h as the layer gives it, [N, ...], which is no part of it: [N, 0] of an unconditional model.
+        """
+        image = self._images(images)
+        if self.layer is None:
+            return compressed(self._inverter, image, h := torch.empty(len(image), 0)), h
+        pictures = self._seen(images, image) if h_of is None else self._pictures(h_of)
+        if len(pictures) != len(image):
+            raise ValueError(f"h_of has {len(pictures)} images for {len(image)}; give one of each")
+        h = stored(in_parts(self._inverter.representation, self._inverter, pictures))
+        return compressed(self._inverter, image, h), h
+
+    def decompress(self, file: bytes, h: Any = None) -> Tensor:
+        """The images of what `compress` or the command has written, bit for bit, on the machine where that was.
+
+        Args:
+            file: Its bytes.
+            h: As it was when they were compressed, an array or a tensor; none for an unconditional model.
+
+        Returns:
+            uint8 [N, C, H, W].
+
+        Raises:
+            ValueError: The file is damaged, or of other weights, or h is another.
+        """
+        its = None if h is None or self.layer is None else torch.as_tensor(h).cpu()
+        return decompressed(self._inverter, bytes(file), its)
 
     def h(self, images: Any) -> Tensor:
         """h of each image, as the layer gives it.

@@ -511,6 +511,41 @@ class EstimatorResult(Measurement):
     num_images: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompressionResult(Measurement):
+    """How many bytes images took in a file that p(x | h) has made, from which they come back bit for bit.
+
+    Attributes:
+        layer: None for an unconditional model.
+        network_digest: Empty for one.
+        num_bytes: Of the file, header and checksum with it.
+        ideal_bytes: -log2 p(x | h) / 8 of all images, by full passes, which is no code's doing.
+        h_bytes: Of h, which is no part of the file and which whoever decompresses must have.
+        alone_bytes: Of the same images in other formats, by their names, a file each.
+        mosaic_bytes: Likewise, of one picture of them all, in which headers count little.
+    """
+
+    verb = "compression"
+    name: str
+    layer: str | None
+    num_images: int
+    num_dims: int
+    num_bytes: int
+    ideal_bytes: float
+    h_bytes: int
+    alone_bytes: dict[str, int]
+    mosaic_bytes: dict[str, int]
+    density_digest: str
+
+    def is_of(self, tested: InverterResult) -> bool:
+        same_network = self.network_digest == (tested.network_digest or "")
+        return same_network and self.density_digest == tested.density_digest
+
+    def bits_per_dim(self, num_bytes: float) -> float:
+        """Bits per sub-pixel of what took so many bytes for all images."""
+        return 8 * num_bytes / (self.num_images * self.num_dims)
+
+
 def _size(shape: tuple[int, int, int] | None) -> str:
     return f"{shape[1]}x{shape[2]}" if shape else "another size"
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from inverters.representation import Representation
 
 ImageShape = tuple[int, int, int]  # C, H, W
+# From p of every level of a channel at (row, column), float64 [B, L], to the level of each image, int64 [B] below L.
+Choice = Callable[[Tensor, int, int, int], Tensor]
 LN2 = 0.6931471805599453
 
 
@@ -142,6 +144,18 @@ class AutoregressiveDensity(ConditionalDensity):
 
     def log_prob(self, image: Tensor, context: Tensor) -> Tensor:
         return self.log_prob_per_pixel(image, context).sum(dim=(1, 2))
+
+    def in_order(self, context: Tensor, choose: Choice) -> Tensor:
+        """One image for each row of context, [B, ...], value by value as `choose` has it: uint8 [B, C, H, W].
+
+        Raster order, the channels of a pixel one after the other: what an entropy coder needs, each way.
+
+        Raises:
+            ValueError: It gives no such probabilities.
+        """
+        raise ValueError(
+            f"a {type(self).__name__} gives no probabilities value by value; only PixelCNN can be coded by"
+        )
 
     def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         per_pixel = self.log_prob_per_pixel(image, context)

@@ -41,6 +41,21 @@ class Likelihood(ABC):
     def sample(self, params: Tensor, noise: Tensor, channels: int) -> Tensor:
         """Draw uint8 [B, C, H, W] on the 8-bit grid, from params [B, P, H, W] and noise [B, U, H, W]."""
 
+    @abstractmethod
+    def level_probs(self, params: Tensor, before: Tensor, channels: int) -> Tensor:
+        """p of every level of the next channel of one pixel, given those before it.
+
+        Their product over channels is the p of `log_prob`, in float64.
+
+        Args:
+            params: [B, P].
+            before: The values of the channels before it, uint8 [B, c].
+            channels: C.
+
+        Returns:
+            float64 [B, L].
+        """
+
 
 def _wide(params: Tensor) -> Tensor:
     """float32 at least: in bfloat16 level 255 rounds away."""
@@ -94,6 +109,9 @@ class Categorical(Likelihood):
         below = (mass[..., -1:] * noise.movedim(1, -1)).long()  # [B, H, W, 1]
         level = torch.searchsorted(mass, below, right=True)
         return (level * self.step).to(torch.uint8).movedim(-1, 1)
+
+    def level_probs(self, params: Tensor, before: Tensor, channels: int) -> Tensor:
+        return params.double().softmax(dim=1)
 
 
 class LogisticMixture(Likelihood):
@@ -150,8 +168,14 @@ class LogisticMixture(Likelihood):
         logits, means, log_scales, coefficients = self._split(params, channels)
         value = level.to(means.dtype) / 127.5 - 1
         means = torch.stack([self._mean(c, means, coefficients, value.unbind(1)) for c in range(channels)], dim=1)
-        inverse_scale = torch.exp(-log_scales)  # [B, C, K, H, W], as all below
-        centred = value - means
+        of_channels = self._log_prob_of_components(level, value - means, log_scales)  # [B, C, K, H, W]
+        log_prob = logits.log_softmax(dim=1) + of_channels.sum(dim=1)  # [B, K, H, W]
+        return log_prob.logsumexp(dim=1)
+
+    @staticmethod
+    def _log_prob_of_components(level: Tensor, centred: Tensor, log_scales: Tensor) -> Tensor:
+        """log p of levels under each component, from its value less the mean and the log-scale, all [..., K, H, W]."""
+        inverse_scale = torch.exp(-log_scales)
         upper = (centred + 1 / 255) * inverse_scale
         lower = (centred - 1 / 255) * inverse_scale
         width = 2 / 255 * inverse_scale  # upper - lower, without cancellation
@@ -164,9 +188,7 @@ class LogisticMixture(Likelihood):
             width > TINY, torch.log(-torch.expm1(-width.clamp(min=TINY))), math.log(2 / 255) - log_scales
         )
         interior = log_upper + log_lower + log_width
-        of_channels = torch.where(level == 0, log_upper, torch.where(level == 255, log_lower, interior))
-        log_prob = logits.log_softmax(dim=1) + of_channels.sum(dim=1)  # [B, K, H, W]
-        return log_prob.logsumexp(dim=1)
+        return torch.where(level == 0, log_upper, torch.where(level == 255, log_lower, interior))
 
     def noise(self, uniforms: Tensor) -> Tensor:
         first, second = uniforms.split((self.num_components, uniforms.shape[1] - self.num_components), dim=1)
@@ -190,3 +212,17 @@ class LogisticMixture(Likelihood):
             levels.append(level)
             value.append(level / 127.5 - 1)
         return torch.cat(levels, dim=1).to(torch.uint8)
+
+    def level_probs(self, params: Tensor, before: Tensor, channels: int) -> Tensor:
+        channel = before.shape[1]
+        logits, means, log_scales, coefficients = self._split(params.double()[:, :, None, None], channels)
+        level = before[:, :, None, None, None]  # [B, c, 1, 1, 1]
+        value = (level.double() / 127.5 - 1).unbind(1)
+        for c in range(channel):  # which tell the component
+            centred = value[c] - self._mean(c, means, coefficients, value)
+            logits = logits + self._log_prob_of_components(level[:, c], centred, log_scales[:, c])
+        mean = self._mean(channel, means, coefficients, value)[:, :, 0]  # [B, K, 1]
+        inner = (torch.arange(255, device=params.device).double() + 0.5) / 127.5 - 1  # between two levels
+        below = torch.sigmoid((inner - mean) * torch.exp(-log_scales[:, channel, :, 0]))  # [B, K, 255]
+        below = (logits[:, :, :, 0].softmax(dim=1) * below).sum(dim=1)
+        return F.pad(F.pad(below, (1, 0)), (0, 1), value=1.0).diff().clamp(min=0)  # rounding

@@ -7,9 +7,9 @@ import torch
 from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor
 
-from inverters.generators import AutoregressiveDensity, ImageShape, check_images
+from inverters.generators import AutoregressiveDensity, Choice, ImageShape, check_images
 from inverters.pixelcnn.fixed_point import fixed_point_sample
-from inverters.pixelcnn.incremental import incremental_sample
+from inverters.pixelcnn.incremental import in_raster_order, incremental_sample
 from inverters.pixelcnn.network import PixelCNNNetwork
 
 
@@ -64,3 +64,16 @@ class PixelCNN(PixelCNNNetwork, AutoregressiveDensity):
         if self.sampler == "fixed_point":
             return fixed_point_sample(self, context, generators)[0]
         return incremental_sample(self, context, generators)
+
+    def in_order(self, context: Tensor, choose: Choice) -> Tensor:
+        channels = self.image_shape[0]
+
+        def pixel(params: Tensor, r: int, c: int) -> Tensor:
+            levels = params.new_empty(len(params), 0, dtype=torch.uint8)  # [B, channels so far]
+            for channel in range(channels):
+                index = choose(self.likelihood.level_probs(params, levels, channels), channel, r, c)
+                level = (index * self.likelihood.step).to(torch.uint8)
+                levels = torch.cat((levels, level[:, None]), dim=1)
+            return levels[:, :, None, None]
+
+        return in_raster_order(self, context, pixel, lambda r: None, f"coding {len(context)} images, rows")

@@ -8,7 +8,7 @@ Rows are [B, C, 1, W] in the vertical stream and [B, W, C] in the horizontal one
 What a cell takes and gives lies where it lay in the row before, so that a CUDA graph can repeat it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -267,25 +267,51 @@ class IncrementalPixelCNN:
         return x
 
 
-@torch.inference_mode()
 def incremental_sample(network: PixelCNNNetwork, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
     """Draw one image for each row of context, as a full pass for each pixel would: uint8 [B, C, H, W]."""
-    channels, height, width = network.image_shape
+    channels = network.image_shape[0]
+    with torch.inference_mode():
+        noise = network.noise(context, generators)
+        row_noise = torch.empty_like(noise[:, :, :1])
+
+    def draw(params: Tensor, r: int, c: int) -> Tensor:
+        return network.likelihood.sample(params[:, :, None, None], row_noise[..., c : c + 1], channels)
+
+    def start_row(r: int) -> None:
+        row_noise.copy_(noise[:, :, r : r + 1])
+
+    return in_raster_order(network, context, draw, start_row, f"sampling {len(context)} images, rows")
+
+
+@torch.inference_mode()
+def in_raster_order(
+    network: PixelCNNNetwork,
+    context: Tensor,
+    choose: Callable[[Tensor, int, int], Tensor],
+    start_row: Callable[[int], None],
+    description: str,
+) -> Tensor:
+    """One image for each row of context, pixel by pixel: uint8 [B, C, H, W].
+
+    Args:
+        choose: The pixels at (r, c), uint8 [B, C, 1, 1], from the likelihood's parameters there, [B, P]. On a GPU it is
+            captured, for one row of several.
+        start_row: Is called before each row.
+        description: Of the bar.
+    """
+    _, height, width = network.image_shape
     image = context.new_zeros((len(context), *network.image_shape), dtype=torch.uint8)
-    noise = network.noise(context, generators)
-    row_noise = torch.empty_like(noise[:, :, :1])
     with evaluating(network):
         rows = IncrementalPixelCNN(network, context)
 
-    def draw(r: int) -> None:
+    def fill(r: int) -> None:
         for c in range(width):
-            params, its_noise = rows.cell(r, c)[:, :, None, None], row_noise[..., c : c + 1]
-            rows.pixels[..., c : c + 1] = network.likelihood.sample(params, its_noise, channels)
+            rows.pixels[..., c : c + 1] = choose(rows.cell(r, c), r, c)
 
-    cells = RowGraphs(draw, context.device)
-    for r in tqdm(range(height), desc=f"sampling {len(image)} images, rows", delay=5, leave=False):
+    cells = RowGraphs(fill, context.device)
+    for r in tqdm(range(height), desc=description, delay=5, leave=False):
         rows.row(r, image)
-        row_noise.copy_(noise[:, :, r : r + 1])
+        start_row(r)
         cells(r)
         image[:, :, r : r + 1] = rows.pixels
     return image
