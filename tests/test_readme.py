@@ -46,14 +46,13 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
             continue
         name = command[command.index("--config") + 1].removesuffix(".yaml")
         short = [] if command[0] == "layers" else shortened(f"{name}.yaml")[2:]
-        if command[0] == "predict":
-            short.append("--trainer.limit_predict_batches=2")
-        if command[0] == "compare":
-            short += ["--num_images=6", "--num_samples=2"]
-        if command[0] == "distances":
-            short += ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"]
-        if command[0] == "contrast":
-            short.append("--num_images=8")
+        short += {
+            "predict": ["--trainer.limit_predict_batches=2"],
+            "compare": ["--num_images=6", "--num_samples=2"],
+            "compress": ["--num_images=6"],
+            "contrast": ["--num_images=8"],
+            "distances": ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"],
+        }.get(command[0], [])
         main([*command, *short])
     assert Path("runs/report.html").is_file()
     verbs = {command[0] for command in COMMANDS}
