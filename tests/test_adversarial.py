@@ -51,8 +51,8 @@ def small(kind, **arguments):
 def by_hand(generator, image, context, noise):
     """The two losses, written out, from another copy of the scores: (generator's, discriminator's)."""
     x = image.double() / 255
-    h = context if noise is None else torch.cat([context, noise], dim=1)
-    made = generator.layers(h).sigmoid()
+    h = context if noise is None else torch.cat([context, (256 / 3) ** 0.5 * noise], dim=1)
+    made = (generator.layers(h) + (0 if noise is None else generator.offset)).sigmoid()
     features = generator.features(made)
     if noise is None:
         ours = generator.weights["image"] * ((made - x) ** 2).mean()
@@ -94,6 +94,17 @@ def test_one_step_of_one_optimiser_is_a_step_of_two(kind):
     for was, mine, other in zip(before, ours.density.parameters(), generator.parameters(), strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
         assert mine.numel() == 1 or not torch.equal(mine, was)  # hinges of real and made images cancel in one bias
+
+
+def test_a_gan_begins_as_bright_as_images_and_with_noise_that_counts_as_much_as_h():
+    inverter = small("gan", filters=(8, 8), num_hidden=64)
+    dark = images(20) // 8
+    inverter.density.initialise(dark, inverter.context(dark))
+    h, noise = torch.randn(30, 256, dtype=torch.float64), torch.randn(30, 3, dtype=torch.float64)
+    made = inverter.density.made(h, noise)
+    assert made.mean().item() == pytest.approx(dark.double().mean().item() / 255, rel=0.2)
+    over_noise = inverter.density.made(h[:1].expand_as(h), noise).std(dim=0).mean()
+    assert over_noise / inverter.density.made(h, noise[:1].expand_as(noise)).std(dim=0).mean() > 0.5
 
 
 @both
