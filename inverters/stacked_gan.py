@@ -34,13 +34,16 @@ class StackedGAN(ConditionalGenerator):
         context_shape: (K,) or (K, H', W'); (0,) for an unconditional model, which can have no conditional loss.
         filters: Of the feature maps as ConvNet has them, the stage next to the image first.
         num_hidden: Units between a vector h and the first map.
-        num_noise: Numbers of noise, which go beside a vector h, or to every place of a map.
+        num_noise: Numbers of noise, which go beside a vector h, or to every place of a map; scaled so that together
+            they weigh as much there as h, or training would begin by ignoring them.
         conditional_weight: Of the features that should be h; 0 leaves a part out, here as below.
         entropy_weight: Of the noise that should be recovered.
         adversarial_weight: Of the discriminator's opinion.
         discriminator_filters: Of its convolutions, and the encoder's, each of which halves the side.
         discriminator_sees_h: Whether it is asked if an image is a real one of this h, not only if it is real; needed
             where the layer gives pixels no gradient, as there can be no conditional loss.
+        gradient_penalty: Of the discriminator, instead of spectral normalisation, where it is not 0: for worlds of few
+            sharp images, as 0.02. Steps cannot be compiled then.
         discriminator_lr: Its learning rate.
         discriminator_betas: Its betas of Adam.
 
@@ -60,9 +63,10 @@ class StackedGAN(ConditionalGenerator):
         num_noise: PositiveInt = 16,
         conditional_weight: NonNegativeFloat = 1.0,
         entropy_weight: NonNegativeFloat = 1.0,
-        adversarial_weight: NonNegativeFloat = 1.0,
+        adversarial_weight: NonNegativeFloat = 0.1,
         discriminator_filters: Sequence[PositiveInt] = (32, 64),
         discriminator_sees_h: bool = False,
+        gradient_penalty: NonNegativeFloat = 0.0,
         discriminator_lr: PositiveFloat = 1e-3,
         discriminator_betas: tuple[float, float] = (0.5, 0.99),
     ) -> None:
@@ -76,6 +80,7 @@ class StackedGAN(ConditionalGenerator):
         self.register_buffer("noises", noises, persistent=False)
         channels = (context_shape[0] + self.num_noise, *context_shape[1:])
         self.layers = mirrored(image_shape, channels, filters, num_hidden)
+        self.offset = nn.Parameter(torch.zeros(image_shape[0], 1, 1))
         self.encoder: nn.Sequential | None = None
         if entropy_weight:
             layers, num_features = strided(image_shape, discriminator_filters)
@@ -86,7 +91,9 @@ class StackedGAN(ConditionalGenerator):
         self.rates = {"lr": float(discriminator_lr), "betas": discriminator_betas}
         if adversarial_weight:
             sees_h = discriminator_sees_h and math.prod(context_shape) > 0
-            self.discriminator = Discriminator(image_shape, context_shape, discriminator_filters, sees_h)
+            self.discriminator = Discriminator(
+                image_shape, context_shape, discriminator_filters, sees_h, float(gradient_penalty)
+            )
             self.last_is_best = True
         self.features: FeatureLoss | None = None
 
@@ -99,8 +106,15 @@ class StackedGAN(ConditionalGenerator):
 
     def made(self, context: Tensor, noise: Tensor) -> Tensor:
         """The images of h [B, ...] and noise [B, N]: [B, C, H, W] in [0, 1], in float32 or wider."""
+        noise = math.sqrt(context.shape[1] / self.num_noise or 1.0) * noise
         places = noise.view(*noise.shape, *(1 for _ in context.shape[2:])).expand(-1, -1, *context.shape[2:])
-        return squashed(self.layers(torch.cat([context, places], dim=1)))
+        return squashed(self.layers(torch.cat([context, places], dim=1)) + self.offset)
+
+    @torch.no_grad()
+    def initialise(self, image: Tensor, context: Tensor) -> None:
+        """Start as bright as images are, or the discriminator's first push leaves all black, which has no gradient."""
+        mean = image.to(self.offset.dtype).mean(dim=(0, 2, 3), keepdim=True)[0] / 255
+        self.offset.copy_(mean.logit(eps=0.01))
 
     def losses(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         noise = torch.randn(len(image), self.num_noise, dtype=context.dtype, device=context.device)
