@@ -251,7 +251,7 @@ def test_report_compares_what_is_known_with_the_difference_of_two_runs_where_onl
     main(["fit", "--config=world_digit_channel_prior.yaml", *SHORT, *INVERTER])
     nce, prior = (result(f"world_digit_channel{of}")["nce_nats"] for of in ("", "_prior"))
     main(["report", "runs", "--output", "both.html"])
-    page = Path("both.html").read_text()
+    page = Path("both.html").read_text().replace("−", "-")
     assert "NCE less that of p(x)" in page
     assert f"{nce - prior - 5 * math.log(2):+.3f}" in page
     assert f"{result('world_pairs')['nce_nats'] + pairs['entropy_nats'] - 20:+.3f}" in page
@@ -293,7 +293,8 @@ def test_worlds_of_python_are_the_configs_tests_and_take_their_arguments():
     (lambda worlds: worlds.world("pair"), "no world 'pair'; there are bit_drop"),
     (lambda worlds: worlds.world("shuffled"), "no world 'shuffled'"),
     (lambda worlds: worlds.world("pairs", bits=3),
-     "^the world pairs has no argument bits; give some of copies, information, num_bits, num_pixels, num_test, seed$"),
+     "^the world pairs has no argument bits; give some of copies, information, left_out_classes, num_bits, num_pixels, "
+     "num_test, seed$"),
     (lambda worlds: worlds.world("pairs", layer="mab"), "no layer 'mab'"),
     (lambda worlds: worlds.world("pairs", information=70), "is not between 0 and 69.31 nats"),
     (lambda worlds: worlds.world("pairs").draw(0), "num_images is 0 and seed 0; give at least 1 and 0"),
