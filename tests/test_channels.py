@@ -251,7 +251,7 @@ def test_report_compares_what_is_known_with_the_difference_of_two_runs_where_onl
     main(["fit", "--config=world_digit_channel_prior.yaml", *SHORT, *INVERTER])
     nce, prior = (result(f"world_digit_channel{of}")["nce_nats"] for of in ("", "_prior"))
     main(["report", "runs", "--output", "both.html"])
-    page = Path("both.html").read_text().replace("−", "-")
+    page = Path("both.html").read_text().replace("\N{MINUS SIGN}", "-")
     assert "NCE less that of p(x)" in page
     assert f"{nce - prior - 5 * math.log(2):+.3f}" in page
     assert f"{result('world_pairs')['nce_nats'] + pairs['entropy_nats'] - 20:+.3f}" in page
