@@ -42,6 +42,7 @@ def test_these_are_the_readmes():
         "study_mnist5k",
         "study_mnist",
         "study_affnist",
+        "compare_mnist5k",
         "worlds",
         "paper",
         "images",
