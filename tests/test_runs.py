@@ -195,7 +195,7 @@ def test_files_of_tests_that_end_at_the_same_moment_are_of_one_of_them(tmp_path)
 def test_a_test_says_the_checksums_of_its_files(with_inverter):
     main(["test", *SHORT])
     assert result()["files"].keys() == {
-        "index.npy", "log_prob.npy", "log_prob_per_pixel.npy", "samples.npz", "samples.png"
+        "images.npy", "index.npy", "log_prob.npy", "log_prob_per_pixel.npy", "samples.npz", "samples.png"
     }  # fmt: skip
 
 
