@@ -89,7 +89,7 @@ def test_its_classifier_is_inverted(old_runs):
 
 def test_the_report_has_its_rows(old_runs, capsys):
     main(["report"])
-    page = Path("runs/report.html").read_text()
+    page = Path("runs/report.html").read_text().replace("\N{MINUS SIGN}", "-")
     for folder, digits in (("inverter_mnist5k_fc3", 2), ("world_bit_drop", 3)):
         assert f"{json.loads((old_runs / folder / 'results.json').read_text())['nce_nats']:.{digits}f}" in page
     assert "older version" not in page
