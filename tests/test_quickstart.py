@@ -57,7 +57,8 @@ def test_every_cell_runs(folder, monkeypatch):
         cells = nbformat.read(folder / "executed.ipynb", as_version=4).cells
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
-        assert not [output for output in outputs if output.get("name") == "stderr"]
+        said = [output["text"] for output in outputs if output.get("name") == "stderr"]
+        assert not [text for text in said if not text.startswith("\r")]  # a slow machine has a progress bar
     else:
         assert "nats (standard error" in done.stdout
 
