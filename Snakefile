@@ -242,7 +242,7 @@ rule asked:
 
 
 # Every way to invert fc3 of the digits, by measures that all have, and a report of these runs alone. Diversity at other
-# weights of the GAN's entropy loss than its config's (the paper's fig 3): --config entropy_weights=[0,10]
+# weights of the GAN's entropy loss than its config's (the paper's fig 3): --config entropy_weights=[0,0.3]
 COMPARED = [f"runs/{way}_mnist5k_fc3/{RUN}" for way in WAYS]
 COMPARED += [f"runs/entropy_{weight}/gan_mnist5k_fc3/{RUN}" for weight in ENTROPY_WEIGHTS]
 JUDGES = [f"runs/{name}/{RUN}" for name in ("classifier_mnist5k", "judge/classifier_mnist5k", "unconditional_mnist5k")]

@@ -37,8 +37,11 @@ class Images:
 
     def of_one(self) -> "Images":
         """The M images as one draw of each."""
-        parts = (self.pixels, self.h, self.classes, self.judged, self.log_prob)
-        return Images(*(None if part is None else part[:, None] for part in parts))  # type: ignore[arg-type]
+
+        def one(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part[:, None]
+
+        return Images(self.pixels[:, None], self.h[:, None], one(self.classes), one(self.judged), one(self.log_prob))
 
 
 @dataclass(frozen=True, eq=False)

@@ -83,7 +83,7 @@ class ConditionalGenerator(nn.Module, ABC):
 
     def reconstruct(self, image: Tensor) -> Tensor:
         """Where it is `given_image`: uint8 [B, C, H, W] from the image of which h is, of the same shape."""
-        raise NotImplementedError
+        raise NotImplementedError  # never asked of what works from h alone
 
     def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         """What validation and test keep of each image, tensors [B, ...] by name; arguments as for `loss`."""
