@@ -114,10 +114,11 @@ def failure(capsys, *arguments):
     with pytest.raises(SystemExit) as caught:
         main(list(arguments))
     assert caught.value.code not in (0, None)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    said = capsys.readouterr().err.replace("\x1b[A", "")  # which a progress bar ends with where another is still open
+    lines = [line for line in said.splitlines() if line.lstrip().startswith("error: ")]
     assert len(lines) == 1
     assert "should not happen" not in lines[0]
-    return lines[0]
+    return lines[0].lstrip()
 
 
 class Hang(BaseException):
