@@ -4,21 +4,24 @@ import csv
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import wandb
 from small_runs import INVERTER, result, run_with_results
 
-from callbacks.listens_to_h import NUM_IMAGES, ListensToH
+from callbacks.listens_to_h import ListensToH
 from cli import main
 from commands.run_labels import changes, plain
 from datamodules import MNIST5kDataModule
-from inverters import Inverter
+from inverters import Inverter, PixelCNN
+from runtime.wandb_account import labels, say_if_offline
 
-CLASSIFIER = ["fit", "--config=classifier_mnist5k.yaml", "--trainer.accelerator=cpu", "--trainer.limit_val_batches=1"]
+CLASSIFIER = ["fit", "--config=classifier_mnist5k.yaml", "--trainer.accelerator=cpu", "--test_after_fit=false"]
 
 
 class Offline:
@@ -56,17 +59,13 @@ def inverter(trained_runs):
     return Offline(run_with_results(INVERTER, trained_runs))
 
 
-def short_fit(capfd, *more):
-    """A classifier's training of two steps; its folder and what was printed."""
-    main([*CLASSIFIER, "--trainer.max_steps=2", "--trainer.log_every_n_steps=1", "--test_after_fit=false", *more])
-    (folder,) = Path("runs/classifier_mnist5k").glob("*/")
-    said = capfd.readouterr()
-    return folder, said.out + said.err
-
-
 def test_an_offline_run_says_where_it_is_and_how_to_upload_it_and_nothing_of_anonymous(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    folder, said = short_fit(capfd, "--trainer.gradient_clip_val=0.001")
+    logged = ["--trainer.max_steps=2", "--trainer.log_every_n_steps=1", "--trainer.gradient_clip_val=0.001"]
+    main([*CLASSIFIER, *logged])
+    (folder,) = Path("runs/classifier_mnist5k").glob("*/")
+    captured = capfd.readouterr()
+    said = captured.out + captured.err
     (line,) = [line for line in said.splitlines() if "Weights & Biases" in line]
     assert f"the run is offline, in {folder}/wandb; to upload it: wandb sync {folder}/wandb/offline-run-*" in line
     assert "anonymous" not in said
@@ -77,12 +76,10 @@ def test_an_offline_run_says_where_it_is_and_how_to_upload_it_and_nothing_of_ano
     assert "images_per_second" not in (folder / "metrics.csv").read_text()
 
 
-def test_a_run_without_wandb_says_nothing_of_it(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    folder, said = short_fit(capfd)
-    assert "Weights & Biases" not in said
-    assert not (folder / "wandb").exists()
+def test_a_run_without_wandb_says_nothing_of_it(tmp_path, capsys):
+    with wandb.init(mode="disabled", dir=tmp_path) as run:
+        say_if_offline(run, tmp_path)
+    assert capsys.readouterr().out == ""
 
 
 def test_names_groups_job_types_and_tags_tell_runs_apart(classifier, inverter):
@@ -103,13 +100,10 @@ def test_a_name_has_what_decides_the_training_by_its_shortest_key():
     assert changes(words, MNIST5kDataModule()) == expected
 
 
-def test_what_the_environment_calls_a_run_holds(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(tmp_path)
-    for name, value in {"NAME": "mine", "RUN_GROUP": "all", "TAGS": "a,b"}.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    run = Offline(short_fit(capfd)[0]).run
-    assert (run["display_name"], run["run_group"], run["tags"]) == ("mine", "all", ["a", "b"])
-    assert run["job_type"] == "classifier"
+def test_what_the_environment_calls_a_run_holds(monkeypatch):
+    for name in ("NAME", "RUN_GROUP", "TAGS"):
+        monkeypatch.setenv(f"WANDB_{name}", "mine")
+    assert labels(name="a", group="b", job_type="c", tags=["d"]) == {"job_type": "c"}
 
 
 def test_a_config_has_no_nulls_and_its_numbers_are_numbers(inverter):
@@ -141,14 +135,16 @@ def test_curves_of_a_training_are_on_wandb_and_in_the_csv(inverter):
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
-def test_the_gain_is_that_of_the_images_own_h_over_the_next_ones_in_any_number_of_processes(world_size):
+def test_the_gain_is_that_of_the_images_own_h_over_the_next_ones_in_any_number_of_processes(world_size, monkeypatch):
+    monkeypatch.setattr("callbacks.listens_to_h.NUM_IMAGES", 8)
     data = MNIST5kDataModule(num_train=100)
     data.setup("fit")
-    model = Inverter("fc3", data.image_shape, 10).eval()
+    density = partial(PixelCNN, num_filters=4, num_layers=1)
+    model = Inverter("fc3", data.image_shape, 10, density=density).eval()
     with torch.no_grad():
         for weight in model.density.parameters():
             weight.add_(0.1 * torch.randn_like(weight))  # h counts
-    image = data.datasets["val"].first(NUM_IMAGES)["image"]
+    image = data.datasets["val"].first(8)["image"]
     with torch.no_grad():
         own = model.log_prob({"image": image}).double()
         other = model.log_prob({"image": image, "context_image": image.roll(-1, 0)}).double()
