@@ -10,7 +10,8 @@ from runtime.wandb_account import safe_id
 
 def log_file(run: Any, path: Path, name: str, kind: str) -> None:
     """Say that a run made a file."""
-    run.log_artifact(_reference(path, name, kind))
+    if not run.disabled:  # which has no artifacts
+        run.log_artifact(_reference(path, name, kind))
 
 
 def use_file(run: Any, path: Path, name: str, kind: str) -> None:
@@ -19,7 +20,8 @@ def use_file(run: Any, path: Path, name: str, kind: str) -> None:
     `run.use_artifact` asks a server, and refuses offline; this is what it does online with an artifact that is made
     here (wandb 0.31), and the server sees it at `wandb sync`: of the run that made the file first, then of this.
     """
-    run._log_artifact(_reference(path, name, kind), is_user_created=True, use_after_commit=True)
+    if not run.disabled:
+        run._log_artifact(_reference(path, name, kind), is_user_created=True, use_after_commit=True)
 
 
 def _reference(path: Path, name: str, kind: str) -> wandb.Artifact:

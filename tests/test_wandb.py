@@ -20,6 +20,7 @@ from commands.run_labels import changes, plain
 from datamodules import MNIST5kDataModule
 from inverters import Inverter, PixelCNN
 from runtime.wandb_account import labels, say_if_offline
+from runtime.wandb_lineage import log_file, use_file
 
 CLASSIFIER = ["fit", "--config=classifier_mnist5k.yaml", "--trainer.accelerator=cpu", "--test_after_fit=false"]
 
@@ -76,9 +77,12 @@ def test_an_offline_run_says_where_it_is_and_how_to_upload_it_and_nothing_of_ano
     assert "images_per_second" not in (folder / "metrics.csv").read_text()
 
 
-def test_a_run_without_wandb_says_nothing_of_it(tmp_path, capsys):
-    with wandb.init(mode="disabled", dir=tmp_path) as run:
+def test_a_run_without_wandb_says_nothing_of_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(wandb, "run", None)  # which this leaves behind, and others would join
+    with wandb.init(mode="disabled") as run:
         say_if_offline(run, tmp_path)
+        log_file(run, Path(__file__), "tests", "code")
+        use_file(run, Path(__file__), "tests", "code")
     assert capsys.readouterr().out == ""
 
 
