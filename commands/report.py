@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from evaluations.report.page import Picture, Section, Story, Table, page
 from evaluations.report.tested_runs import runs_under
 from evaluations.results import EstimatorResult
 from runtime.files import replacing
-from runtime.wandb_account import is_offline_by_default, project, safe_id, wandb_settings
+from runtime.wandb_account import is_offline_by_default, labels, project, safe_id, say_if_offline, wandb_settings
+from runtime.wandb_lineage import log_file, use_file
 
 
 def report(words: Sequence[str]) -> None:
@@ -53,14 +54,25 @@ def write_report(folders: Sequence[Path], output: Path, picture: Path | None = N
         with replacing(picture) as file:
             first.figure.savefig(file, format="png", dpi=120)
         print(f"its first picture: {picture}", flush=True)
-    _log(made, output.parent)
+    _log(made, output, {run.folder / "results.json": run.result.name for run in runs})
     plt.close("all")
 
 
-def _log(made: Sequence[Section], folder: Path) -> None:
-    """Every table and figure, under its section's title; no failure of W&B matters, as the file is written."""
+def _log(made: Sequence[Section], output: Path, results: Mapping[Path, str]) -> None:
+    """The page, and its tables and figures under their titles; no failure of W&B matters, as the file is written.
+
+    Args:
+        made: What is on the page.
+        output: The page.
+        results: The files that it was made of, and the names of their configs.
+    """
     try:
-        with _wandb_run(folder) as run:
+        with _wandb_run(output.parent) as run:
+            say_if_offline(run, output.parent)
+            run.log({"report": wandb.Html(output.read_text("utf-8"), inject=False, data_is_not_path=True)})
+            for path, name in results.items():
+                use_file(run, path, f"{name}-results", "results")
+            log_file(run, output, "report", "report")
             for section in made:
                 parts = {
                     f"{section.title}/{part.caption[:60]}": (
@@ -78,8 +90,8 @@ def _log(made: Sequence[Section], folder: Path) -> None:
 def _wandb_run(folder: Path) -> wandb.Run:
     """A run of its own, without Lightning, which takes seconds to import; offline where no server can be reached."""
     about: dict[str, Any] = {
-        "project": project(), "name": "report", "id": safe_id(f"report-{folder.name}"),
-        "resume": "allow", "dir": folder.resolve(), "settings": wandb_settings(),
+        "project": project(), "id": safe_id(f"report-{folder.name}"), "resume": "allow", "dir": folder.resolve(),
+        "settings": wandb_settings(), **labels(name=f"report {folder.name}", job_type="report"),
     }  # fmt: skip
     try:
         return wandb.init(**about, mode="offline" if is_offline_by_default() else None)
