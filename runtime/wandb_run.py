@@ -31,13 +31,13 @@ BEST = {
 class WandbRun(WandbLogger):
     """Lightning's logger, but no failure of W&B ends a training: all numbers and pictures are on disk too."""
 
-    failed = False
+    begun = failed = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The run; an offline one where the server cannot be reached."""
-        begins = self._experiment is None
+        begins = not self.begun
         try:
             run = super().experiment
         except Exception as error:  # W&B promises no list
@@ -49,6 +49,7 @@ class WandbRun(WandbLogger):
         else:
             if begins:
                 say_if_offline(run, str(self.save_dir))
+        self.begun = True
         if begins:
             for name, summary in BEST.items():
                 run.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=summary)
