@@ -14,7 +14,7 @@ BY_FIRST_PROCESS = (
 )  # fmt: skip
 VERBS = (*SHARED, *BY_FIRST_PROCESS)
 OF_DATA = ("layers", "show", "download")  # no run is asked
-WITHOUT_CONFIG = ("report", "configs", "completion")
+WITHOUT_CONFIG = ("diff", "report", "configs", "completion")
 
 OURS = frozenset({"model", "datamodule"})
 SKIPPED = {  # what no verb is given on the command line

@@ -290,7 +290,7 @@ def load_inverter(place: str | os.PathLike[str], device: str | torch.device | No
     of_data = keys["data"].get("init_args") if isinstance(keys.get("data"), dict) else None
     batch_size = of_data.get("eval_batch_size") if isinstance(of_data, dict) else None
     return TrainedInverter(
-        inverter.requires_grad_(False).to(_device(device)),
+        inverter.requires_grad_(False).to(device_of(device)),
         path,
         state.get("dataset"),
         identity if isinstance(identity, dict) else {},
@@ -338,7 +338,7 @@ def checkpoint_at(place: Path) -> Path:
     return find_checkpoint(place.parent, place.name, "best")
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def device_of(device: str | torch.device | None) -> torch.device:
     """Raises ValueError where it cannot be had."""
     try:
         chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

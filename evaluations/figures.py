@@ -56,6 +56,26 @@ def contact_sheet(images: Tensor, labels: Sequence[str], inches: float = 1) -> F
     return figure
 
 
+def labelled_rows(rows: Sequence[tuple[str, np.ndarray, Sequence[str]]]) -> Figure:
+    """Rows with a title each, of images uint8 [K, C, H, W], one size in all rows, with a label below each."""
+    num_columns, (height, width) = max(len(images) for _, images, _ in rows), rows[0][1].shape[2:]
+    inches = width / height + 0.15, 1.55
+    longest = 0.075 * max(len(title) for title, _, _ in rows)
+    figure = Figure(figsize=(max(inches[0] * num_columns, longest), inches[1] * len(rows)))
+    edge = 0.25 / inches[1] / len(rows)
+    place = {"left": 0.01, "right": inches[0] * num_columns / figure.get_figwidth() - 0.01}
+    grid = {**place, "top": 1 - edge, "bottom": edge, "wspace": 0.1, "hspace": 0.5}
+    axes = figure.subplots(len(rows), num_columns, squeeze=False, gridspec_kw=grid)
+    for row, (title, images, labels) in zip(axes, rows, strict=True):
+        for axis in row:
+            axis.set_axis_off()
+        for axis, image, label in zip(row, images, labels, strict=False):
+            _show(axis, image)
+            axis.text(0.5, -0.03, plain(label), size=8, ha="center", va="top", transform=axis.transAxes)
+        row[0].set_title(plain(title), fontsize=8, loc="left")
+    return figure
+
+
 def layers_grid(inputs: np.ndarray, columns: Mapping[str, np.ndarray]) -> Figure:
     """Inputs uint8 [N, C, H, W], then by title draws or means, [N, M, C, H, W], M of each (Nash et al. 2019, fig 1)."""
     widths = [1, *(images.shape[1] for images in columns.values())]

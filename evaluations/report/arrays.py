@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-# The kinds of numbers, and the axes: N images, the first I of them, Q inputs, M or K of each, channels, height, width.
+# The kinds of numbers, and the axes: N images, the first I of them, Q inputs, M or K of each, S maps, P and R pairs, 2
+# of what has two, channels, height, width.
 FORMS = {
     "index": ("iu", "N"),
     "log_prob": ("f", "N"),
@@ -16,6 +17,13 @@ FORMS = {
     "means": ("u", "QCHW"),
     "nearest": ("u", "QCHW"),
     "num_samples": ("iu", ""),
+    **dict.fromkeys(("draws_a", "draws_b"), ("u", "QMCHW")),
+    "mean_map": ("f", "HW"),
+    "maps": ("f", "SHW"),
+    "pairs_of_a": ("u", "P2CHW"),
+    "pairs_of_b": ("u", "R2CHW"),
+    **dict.fromkeys(("alike_a", "alike_b"), ("u", "QKCHW")),
+    **dict.fromkeys(("alike_a_far", "alike_b_far"), ("f", "QK2")),
     **dict.fromkeys(("samples", "training", "blind"), ("u", "QKCHW")),
     **{f"{name}_distances": ("f", "QK") for name in ("sample", "training", "blind")},
 }
@@ -38,9 +46,11 @@ def checked(
     for name in needed:
         if name not in arrays:
             raise ValueError(f"{place} has no {name}; delete it and test again")
+    sizes["2"] = 2
     for name in (name for name in arrays if name in FORMS):
         array, (kinds, axes) = arrays[name], FORMS[name]
-        fits = array.dtype.kind in kinds and array.ndim == len(axes) and array.size > 0
+        some = array.size > 0 or name.startswith("pairs_of")
+        fits = array.dtype.kind in kinds and array.ndim == len(axes) and some
         if not fits or any(sizes.setdefault(axis, n) != n for axis, n in zip(axes, array.shape, strict=True)):
             raise ValueError(f"{place}: {name} cannot be {array.dtype} {list(array.shape)}; delete it and test again")
         if name != "index" and "K" not in axes and np.isnan(array).any():

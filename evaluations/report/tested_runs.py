@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evaluations.difference import NUM_ALIKE
+from evaluations.difference_result import PREFIX, DifferenceResult
 from evaluations.report.arrays import checked
 from evaluations.results import (
     ClassifierResult,
@@ -131,6 +133,18 @@ class TestedRun(Generic[R]):
         """The images, and the numbers of each, of one of `rows`; None where there are none."""
         answer = found.answer()
         return _arrays(self._measured(answer) / f"{answer}.npz", found.files, f"ask for the {answer} of")
+
+    def differences(self) -> list[tuple[DifferenceResult, dict[str, np.ndarray] | None]]:
+        """How it differs from others, by the verb diff, and the arrays of the pictures, None where there are none."""
+        found, again = [], "ask for the diff of"
+        for path in sorted(self.run_folder.glob(f"{PREFIX}*.json")):
+            for row in _rows(path, DifferenceResult.from_json, again):
+                arrays, place = _arrays(path.with_suffix(".npz"), row.files, again), path.with_suffix(".npz")
+                if arrays is not None:
+                    shared = {"inputs", "draws_a", "draws_b", "pairs_of_a", "pairs_of_b"}
+                    checked(arrays, place, shared, K=NUM_ALIKE, P=len(row.pairs_of_a), R=len(row.pairs_of_b))
+                found.append((row, arrays))
+        return found
 
     def _measured(self, answer: str) -> Path:
         """The folder of what a verb measured: of a run that version 0.4 tested, it may have been asked since."""
