@@ -70,7 +70,7 @@ def test_two_processes_draw_their_own_rates_and_have_one_channel(with_sent):
     assert two["state_dict"]["channel.high"].max() > 0
     first, second = (states["torch"] for states in two["random_states"])
     assert not torch.equal(first, second)
-    assert json.loads((run_with_results(NAME) / "results.json").read_text())["num_images"] == 10
+    assert json.loads((run_with_results(NAME) / "results.json").read_text())["num_images"] == 20  # one batch of each
 
 
 def test_the_verb_measures_every_rate_on_the_same_images(with_sent, capsys):
