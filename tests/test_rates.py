@@ -138,7 +138,7 @@ def test_the_report_has_the_curve_and_keeps_it_apart_from_the_layers(with_sent, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rates", *SENT, "--model.channel=null"], "behind the layer; this config asks for none"),
+        (["rates", *SENT, "--model.channel=null"], "behind the layer; this config asks for none; give"),
         (["rates", *SENT, "--model.channel.bits=[1, 2]"], "this config asks for UniformQuantiser, 1, 2 bits a unit"),
         (["rates", *SENT, "--model.channel.bits=[]"], "bits of UniformQuantiser is []; give one or more rates"),
         (["rates", *SENT, "--model.channel.bits=[0]"], "bits has 0; give whole numbers from 1 to 16"),
