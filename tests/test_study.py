@@ -326,3 +326,13 @@ def test_every_way_to_invert_is_compared_by_one_judge_and_one_prior(plan):
     assert "--seed_everything 1 --trainer.default_root_dir runs/judge" in text
     assert text.count("--model.density.entropy_weight ") == 2
     assert len(re.findall(r"cli\.py report .* --output runs/compare_mnist5k\.html", text)) == 1
+
+
+def test_rates_are_planned_with_p_x_and_with_inverters_of_one_rate_where_they_are_asked(plan):
+    said = plan("rates_mnist5k", "--config", "alone_bits=[1,3]")
+    assert configs(said, "rates") == ["inverter_mnist5k_fc3_rates"]
+    assert re.findall(r"--model\.channel\.bits '\[(\d+)\]'", said) == ["1", "3"]
+    assert "--prior runs/unconditional_mnist5k/study/checkpoints/best.ckpt" in said
+    alone = [f"runs/bits_{bits}/inverter_mnist5k_fc3_rates/study/checkpoints/best.ckpt" for bits in (1, 3)]
+    assert f"--alone '[{','.join(alone)}]'" in said
+    assert "--alone '[]'" in plan("rates_mnist5k")
