@@ -200,9 +200,9 @@ def test_a_mistake_in_a_class_of_ones_own_is_told_with_its_place(tmp_path, monke
 def test_configs_are_listed_with_data_cost_and_number(capsys):
     main(["configs", "mnist5k", "FC3", "NCE"])
     printed = capsys.readouterr().out
-    assert [line for line in printed.splitlines() if line[:1].strip()] == [
-        "inverter_mnist5k_fc3", "mse_mnist5k_fc3", "pixels_mnist5k_fc3",
-    ]  # fmt: skip
+    listed = {line for line in printed.splitlines() if line[:1].strip()}
+    assert "inverter_mnist5k_fc3" in listed
+    assert not listed & {"inverter_mnist5k_conv1", "inverter_mnist_fc3", "classifier_mnist5k"}
     for text in ("data      MNIST5kDataModule", "cost      6 to 12 minutes", "expected  test NCE -475.4 nats"):
         assert text in printed
     main(["configs"])
