@@ -26,8 +26,11 @@ WORDS = (
 
 def section(runs: Sequence[AnyRun]) -> Section | None:
     found = list(of_tests(inverters(runs)))
-    if not found:
-        return None
+    return Section("Two networks, two layers", parts_of(found)) if found else None
+
+
+def parts_of(found: Sequence[tuple[DifferenceResult, Mapping[str, np.ndarray]]]) -> list[Part]:
+    """Tables and pictures of some of them."""
     pairs, draws = [], []
     for one, _ in found:
         a, b = one.a, one.b
@@ -58,7 +61,7 @@ def section(runs: Sequence[AnyRun]) -> Section | None:
     for one, arrays in found:
         told = f"{one.dataset}: {one.b.called} less {one.a.called}."
         parts += [Picture(f"{told} {words}", figure) for words, figure in figures(one, arrays).values()]
-    return Section("Two networks, two layers", parts)
+    return parts
 
 
 def of_tests(runs: Sequence[InverterRun]) -> Iterator[tuple[DifferenceResult, Mapping[str, np.ndarray]]]:
