@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ class InverterResults(_Results):
     def on_fit_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Raises ValueError, ahead of the training, where a world does not know the truth of this representation."""
         data = datamodule_of(trainer)
-        if isinstance(data, WorldDataModule):
+        if isinstance(data, WorldDataModule) and not is_noisy(pl_module):
             known_log_prob(data, pl_module, torch.zeros(1, dtype=torch.long))
 
     def on_test_batch_end(
@@ -174,6 +175,7 @@ class InverterResults(_Results):
             **self._agreement(trainer, pl_module),
             **self._diversity(trainer, pl_module),
             loss_weights=dict(pl_module.density.weights),
+            **what_arrives(pl_module),
             **what_it_sees(pl_module, datamodule_of(trainer)),
             pictures_digest=datamodule_of(trainer).pictures_digest,
             world=known_world(datamodule_of(trainer), pl_module, values),
@@ -287,11 +289,10 @@ def likelihoods(values: dict[str, Tensor], num_dims: int, conditional: bool) -> 
 
 def known_world(data: ImageDataModule, inverter: Any, values: dict[str, Tensor]) -> WorldResult | None:
     """The truth, and how far the model is from it; None where the data does not know its information."""
-    if not isinstance(data, WorldDataModule) or "log_prob" not in values:
+    if not isinstance(data, WorldDataModule) or "log_prob" not in values or is_noisy(inverter):
         return None
-    device, representation = inverter.device, inverter.representation
     exact = known_log_prob(data, inverter, values["position"])
-    information = data.exact_information(lambda image: representation(image.to(device)).cpu())
+    information = data.exact_information(lambda image: encoded(inverter, image.to(inverter.device)).cpu())
     if exact is None or data.entropy is None:
         return information_alone(information)
     return compared(exact, values["log_prob"], data.entropy, data.must_fail, information)
@@ -302,4 +303,21 @@ def known_log_prob(world: WorldDataModule, inverter: Any, position: Tensor) -> T
     test = world.datasets["test"]
     assert test.images is not None
     seen = [] if test.originals is None else [test.originals[position].to(inverter.device)]
-    return world.exact_log_prob(test.images[position].to(inverter.device), inverter.representation, *seen)
+    return world.exact_log_prob(test.images[position].to(inverter.device), partial(encoded, inverter), *seen)
+
+
+def encoded(inverter: Any, image: Tensor) -> Tensor:
+    """What the density is given of h of uint8 images [N, C, H, W]: what arrives behind the channel, [N, ...]."""
+    h: Tensor = inverter.arrived(inverter.representation(image))
+    return h
+
+
+def what_arrives(inverter: Any) -> dict[str, Any]:
+    """What lies behind the layer, as a result has it; nothing where all of h is given."""
+    channel = inverter.channel
+    return {} if channel is None else {"channel": channel.description, "rate": channel.name_of(inverter.rate)}
+
+
+def is_noisy(inverter: Any) -> bool:
+    """Whether what arrives is no function of h, so that no world knows log p(x | h)."""
+    return inverter.channel is not None and inverter.channel.random

@@ -10,7 +10,7 @@ from typing import Any
 
 SHARED = ("sample", "distances", "compare")  # every process does a part
 BY_FIRST_PROCESS = (
-    "score", "compress", "decompress", "contrast", "estimators", "ledger", "layers", "show", "download",
+    "score", "compress", "decompress", "contrast", "estimators", "ledger", "rates", "layers", "show", "download",
 )  # fmt: skip
 VERBS = (*SHARED, *BY_FIRST_PROCESS)
 OF_DATA = ("layers", "show", "download")  # no run is asked

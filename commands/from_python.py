@@ -98,6 +98,17 @@ class TrainedInverter:
             raise ValueError(f"a {type(density).__name__} has no log p of single pixels; ask log_prob")
         return self._evaluation(images, h_of)["log_prob_per_pixel"]
 
+    def rates(self, images: Any, h_of: Any = None) -> dict[str, Tensor]:
+        """`log_prob` at each rate of the channel behind the layer, by its name, from the one that tells least."""
+        channel = self._inverter.channel
+        if channel is None:
+            raise ValueError("all of h is given to this inverter, which has one rate; load one with a channel")
+        found = {}
+        for number in range(len(channel.rates)):
+            with self._inverter.at_rate(number):
+                found[channel.name_of(number)] = self.log_prob(images, h_of)
+        return found
+
     def scores(self, images: Any, h_of: Any = None) -> Tensor:
         """log p(x_i | h_j) of every image i, N, with the h of every image j, M; by default of the same images.
 

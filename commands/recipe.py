@@ -20,6 +20,8 @@ def recipe(settings: Any, data: ImageDataModule) -> str:
     its = settings.as_dict()
     trainer = {key: its["trainer"].get(key) for key in OF_TRAINER}
     model = {key: value for key, value in its["model"]["init_args"].items() if key not in NOT_OF_TRAINING}
+    if model.get("channel") is None:
+        model.pop("channel", None)  # as before there were any
     density = model.get("density")
     if isinstance(density, dict) and "sampler" in density.get("init_args", {}):
         model["density"] = density | {"init_args": {k: v for k, v in density["init_args"].items() if k != "sampler"}}

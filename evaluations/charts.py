@@ -94,6 +94,44 @@ def ledger_chart(kept: Mapping[str, Mapping[str, tuple[float, float, float]]]) -
     return _with_legend(figure)
 
 
+def rate_chart(
+    nce: Mapping[str, Sequence[tuple[float, float, float]]],
+    prior: float | None,
+    accuracy: Sequence[tuple[float, float]],
+    whole: float | None,
+) -> Figure:
+    """NCE over the bits of h that are sent, nats, and below it the network's accuracy, per cent.
+
+    Args:
+        nce: (bits, nats, standard error) of each rate; those of the first are joined.
+        prior: NCE of p(x), to which no bit is sent.
+        accuracy: (bits, per cent) of each rate.
+        whole: With all of h, per cent.
+    """
+    figure = Figure(figsize=(7, 6 if accuracy else 4), layout="constrained")
+    axes = figure.subplots(
+        1 + bool(accuracy), 1, sharex=True, squeeze=False, height_ratios=[2, 1][: 1 + bool(accuracy)]
+    )
+    axis = axes[0, 0]
+    for k, (name, points) in enumerate(nce.items()):
+        bits, values, errors = zip(*points, strict=True)
+        _line(axis, k, name, bits, values, errors, hollow=k > 0, joined=k == 0)
+    if prior is not None:
+        axis.axhline(prior, color="grey", linestyle="--", linewidth=1, label="p(x): no bit")
+    axis.set(xscale="log", ylabel="NCE, nats")
+    if accuracy:
+        below = axes[1, 0]
+        bits, shares = zip(*accuracy, strict=True)
+        _line(below, 2, "accuracy of what is sent", bits, shares)
+        if whole is not None:
+            below.axhline(whole, color="grey", linestyle=":", linewidth=1, label="accuracy with all of h")
+        below.set(ylabel="accuracy, %")
+    axes[-1, 0].set_xlabel("bits of h that are sent, of an image")
+    axes[-1, 0].xaxis.set_major_formatter("{x:g}")
+    axes[-1, 0].xaxis.set_minor_formatter(NullFormatter())
+    return _with_legend(figure)
+
+
 def nce_differences(measured: Mapping[str, Estimate], paper: Mapping[str, float], reference: str) -> Figure:
     """NCE of several networks less that of the reference, with 95 % intervals (Nash et al. 2019, section 5.2).
 

@@ -185,7 +185,9 @@ def boxes_on_map(mean: np.ndarray, boxes: Mapping[str, tuple[int, int, int, int]
     for k, (name, (top, bottom, left, right)) in enumerate(boxes.items()):
         colour, line = BOX_COLOURS[k % len(BOX_COLOURS)], ("-", "--", ":")[k // len(BOX_COLOURS) % 3]
         place, size = (left - 0.5 + 0.08 * k, top - 0.5 + 0.08 * k), (right - left, bottom - top)
-        axis.add_patch(Rectangle(place, *size, fill=False, edgecolor=colour, linestyle=line, linewidth=1.5, label=plain(name)))
+        axis.add_patch(
+            Rectangle(place, *size, fill=False, edgecolor=colour, linestyle=line, linewidth=1.5, label=plain(name))
+        )
     axis.set_axis_off()
     axis.set_title("\n".join(wrap(f"{plain(layer)}: mean map", 40)), fontsize=9)
     figure.colorbar(shown, ax=axis, label="nats per pixel, mean", shrink=0.8)

@@ -167,6 +167,8 @@ class InverterResult(TestResult):
         diversity_over_h: By `evaluations.diversity`, of a generator without likelihood; rows of up to 0.8 lack these.
         diversity_over_noise: Likewise; None for a point estimate.
         loss_weights: Of the parts of the generator's loss by name, where it has them.
+        channel: What lies between the layer and the inverter, and its rates; None where all of h is given.
+        rate: Of these, the one at which all of this was measured.
     """
 
     kind: Literal["inverter"] = "inverter"
@@ -202,6 +204,8 @@ class InverterResult(TestResult):
     diversity_over_h: float | None = None
     diversity_over_noise: float | None = None
     loss_weights: dict[str, float] = field(default_factory=dict)
+    channel: str | None = None
+    rate: str | None = None
 
     @property
     def collapsed(self) -> bool:
@@ -232,6 +236,8 @@ class InverterResult(TestResult):
             lines += [f"bits/dim        {self.bits_per_dim:.3f}"]
         if self.bound:
             lines += [f"sees            {self.bound}"]
+        if self.channel:
+            lines += [f"channel         {self.channel}; this is at {self.rate}"]
         if self.sees == "partner":
             lines += ["sees            a partner of x, of which h is: it is no function of x"]
         if self.nce_nats is not None and self.shuffled_nce_nats is not None:

@@ -4,6 +4,7 @@ import os
 import typing
 
 from inverters import worlds
+from inverters.channel import AdditiveNoise, KMeansCodes, PrincipalComponents, UniformQuantiser, UnitsKept
 from inverters.classifier import Classifier
 from inverters.deconvnet import Deconvnet
 from inverters.exact_networks import (
@@ -30,10 +31,10 @@ if typing.TYPE_CHECKING:
     from commands.from_python import TrainedInverter
 
 __all__ = [
-    "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "Deconvnet", "EverySecondPixel", "FullyConnectedNet",
-    "GlyphNet", "Inverter", "LogisticMixture", "MSEDecoder", "Network", "PerceptualDecoder", "PermutedLevels",
-    "PixelCNN", "PixelOptimisation", "PositionNet", "Preprocessing", "ReluNet", "StackedGAN", "TopBits", "load",
-    "worlds",
+    "AdditiveNoise", "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "Deconvnet", "EverySecondPixel",
+    "FullyConnectedNet", "GlyphNet", "Inverter", "KMeansCodes", "LogisticMixture", "MSEDecoder", "Network",
+    "PerceptualDecoder", "PermutedLevels", "PixelCNN", "PixelOptimisation", "PositionNet", "Preprocessing",
+    "PrincipalComponents", "ReluNet", "StackedGAN", "TopBits", "UniformQuantiser", "UnitsKept", "load", "worlds",
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""Does all that a network gives of an image go through one layer?"""
+"""Does all that a network gives of an image go through one layer, and what does it give of another h there?"""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from inverters.exact_float32 import exact_float32
 from inverters.layer import tensors_in
 from inverters.networks import FAULTS
+from inverters.reading import as_read
 from inverters.representation import Representation
 
 CLOSE = 1e-4  # of the difference that other images make
@@ -51,6 +52,44 @@ def is_bottleneck(representation: Representation, images: Tensor) -> bool:
             return False
     far = max((_distance(a, b) for a, b in zip(mine, others, strict=True)), default=0.0)
     return far > 0 and all(_distance(a, b) <= CLOSE * far for a, b in zip(exchanged, others, strict=True))
+
+
+@torch.no_grad()
+def output_of_changed(
+    representation: Representation, images: Tensor, change: Callable[[Tensor], Tensor]
+) -> Tensor | None:
+    """What the network gives of images where its later layers are given something else than its own h.
+
+    Args:
+        representation: Of a layer that all goes through (`is_bottleneck`).
+        images: uint8 [B, C, H, W].
+        change: From h [B, ...] to what is given, of the same shape.
+
+    Returns:
+        As `Representation.output`; None where h says some values of what the layer gives several times.
+    """
+    place, network = representation.place, representation.network
+    assert place is not None
+    with exact_float32(images.device):
+        x = representation.preprocess(images, network)
+        raw = place.chosen(place.output(network, x.clone())).clone()
+        size = (x.shape[2], x.shape[3])
+        numbers = torch.arange(raw[0].numel(), dtype=torch.float64, device=raw.device).view(1, *raw.shape[1:])
+        places = as_read(numbers, place.name, network, size, representation.tokens).flatten().long()  # of each of h
+        if len(places) != raw[0].numel() or len(places.unique()) < len(places):
+            return None
+        changed = torch.empty(raw.shape, dtype=raw.dtype, device=raw.device)
+        given = change(as_read(raw, place.name, network, size, representation.tokens))
+        changed.view(len(raw), -1)[:, places] = given.flatten(1).to(raw.dtype)
+        module = network.get_submodule(place.path)
+        exchange = module.register_forward_hook(
+            lambda module, inputs, output: replaced(output, place.chosen(output), changed)
+        )
+        try:
+            output: Tensor = network(x.clone())
+        finally:
+            exchange.remove()
+    return output
 
 
 def _outputs(network: nn.Module, x: Tensor) -> list[Tensor]:

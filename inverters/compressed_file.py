@@ -95,13 +95,15 @@ def _density(inverter: Inverter) -> AutoregressiveDensity:
 
 
 def _context(inverter: Inverter, h: Tensor) -> Tensor:
-    return inverter.standardised(h.to(inverter.context_mean.device))
+    return inverter.context_of(h.to(inverter.context_mean.device))
 
 
 def _of_weights(inverter: Inverter) -> bytes:
     """Of all that makes p(x | h) from h."""
     scale = torch.stack((inverter.context_mean, inverter.context_scale))
-    return hashlib.sha256(digest(inverter.density).encode() + _of_tensor(scale)).digest()
+    channel = [] if inverter.channel is None else [inverter.channel.description, digest(inverter.channel)]
+    its = "".join([digest(inverter.density), *channel]).encode()
+    return hashlib.sha256(its + _of_tensor(scale)).digest()
 
 
 def _of_tensor(x: Tensor) -> bytes:

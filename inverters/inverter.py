@@ -1,7 +1,9 @@
 """The inverter p(x | h): a conditional generator of images, on top of a frozen representation."""
 
+import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import torch
@@ -10,6 +12,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from inverters.channel import Channel, ChannelFactory, Kept
 from inverters.compiled import Compiled, Question, evaluation, loss
 from inverters.exact_float32 import exact_float32
 from inverters.generators import (
@@ -59,8 +62,12 @@ class Inverter(LightningModule):
             Not with those of a classifier.
         tokens: What to take of a layer that gives tokens [B, T, C]: all, map, prefix or mean.
         seen_shape: (C, H, W) of the pictures of which h is taken, from the data module.
+        channel: Makes what lies between layer and density, from the shape of h: not all of h is sent, at one of several
+            rates. In training each image draws its own, and of several rates the density is told which, one-hot behind
+            h. All else is at `rate`.
 
     Attributes:
+        rate: The number of the channel's rate at which all is asked but training: by default the one that tells most.
         network_name: As it was asked for, or its class; None without a layer.
         classifies: Whether the network gives class scores, [B, K] with K > 1, and a layer of it is inverted; what loads
             weights that have no such head sets it to False.
@@ -94,6 +101,7 @@ class Inverter(LightningModule):
         weights: str | None = None,
         tokens: Tokens = "all",
         seen_shape: ImageShape | None = None,
+        channel: ChannelFactory | None = None,
     ) -> None:
         super().__init__()
         seen = seen_shape or image_shape
@@ -103,9 +111,16 @@ class Inverter(LightningModule):
         self.representation = Representation(made, layer, preprocessing, tokens)
         self.representation.try_on(seen)
         context_shape = self.representation.shape(seen)
-        self.density = density(image_shape, context_shape)
+        self.channel = None if channel is None else made_channel(channel, layer, context_shape)
+        self.rate = self.num_rates - 1
+        told = self.num_rates if self.num_rates > 1 else 0
+        self.density = density(image_shape, (context_shape[0] + told, *context_shape[1:]))
         if not isinstance(self.density, ConditionalGenerator):
             raise ValueError(f"density gives a {type(self.density).__name__}; give what makes a ConditionalGenerator")
+        if self.channel is not None and not isinstance(self.density, ConditionalDensity):
+            raise ValueError(
+                f"a {type(self.density).__name__} has no likelihood, and a rate no nats; give --model.channel null"
+            )
         self._loss: Question = loss
         self._evaluation: Question = evaluation
         self.sample_batch_size = sample_batch_size
@@ -153,16 +168,57 @@ class Inverter(LightningModule):
         """h of uint8 images [B, C, H', W'] as the density takes it: [B, ...], standardised."""
         return self._batch_context({"image": image})
 
-    def _batch_context(self, batch: dict[str, Tensor]) -> Tensor:
+    def _batch_context(self, batch: dict[str, Tensor], in_training: bool = False) -> Tensor:
         """h of `context_image` where the batch has one, else the raw `h` that it brings along, else that of `image`."""
         if "h" in batch and "context_image" not in batch:
             h = batch["h"].to(self.context_mean.dtype)  # it may be kept in float16
         else:
             h = self.representation(batch.get("context_image", batch["image"]))
-        return self.standardised(h)
+        return self.context_of(h, in_training)
+
+    @property
+    def num_rates(self) -> int:
+        """Of the channel; 1 without one."""
+        return 1 if self.channel is None else len(self.channel.rates)
+
+    def arrived(self, h: Tensor, number: int | Tensor | None = None, fresh: bool = False) -> Tensor:
+        """What the channel leaves of raw h [B, ...], of the same shape; without one, h itself.
+
+        Args:
+            number: Of the channel's rate, for all or for each, int64 [B]; by default that of `rate`.
+            fresh: As for `Channel.forward`.
+        """
+        if self.channel is None:
+            return h
+        with exact_float32(h.device):
+            return self.channel(h.to(self.context_mean.dtype), self.rate if number is None else number, fresh)
+
+    def context_of(self, h: Tensor, in_training: bool = False) -> Tensor:
+        """Raw h [B, ...] as the density takes it: what arrives of it, standardised, and at which rate.
+
+        In training each image draws its rate, and all noise, from torch's stream, as dropout does.
+        """
+        if self.num_rates == 1:
+            return self.standardised(self.arrived(h, fresh=in_training))
+        number = torch.full((len(h),), self.rate, device=h.device)
+        if in_training:
+            number = torch.randint(self.num_rates, (len(h),), device=h.device)
+        context = self.standardised(self.arrived(h, number if in_training else self.rate, fresh=in_training))
+        one_hot = (number[:, None] == torch.arange(self.num_rates, device=h.device)).to(context)  # [B, R]
+        places = one_hot.view(*one_hot.shape, *[1] * (h.ndim - 2)).expand(-1, -1, *h.shape[2:])
+        return torch.cat([context, places], dim=1)
+
+    @contextmanager
+    def at_rate(self, number: int) -> Iterator[None]:
+        """A block in which all is asked at another of the channel's rates."""
+        before, self.rate = self.rate, number
+        try:
+            yield
+        finally:
+            self.rate = before
 
     def standardised(self, h: Tensor) -> Tensor:
-        """Raw h [B, ...] as the density takes it."""
+        """Raw h [B, ...] by the statistics of training; what the density takes, where there is no channel."""
         # A network may have a precision of its own.
         return (h.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
 
@@ -285,8 +341,11 @@ class Inverter(LightningModule):
             ValueError: h of a training image is not finite.
         """
         with exact_float32(first.device):
+            kept = Kept()
+            given: Iterator[Tensor] = map(self.representation, images)
+            contexts = given if self.channel is None else kept.passing(given)
             if self.standardise and self.context_mean.numel():
-                mean, scale = channel_statistics(map(self.representation, images))
+                mean, scale = channel_statistics(contexts)
                 if not (mean.isfinite().all() and scale.isfinite().all()):
                     raise ValueError(
                         f"layer {self.representation.layer} gives NaN or infinity on training images: its network "
@@ -294,11 +353,14 @@ class Inverter(LightningModule):
                     )
                 self.context_mean.copy_(mean)
                 self.context_scale.copy_(scale)
+            if self.channel is not None:
+                collections.deque(contexts, maxlen=0)  # the rest of them, where nothing is standardised
+                self.channel.fit(torch.cat(kept.rows).to(self.context_mean.dtype))
             self.density.initialise(first, self.context(first if seen is None else seen))
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        found = self._loss(self.density, batch["image"], self._batch_context(batch))
+        found = self._loss(self.density, batch["image"], self._batch_context(batch, in_training=True))
         parts = {name: found[name].detach() for name in self.density.parts}
         log_prob = {"log_prob": -found["loss"].detach()} if self.density.by_likelihood else {}
         return {"loss": found["loss"].mean(), **parts, **log_prob}
@@ -332,6 +394,7 @@ class Inverter(LightningModule):
         checkpoint |= {
             "preprocessing": self.representation.preprocess.what.to_json(),
             "tokens": self.representation.tokens,
+            "channel": None if self.channel is None else self.channel.description,
             "classifies": self.classifies,
             "fingerprint": self._fingerprint(),
             # What its data had said; up to version 0.7 checkpoints lack it.
@@ -351,13 +414,23 @@ class Inverter(LightningModule):
         return fingerprint(self.representation(random_images(self.seen_shape).to(self.context_mean.device)))
 
     def check_layer(self, checkpoint: Mapping[str, Any], source: str | os.PathLike[str]) -> None:
-        """Raises ValueError where a checkpoint inverts another layer, which its weights need not show."""
+        """Raises ValueError where a checkpoint inverts another layer, or what another channel leaves of it.
+
+        Its weights need not show that.
+        """
         ours = self.representation.layer
         theirs = checkpoint.get("layer", ours)
         if theirs != ours:
             raise ValueError(
                 f"{source} inverts layer {theirs}; this config asks for {ours}; give --model.layer "
                 f"{'null' if theirs is None else theirs}, or another run by --name or --ckpt_path"
+            )
+        channel, its = None if self.channel is None else self.channel.description, checkpoint.get("channel")
+        if its != channel:
+            raise ValueError(
+                f"{source} was trained with {its or 'no channel'} behind the layer; this config asks for "
+                f"{channel or 'none'}; give --model.channel as its run's config.yaml has it, or another run by --name "
+                f"or --ckpt_path"
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -396,3 +469,13 @@ def channel_statistics(contexts: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     scale = torch.maximum(variance.sqrt(), 1e-2 * overall)
     scale = torch.where(scale > 0, scale, 1.0)
     return mean[0], scale[0]
+
+
+def made_channel(factory: ChannelFactory, layer: str | None, context_shape: tuple[int, ...]) -> Channel:
+    """What lies behind a layer that gives h of a shape. Raises ValueError where it can be none."""
+    if layer is None:
+        raise ValueError("an unconditional model has no h to send; give --model.channel null, or a layer")
+    made = factory(context_shape)
+    if not isinstance(made, Channel):
+        raise ValueError(f"channel gives a {type(made).__name__}; give what makes a Channel, as UniformQuantiser")
+    return made

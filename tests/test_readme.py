@@ -51,6 +51,7 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
             "compare": ["--num_images=6", "--num_samples=2"],
             "compress": ["--num_images=6"],
             "contrast": ["--num_images=8"],
+            "rates": ["--num_images=8"],
             "distances": ["--num_images=6", "--num_samples=2", "--num_queries=1", "--num_candidates=8"],
         }.get(command[0], [])
         main([*command, *short])

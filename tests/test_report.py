@@ -40,7 +40,7 @@ DISTANCES = results.DistancesResult(
 OPTIONAL = {"split", "published", "files", "class_agreement_low", "class_agreement_high", "bottleneck"}
 OPTIONAL |= {"sees", "seen_shape", "image_shape", "preprocessing", "tokens", "pictures_digest"}
 OPTIONAL |= {"training_images", "training_flop", "recipe"}
-OPTIONAL |= {"diversity_over_h", "diversity_over_noise", "loss_weights"}
+OPTIONAL |= {"diversity_over_h", "diversity_over_noise", "loss_weights", "channel", "rate"}
 BINNING = results.EstimatorResult(
     estimator="a", estimate_nats=2.345, ceiling_nats=3.0, parameters={}, num_images=9, network_digest="of a network"
 )

@@ -114,12 +114,15 @@ def nce_difference(run: InverterRun, less: InverterRun) -> Estimate | None:
 
 
 def grouped(runs: Iterable[AnyRun]) -> list[Group]:
-    """The inverters by data set, without exactly known worlds and without those of fig 5b.
+    """The inverters by data set, without exactly known worlds, those of fig 5b, and those of less than all of h.
 
     What was tested on other images than most inverters of its data set is left out, for differences are paired. Of
     several runs of the same, as in a sweep, the one in the outermost folder comes first.
     """
-    chosen = [run for run in inverters(runs) if run.result.world is None and run.result.course is None]
+    chosen = [
+        run for run in inverters(runs)
+        if run.result.world is None and run.result.course is None and run.result.channel is None
+    ]  # fmt: skip
     names = sorted({run.result.dataset for run in chosen})
     return [_group(name, sorted((run for run in chosen if run.result.dataset == name), key=by_depth)) for name in names]
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from evaluations.difference import NUM_ALIKE
 from evaluations.difference_result import PREFIX, DifferenceResult
+from evaluations.rates import RatesResult
 from evaluations.report.arrays import checked
 from evaluations.results import (
     ClassifierResult,
@@ -63,7 +64,7 @@ class TestedRun(Generic[R]):
         """What it is a test of: of the runs of one config that have the same, the newest counts."""
         its: tuple[str, ...] = (
             "kind", "name", "network", "dataset", "layer", "density", "classifier", "classifier_updates", "course",
-            "seen_at", "tokens",
+            "seen_at", "tokens", "channel",
         )  # fmt: skip
         seen = str(getattr(self.result, "preprocessing", None))
         return *(getattr(self.result, name, None) for name in its), seen
@@ -129,7 +130,7 @@ class TestedRun(Generic[R]):
         """The nearest images of one of `rows`, None where there are none."""
         return _arrays(self._measured(found.verb) / "nearest.npz", found.files, f"ask for the {found.verb} of")
 
-    def compared(self, found: ComparisonResult) -> dict[str, np.ndarray] | None:
+    def compared(self, found: ComparisonResult | RatesResult) -> dict[str, np.ndarray] | None:
         """The images, and the numbers of each, of one of `rows`; None where there are none."""
         answer = found.answer()
         return _arrays(self._measured(answer) / f"{answer}.npz", found.files, f"ask for the {answer} of")

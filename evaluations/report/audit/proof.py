@@ -28,9 +28,16 @@ def digests(audit: Audit) -> Section:
     if first is not None:
         pixels = hashlib.sha256(first.tobytes()).hexdigest()
         rows.append(("Their pixels", f"of the first {len(first)}, in order: {pixels}"))
-    rows += [("Checkpoint", str(result.checkpoint)), ("Results", f"{audit.run.folder}, commit {result.commit or 'not known'}")]
+    rows += [
+        ("Checkpoint", str(result.checkpoint)),
+        ("Results", f"{audit.run.folder}, commit {result.commit or 'not known'}"),
+    ]
     runs = [run for run in audit.runs if run.folder in {audit.run.folder, *([prior.folder] if prior else [])}]
-    parts: list[Part] = ["Digests of weights and of the order of images are SHA-256.", Facts(rows), *made.section(runs).parts]
+    parts: list[Part] = [
+        "Digests of weights and of the order of images are SHA-256.",
+        Facts(rows),
+        *made.section(runs).parts,
+    ]
     return Section("Weights, data and machine", [*parts, "To make it again:", Code(_again(audit))])
 
 
@@ -51,9 +58,9 @@ def limits(audit: Audit) -> Section:
     rows = [
         ("A leak, never safety", "This page certifies that at least so much can be read. Nothing on it says that the "
          "rest cannot: NCE is minus an upper bound of H(x | h), and what was not found may be there."),
-        ("A better attacker", "A larger model, a longer training, one who has the weights and compares h exactly, or who "
-         "has more than one h of a picture, may read more. A deterministic network loses hardly any information in "
-         "principle: what is told is what this attacker can use."),
+        ("A better attacker", "A larger model, a longer training, one who has the weights and compares h exactly, or "
+         "who has more than one h of a picture, may read more. A deterministic network loses hardly any information "
+         "in principle: what is told is what this attacker can use."),
         ("The estimate", "The lower bound holds for any model. The estimate of I(x; h), its map and its regions do not "
          "bound anything, and a poor p(x) makes them too large."),
         ("Training", f"It had not ended for {', '.join(moving)}, by the validation images: more training would read "

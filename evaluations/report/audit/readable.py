@@ -70,7 +70,9 @@ def _candidates(bound: ContrastResult) -> str | None:
     words = []
     if 0 < bound.bound_nats < math.log(MOST_CANDIDATES):
         about = f"{math.exp(bound.bound_nats):.0f}"
-        words.append(f"{bound.bound_nats:.2f} nats are what it takes to tell a picture from {about} equally likely ones.")
+        words.append(
+            f"{bound.bound_nats:.2f} nats are what it takes to tell a picture from {about} equally likely ones."
+        )
     if bound.saturated:
         words.append(
             f"With {bound.num_images} images no such bound can exceed ln {bound.num_images} = {bound.ceiling_nats:.2f} "
@@ -148,8 +150,8 @@ def pictures(audit: Audit) -> Section:
     if audit.prior and (its := audit.prior.samples) and np.array_equal(its[0][: len(inputs)], inputs):
         columns[P_X] = its[1][: len(inputs), :1]
     words = (
-        "The first test images, in the seeded order and not chosen, and what the attacker draws who has h of each. What "
-        "all draws of a picture have in common is what is read of it; where they differ, the reader guesses."
+        "The first test images, in the seeded order and not chosen, and what the attacker draws who has h of each. "
+        "What all draws of a picture have in common is what is read of it; where they differ, the reader guesses."
     )
     agreement = audit.result.class_agreement
     parts: list[Part] = [Grid(words, layers_grid(inputs, columns), inputs, columns)]
@@ -197,7 +199,7 @@ def regions(audit: Audit, boxes: Sequence[Region]) -> Section:
     drawn = {box.name: (box.top, box.bottom, box.left, box.right) for box in chosen}
     parts: list[Part] = [
         Table(words, header, rows),
-        Picture("Where h helps (red): the mean map of nats a pixel, with the boxes.", boxes_on_map(mean, drawn, audit.layer)),
+        Picture("Where h helps (red): the mean map, with the boxes.", boxes_on_map(mean, drawn, audit.layer)),
         "A pixel counts what h adds to the pixels before it, row by row: what a box shares with earlier pixels is told "
         "there, and a box that comes late is told less. This is where information enters in that order, an estimate "
         "like its sum, and no proof that the rest of a picture cannot be read.",
