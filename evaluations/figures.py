@@ -178,7 +178,7 @@ def information_maps(mean: np.ndarray, images: np.ndarray, maps: np.ndarray, lay
 
 def boxes_on_map(mean: np.ndarray, boxes: Mapping[str, tuple[int, int, int, int]], layer: str) -> Figure:
     """The mean map [H, W] nats of a layer, with boxes by name: top, bottom, left and right."""
-    figure = Figure(figsize=(5, 4.2), layout="constrained")
+    figure = Figure(figsize=(4.5, 4), layout="constrained")
     axis = figure.subplots()
     limit = abs(mean).max() or 1.0
     shown = axis.imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)

@@ -26,11 +26,8 @@ WORDS = (
 
 def section(runs: Sequence[AnyRun]) -> Section | None:
     found = list(of_tests(inverters(runs)))
-    return Section("Two networks, two layers", parts_of(found)) if found else None
-
-
-def parts_of(found: Sequence[tuple[DifferenceResult, Mapping[str, np.ndarray]]]) -> list[Part]:
-    """Tables and pictures of some of them."""
+    if not found:
+        return None
     pairs, draws = [], []
     for one, _ in found:
         a, b = one.a, one.b
@@ -61,7 +58,7 @@ def parts_of(found: Sequence[tuple[DifferenceResult, Mapping[str, np.ndarray]]])
     for one, arrays in found:
         told = f"{one.dataset}: {one.b.called} less {one.a.called}."
         parts += [Picture(f"{told} {words}", figure) for words, figure in figures(one, arrays).values()]
-    return parts
+    return Section("Two networks, two layers", parts)
 
 
 def of_tests(runs: Sequence[InverterRun]) -> Iterator[tuple[DifferenceResult, Mapping[str, np.ndarray]]]:

@@ -15,12 +15,10 @@ def whose(audit: Audit) -> Section:
     if not parts:
         parts = [audit.missing(ContrastResult, "how often h gives away whose it is", "--num_images", "256")]
     if not (found and any(one.unseen for one in found.reidentified)):
-        parts.append(Missing(
-            "re-identification among images of classes that training never saw, by an inverter that was trained "
-            "without them",
-            [f"{command(audit.run, 'fit', '--data.left_out_classes', '[8, 9]')} --name without_8_9",
-             f"{command(audit.run, 'contrast', '--data.left_out_classes', '[8, 9]')} --name without_8_9"],
-        ))  # fmt: skip
+        without = "--data.left_out_classes", "[8, 9]"
+        what = "the same of classes that training never saw, by an inverter that was trained without them"
+        commands = [command(audit.run, verb, *without, name="without_8_9") for verb in ("fit", "contrast")]
+        parts.append(Missing(what, commands))
     return Section("Whose is it?", parts)
 
 
@@ -45,7 +43,7 @@ def sent(audit: Audit) -> Section:
     if behind:
         return Section("If less of h is sent", [Missing(what, [command(behind[0], "rates")])])
     channel = ("--model.channel", "UniformQuantiser", "--model.channel.bits", "[1, 2, 4, 8]")
-    commands = [f"{command(audit.run, verb, *channel)} --name at_rates" for verb in ("fit", "rates")]
+    commands = [command(audit.run, verb, *channel, name="at_rates") for verb in ("fit", "rates")]
     return Section("If less of h is sent", [Missing(what, commands)])
 
 

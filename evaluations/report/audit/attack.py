@@ -2,6 +2,7 @@
 
 from evaluations.report.audit.audited import Audit
 from evaluations.report.page import Facts, Section
+from evaluations.results import CompressionResult
 
 
 def section(audit: Audit) -> Section:
@@ -14,12 +15,15 @@ def section(audit: Audit) -> Section:
     tokens = "" if result.tokens == "all" else f" (tokens {result.tokens})"
     images = "not recorded" if result.training_images is None else f"{result.training_images:,}"
     compute = "not recorded" if result.training_flop is None else f"{result.training_flop:.2g}"
+    exactly = f"sent by {result.channel}, at {result.rate}" if result.channel else "every number exactly as computed"
+    coded = next(iter(audit.run.measured(CompressionResult)), None)
+    size = f", {coded.h_bytes / coded.num_images:,.0f} bytes" if coded else ""
     has = [
-        ("h of one picture", f"{audit.layer}{tokens} of {audit.network}, every number exactly as computed: {seen}."),
+        ("h of one picture", f"{audit.layer}{tokens} of {audit.network}, {exactly}{size}: {seen}."),
         (
             "Pictures of the kind",
             f"the training images of {result.dataset}, as the attacker's own collection, with h of each. Training saw "
-            f"{images} of them, each as often as it did.",
+            f"{images}, counting each as often as it was seen.",
         ),
         (
             "The network",

@@ -67,11 +67,11 @@ class Audit:
         return Missing(what, [command(self.run, kind.verb, *more)])
 
 
-def command(run: AnyRun, verb: str, *more: str) -> str:
-    """That asks a verb of a run."""
+def command(run: AnyRun, verb: str, *more: str, name: str | None = None) -> str:
+    """That asks a verb of a run, or of another run of its config, which is called so."""
     record, root = record_of(run.run_folder), run.config_folder.parent
-    words = ["python", "cli.py", verb, "--config", run.result.name]
-    words += ["--name", run.run_folder.name] if record and record.named else []
+    name = name or (run.run_folder.name if record and record.named else None)
+    words = ["python", "cli.py", verb, "--config", run.result.name, *(["--name", name] if name else [])]
     words += [] if root == Path("runs") else ["--trainer.default_root_dir", str(root)]
     return shlex.join([*words, *more])
 

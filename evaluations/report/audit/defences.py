@@ -1,15 +1,17 @@
 """What does each defence buy: other networks, layers and channels on the same images?"""
 
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
 
+from evaluations.difference_figures import figures
 from evaluations.figures import layers_grid
 from evaluations.report import differences
-from evaluations.report.audit.audited import Audit
+from evaluations.report.audit.audited import Audit, command
 from evaluations.report.cells import NONE, number, share, with_interval
 from evaluations.report.groups import nce_difference
-from evaluations.report.page import Grid, Missing, Part, Section, Table
+from evaluations.report.page import Grid, Missing, Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun
 from evaluations.results import ClassifierResult, ContrastResult
 
@@ -23,17 +25,20 @@ WORDS = (
 
 def section(audit: Audit) -> Section:
     title = "What each defence buys"
-    left_out = f"Not compared, for they are of other images: {', '.join(audit.elsewhere)}." if audit.elsewhere else None
+    remarks: list[Part] = []
+    if audit.elsewhere:
+        remarks.append(
+            f"Not compared, as they have no likelihood or are of other images: {', '.join(audit.elsewhere)}."
+        )
     missing = Missing(
         "another network, layer or channel on the same images. Train an inverter of each, and give its folder after "
         "that of the audited one, with that of its classifier for the accuracy",
         [
-            f"python cli.py fit --config {audit.result.name} --model.layer OTHER --name other_layer",
-            f"python cli.py fit --config {audit.result.name} --classifier DEFENDED.ckpt --name defended",
-            f"python cli.py report --for audit {audit.run.folder} OTHER_RUN ...",
+            command(audit.run, "fit", "--model.layer", "OTHER", name="other_layer"),
+            command(audit.run, "fit", "--classifier", "DEFENDED.ckpt", name="defended"),
+            f"python cli.py report --for audit {shlex.quote(str(audit.run.folder))} OTHER_RUN ...",
         ],
     )
-    remarks: list[Part] = [left_out] if left_out else []
     if not audit.others:
         return Section(title, [missing, *remarks])
     names = dict(zip(map(id, audit.others), called(audit.others), strict=True))
@@ -45,18 +50,31 @@ def section(audit: Audit) -> Section:
         "accuracy of the network, %",
     ]  # fmt: skip
     parts: list[Part] = [WORDS, Table("Of the same images.", header, rows), *remarks, *_grid(audit, names)]
-    of_audit = {(audit.result.network_digest, audit.result.density_digest)}
-    found = differences.of_tests([audit.run, *audit.others])
-    told = [
-        (one, arrays) for one, arrays in found
-        if of_audit & {(side.network_digest, side.density_digest) for side in (one.a, one.b)}
-    ]  # fmt: skip
-    if told:
-        parts += differences.parts_of(told)
-    else:
-        commands = [f"python cli.py diff {audit.run.folder} {audit.others[0].folder}"]
-        parts.append(Missing("which images each tells apart and the other does not, and where they differ", commands))
+    if all(row[-1] == NONE for row in rows):
+        what = (
+            "the accuracy of these networks, which a defence may cost: give the folders of their classifiers' runs too"
+        )
+        parts.append(Missing(what))
+    parts += _told_apart(audit)
     return Section(title, parts)
+
+
+def _told_apart(audit: Audit) -> list[Part]:
+    """Where others differ from the audited one, and which images one tells apart and the other does not."""
+    its, parts = (audit.result.network_digest, audit.result.density_digest), list[Part]()
+    for one, arrays in differences.of_tests([audit.run, *audit.others]):
+        if its in [(side.network_digest, side.density_digest) for side in (one.a, one.b)]:
+            made = figures(one, arrays)
+            parts += [
+                Picture(f"{one.b.called} less {one.a.called}. {words}", figure)
+                for words, figure in (made[name] for name in ("map", "pairs") if name in made)
+            ]
+    commands = [
+        f"python cli.py diff {shlex.quote(str(audit.run.folder))} {shlex.quote(str(run.folder))}"
+        for run in audit.others[:1]
+    ]
+    what = "where in the picture they differ, and which images one tells apart and the other does not"
+    return parts or [Missing(what, commands)]
 
 
 def called(runs: Sequence[InverterRun]) -> list[str]:

@@ -1,6 +1,7 @@
 """Of which weights and data, how to make it again, and what it does not say."""
 
 import hashlib
+import shlex
 
 from evaluations.report import made
 from evaluations.report.audit.audited import Audit, command
@@ -43,12 +44,13 @@ def digests(audit: Audit) -> Section:
 
 def _again(audit: Audit) -> list[str]:
     """From the training on; the config of a run has all of its arguments."""
-    lines = [f"python cli.py fit --config {run.run_folder}/config.yaml" for run in (audit.prior, audit.run) if run]
+    both = [run for run in (audit.prior, audit.run) if run]
+    lines = [f"python cli.py fit --config {shlex.quote(str(run.run_folder / 'config.yaml'))}" for run in both]
     for kind in (ContrastResult, LedgerResult, CompressionResult):
         if found := audit.run.measured(kind):
             verb = "compress" if kind is CompressionResult else kind.verb
             lines.append(command(audit.run, verb, "--num_images", str(found[0].num_images)))
-    folders = " ".join(str(run.folder) for run in audit.runs)
+    folders = shlex.join(str(run.folder) for run in (audit.run, *(run for run in audit.runs if run != audit.run)))
     return [*lines, f"python cli.py report --for audit {folders}"]
 
 

@@ -19,6 +19,7 @@ from evaluations.results import ContrastResult
 
 NUM_INPUTS, NUM_DRAWS = 6, 4  # that are shown
 MOST_CANDIDATES = 1e4  # as many as a number of nats is told as
+SAFE = "This proves a leak, and never that the rest is safe: what was not read here may be read by another."
 P_X = "p(x), which knows nothing of h"
 
 
@@ -33,30 +34,28 @@ def no_prior(audit: Audit) -> Missing:
 
 def verdict(audit: Audit) -> Section:
     """In two sentences, with the number first."""
-    result, bound, gain = audit.result, audit.contrast, audit.gain
-    where = f"{audit.layer} of {audit.network} on {result.dataset}"
-    parts: list[Part] = []
+    bound, gain = audit.contrast, audit.gain
     if bound and bound.bound_nats_low > 0:
         interval = f"95 % interval {bound.bound_nats_low:.2f} to {bound.bound_nats_high:.2f}"
-        first = f"At least {bound.bound_nats:.2f} nats of each image are readable from {where}"
-        parts.append(Lead(f"{first}: a lower bound on average ({interval})."))
+        first = f"At least {bound.bound_nats:.2f} nats of each image are readable from {audit.layer} ({interval})."
     elif bound:
-        parts.append(Lead(f"No leak was proven of {where}: the lower bound is {bound.bound_nats:.2f} nats."))
+        first = f"No leak was proven of {audit.layer}: the lower bound is {bound.bound_nats:.2f} nats."
     elif gain:
-        told = f"About {gain.mean:.1f} nats of each image are readable from {where}"
-        parts.append(Lead(f"{told}: an estimate, for no lower bound was measured."))
+        first = (
+            f"By estimate {gain.mean:.1f} nats of each image are readable from {audit.layer}; no bound was measured."
+        )
     else:
-        parts.append(Lead(f"Nothing is proven of {where}: neither a lower bound nor an estimate was measured."))
-    estimate = ""
+        first = f"Nothing is known of {audit.layer}: neither a bound nor an estimate was measured."
+    what = f"That is of {audit.network}, on average over images of {audit.result.dataset}, by a reader who has h, "
+    what += f"pictures of the same kind with their h, and {_effort(audit)}"
     if bound and gain:
-        interval = f"95 % interval {gain.low:.1f} to {gain.high:.1f}"
-        estimate = f"the estimate of all that is read so is {gain.mean:.1f} nats ({interval}), and "
-    parts.append(
-        f"The reader has h, pictures of the same kind with their h, and {_effort(audit)}; {estimate}what is found is a "
-        f"leak for certain, while what is not found is not safe."
-    )
-    if bound and (words := _candidates(bound)):
-        parts.append(words)
+        what += (
+            f"; the estimate of all that this reader finds is {gain.mean:.1f} nats [{gain.low:.1f}, {gain.high:.1f}]"
+        )
+    parts: list[Part] = [Lead(first), f"{what}.", SAFE]
+    parts += _candidates(bound) if bound else []
+    if moving := improving(audit):
+        parts.append(f"Training had not ended for {', '.join(moving)}: more of it would read more.")
     return Section(f"Audit of {audit.layer}", parts)
 
 
@@ -65,9 +64,9 @@ def _effort(audit: Audit) -> str:
     return "the compute of one training" if flop is None else f"{flop:.1e} FLOP"
 
 
-def _candidates(bound: ContrastResult) -> str | None:
+def _candidates(bound: ContrastResult) -> list[str]:
     """The bound as what it takes to tell pictures apart."""
-    words = []
+    words: list[str] = []
     if 0 < bound.bound_nats < math.log(MOST_CANDIDATES):
         about = f"{math.exp(bound.bound_nats):.0f}"
         words.append(
@@ -78,7 +77,7 @@ def _candidates(bound: ContrastResult) -> str | None:
             f"With {bound.num_images} images no such bound can exceed ln {bound.num_images} = {bound.ceiling_nats:.2f} "
             f"nats, and this one is near it: it says that the leak is at least so large, and hardly how large it is."
         )
-    return " ".join(words) or None
+    return words
 
 
 def nats(audit: Audit) -> Section:
@@ -126,17 +125,13 @@ def _images(audit: Audit) -> Table:
 
 def _later(audit: Audit) -> list[Part]:
     """Layers that are functions of this one, of which more is read: it can hold no less than they."""
-    more = {
-        run: difference
-        for run in audit.others
-        if is_function(run.result, audit.result)
-        and is_rise(difference := paired_difference(run.log_prob, audit.run.log_prob))
-    }
+    later = [run for run in audit.others if is_function(run.result, audit.result)]
+    found = [(run, paired_difference(run.log_prob, audit.run.log_prob)) for run in later]
     return [
         f"{run.result.layer}, which is computed from {audit.layer}, gives {with_interval(difference)} nats more. All "
         f"that is in it is in {audit.layer} too, whose inverter is too weak: the numbers of this page are too low."
-        for run, difference in more.items()
-    ]
+        for run, difference in found if is_rise(difference)
+    ]  # fmt: skip
 
 
 def pictures(audit: Audit) -> Section:
