@@ -42,7 +42,8 @@ def test_commands_run_in_the_readmes_order(tmp_path, monkeypatch):
         main(["fit", *shortened(name)])
     for command in COMMANDS:
         if command[0] in WITHOUT_CONFIG:
-            main(command)
+            few = ["--num_images=4", "--num_draws=1", "--num_shown=2", "--num_candidates=2"]
+            main([*command, *(few if command[0] == "diff" else [])])
             continue
         name = command[command.index("--config") + 1].removesuffix(".yaml")
         short = [] if command[0] == "layers" else shortened(f"{name}.yaml")[2:]

@@ -51,7 +51,8 @@ def section(runs: Sequence[AnyRun]) -> Section | None:
             "Draws of one under the other, nats an image; distances in h are over that of the nearest training image.",
             [
                 "draws of", "images x draws", "less likely than by who drew: KL", "less likely than the images",
-                "its own draws, likewise", "no farther than 1 by their own h, %", "and these by the other's h, mean",
+                "the scorer's own draws, likewise", "no farther than 1 by their own h, %",
+                "and these by the other's h, mean",
             ], draws,
         ),
     ]  # fmt: skip
