@@ -6,6 +6,7 @@
     snakemake --cores 2 worlds           # where the information is known exactly
     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,conv2,fc3,logits
     snakemake --cores 2 compare_mnist5k    # every way to invert one layer, side by side
+    snakemake --cores 2 rates_mnist5k      # nats of the picture, and accuracy, against the bits of fc3 that are sent
     snakemake --cores 2 audit_mnist5k    # what can be read of fc3, for someone who must decide
     snakemake --cores 2 budget --config inverter=inverter_mnist5k_fc3    # NCE and p(x) at four budgets of training
     snakemake --cores 8 --resources gpu=8 paper    # on a machine of 8 GPUs: a run on each
@@ -66,11 +67,6 @@ def classifier_of(wildcards):
     return f"runs/classifier_{which}/{RUN}/results.json"
 
 
-def prior_of(name):
-    """The run of p(x) of an inverter's data."""
-    return f"unconditional_{name.split('_')[0]}"
-
-
 def best(result):
     """The checkpoint that a result is of, the one in the same run."""
     return str(Path(result).with_name("checkpoints") / "best.ckpt")
@@ -103,7 +99,8 @@ STUDIES = {  # of small models: the runs in each one's report, and those of them
 # Ways to invert a layer: the first words of their configs. And one of them at other weights of its entropy loss.
 WAYS = ["inverter", "mse", "perceptual", "gan", "pixels", "deconvnet"]
 ENTROPY_WEIGHTS = config.get("entropy_weights", [0])
-localrules: study_mnist5k, study_mnist, study_affnist, worlds, paper, compare_mnist5k, report_compare
+localrules: study_mnist5k, study_mnist, study_affnist, worlds, paper, compare_mnist5k, report_compare, rates_mnist5k
+localrules: report_rates
 localrules: audit_mnist5k, report_audit
 localrules: report_worlds, report_mnist5k, report_study, report_paper, learning_rate_and_dropout, network, optimizer
 
@@ -241,11 +238,9 @@ rule of_grid:
 
 
 rule asked:
-    input:
-        f"runs/inverter_{{name}}/{RUN}/results.json",
-        lambda wildcards: results([prior_of(wildcards.name)]) if wildcards.verb == "rates" else [],
+    input: f"runs/inverter_{{name}}/{RUN}/results.json"
     output: f"runs/inverter_{{name}}/{RUN}/{{verb}}.json"
-    wildcard_constraints: verb="distances|estimators|contrast|ledger|rates"
+    wildcard_constraints: verb="distances|estimators|contrast|ledger"
     params: more=lambda wildcards: "--num_images 256" if (wildcards.name, wildcards.verb) == (AUDITED, "contrast") else ""
     resources: gpu=1, runtime="1d"
     shell:
@@ -287,6 +282,49 @@ rule different:
     output: touch(f"runs/inverter_{{b}}/{RUN}/diff_{{a}}.done")  # its own files have digests in their names
     resources: gpu=1, runtime="1d"
     shell: ENVIRONMENT + f"{{CLI}} diff runs/inverter_{{wildcards.a}}/{RUN} runs/inverter_{{wildcards.b}}/{RUN}"
+
+
+# What is sent of fc3 of the digits: one inverter of all rates, p(x), and inverters of one rate each to check it by, which
+# --config alone_bits=[1,3,8] adds.
+ALONE = [f"runs/bits_{bits}/inverter_mnist5k_fc3_rates/{RUN}/results.json" for bits in config.get("alone_bits", [])]
+RATES = [f"runs/{name}/{RUN}" for name in ("classifier_mnist5k", "unconditional_mnist5k", "inverter_mnist5k_fc3_rates")]
+
+
+rule rates_mnist5k:
+    input: "runs/rates_mnist5k.html"
+
+
+rule report_rates:
+    input: f"runs/inverter_mnist5k_fc3_rates/{RUN}/rates.json"
+    output: "runs/rates_mnist5k.html"
+    params: folders=RATES
+    shell: "{CLI} report {params.folders} --output {output}"
+
+
+rule rates:
+    input:
+        f"runs/inverter_mnist5k_fc3_rates/{RUN}/results.json",
+        prior=f"runs/unconditional_mnist5k/{RUN}/results.json",
+        alone=ALONE,
+    output: f"runs/inverter_mnist5k_fc3_rates/{RUN}/rates.json"
+    params:
+        prior=lambda wildcards, input: best(input.prior),
+        alone=lambda wildcards, input: ",".join(map(best, input.alone)),
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} rates --name {RUN} --config inverter_mnist5k_fc3_rates.yaml --prior {params.prior} "
+        "--alone '[{params.alone}]' {ARGUMENTS}"
+
+
+rule of_one_rate:
+    input: f"runs/classifier_mnist5k/{RUN}/results.json"
+    output: f"runs/bits_{{bits}}/inverter_mnist5k_fc3_rates/{RUN}/results.json"
+    wildcard_constraints: bits="[0-9]+"
+    params: classifier=lambda wildcards, input: best(input[0])
+    resources: gpu=1, runtime="5d"
+    shell:
+        ENVIRONMENT + "{FIT} --config inverter_mnist5k_fc3_rates.yaml --model.channel.bits '[{wildcards.bits}]' "
+        "--classifier {params.classifier} --trainer.default_root_dir runs/bits_{wildcards.bits} {ARGUMENTS}"
 
 
 # Every way to invert fc3 of the digits, by measures that all have, and a report of these runs alone. Diversity at other

@@ -7,8 +7,11 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from dataset_files import loaded
+from reads import Reads
 from torch import Tensor, nn
 
+from callbacks.results import known_world
 from datamodules.finite_worlds import EnumerableDataModule
 from inverters import (
     AdditiveNoise,
@@ -227,6 +230,15 @@ def test_of_several_rates_the_density_is_told_which_and_each_image_draws_its_own
     assert torch.equal(inverter.training_step({"image": IMAGES}, 0)["loss"], first)  # all of it is of torch's stream
 
 
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_step_of_training_waits_for_no_value_of_what_is_sent(kind):
+    inverter = inverter_of(EVERY[kind])
+    h = inverter.representation(IMAGES)
+    with Reads() as reads:
+        inverter.context_of(h, in_training=True)
+    assert reads.count == 0
+
+
 def test_a_map_is_told_its_rate_at_every_place_and_is_trained_on():
     class Maps(nn.Sequential):
         def __init__(self, image_shape, num_classes):
@@ -330,3 +342,21 @@ def test_the_curve_of_a_world_is_the_one_that_counting_gives():
     assert all(gain >= 0 for gain in gains)
     assert sum(gains) == pytest.approx(found.rates[-1]["nce_nats"] - found.rates[0]["nce_nats"])
     assert found.whole["needed"] is None
+
+
+def test_a_world_knows_the_truth_of_what_arrives_but_for_noise():
+    data = loaded(EnumerableDataModule(num_test=40))
+    held_out = data.datasets["test"].images
+    quantiser = partial(UniformQuantiser, bits=[1, 2])
+    inverter = Inverter("relu", (1, 4, 4), 1, ReluNet, partial(Exact, world=data.images), channel=quantiser)
+    inverter.initialise(data.images.split(500), held_out)
+    inverter.density.know(inverter)
+    truths = []
+    for k in (0, 1):
+        with inverter.at_rate(k):
+            values = {"log_prob": inverter.log_prob({"image": held_out}), "position": torch.arange(40)}
+            truths.append(known_world(data, inverter, values))
+    assert [truth.excess_nats for truth in truths] == [0, 0]
+    assert 0 < truths[0].information_nats < truths[1].information_nats < data.entropy
+    noisy = Inverter("relu", (1, 4, 4), 1, ReluNet, partial(Exact, world=data.images), channel=EVERY["noise"])
+    assert known_world(data, noisy, values) is None
