@@ -28,6 +28,7 @@ TITLES = [
 ]  # fmt: skip
 NOTHING = {"network": None, "network_digest": None, "class_agreement": None, "shuffled_nce_nats": None}
 OF_FC3 = {"name": AUDITED, "layer": "fc3", "network_digest": "of a network"}
+DENSITY = {"density_digest": "of a density"}
 CONTRAST = results.ContrastResult(
     **OF_FC3, num_images=256, bound_nats=4.25, bound_nats_se=0.1, bound_nats_low=4.05, bound_nats_high=4.45,
     ceiling_nats=np.log(256), density_digest="of a density", reidentified=tuple(
@@ -220,6 +221,40 @@ def test_a_later_layer_of_which_more_is_read_shows_that_the_numbers_are_too_low(
     assert "too low" not in words
     write_inverter(runs / AUDITED, "fc3", -1)
     assert "too low" in str(parts([runs / "inverter_mnist5k_conv2", runs])["What can be read, in nats"])
+
+
+@pytest.mark.parametrize("asked_of", [AUDITED, "inverter_sent"])
+def test_the_rate_curve_is_that_of_a_channel_behind_the_audited_layer(runs, asked_of):
+    channel = {"channel": "UniformQuantiser, 1, 8 bits a unit", "rate": "8 bits a unit"}
+    write_inverter(runs / "inverter_sent", "fc3", -3.2, **channel)
+    title = "If less of h is sent"
+    assert missing([runs / asked_of, runs])[title] == ["rates"]
+    one = {"gain_nats": None, "gain_nats_se": None, "accuracy": 0.9, "agreement": 0.9, "accuracy_lost": 0.0,
+           "accuracy_lost_se": 0.01, "nce_nats": -200.0, "nce_nats_se": 1.0}  # fmt: skip
+    rates = [{**one, "rate": bits, "called": f"{bits} bits a unit", "bits": 50.0 * bits, "nominal_bits": 100.0 * bits}
+             for bits in (1.0, 8.0)]  # fmt: skip
+    none = dict.fromkeys((
+        "prior", "prior_nce_nats", "prior_nce_nats_se", "gain_of_first_nats", "gain_of_first_nats_se"
+    ))  # fmt: skip
+    about = {**OF_FC3, **none, "channel": "UniformQuantiser", "counted": "bits", "num_images": 20, "accuracy": 0.9,
+             "needed": 0, "settled": 1, "spare_nats": 3.5, "spare_nats_se": 0.5, **DENSITY}  # fmt: skip
+    (runs / "inverter_sent" / "rates.json").write_text(json.dumps({**about, "rates": rates}))
+    its = parts([runs / asked_of, runs])[title]
+    assert not any(isinstance(part, Missing) for part in its)
+    assert any("by 3.5 ± 0.5 nats" in part for part in its if isinstance(part, str))
+    change(runs / "inverter_sent", network_digest="of another network")
+    assert (missing([runs / asked_of, runs])[title] == ["fit", "rates"]) == (asked_of == AUDITED)
+
+
+def test_a_training_that_had_not_ended_is_said_and_of_p_x_what_it_means_for_the_estimate(runs):
+    course = "step,val/nce_nats\n" + "".join(f"{step},{-400 + step}\n" for step in range(9, 100, 10))
+    for folder in (AUDITED, "unconditional_mnist5k"):
+        its = runs / folder / "2026-01-01_00-00-00"
+        its.mkdir()
+        (its / "metrics.csv").write_text(course)
+    words = " ".join(part for part in parts([runs / AUDITED, runs])["Audit of fc3"] if isinstance(part, str))
+    assert "more of it would read more" in words
+    assert "would make the estimate smaller" in words
 
 
 @pytest.mark.parametrize(

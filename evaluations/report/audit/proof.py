@@ -5,7 +5,7 @@ import shlex
 
 from evaluations.report import made
 from evaluations.report.audit.audited import Audit, command
-from evaluations.report.audit.readable import improving
+from evaluations.report.audit.readable import not_ended
 from evaluations.report.page import Code, Facts, Part, Section
 from evaluations.results import CompressionResult, ContrastResult, LedgerResult
 
@@ -55,7 +55,7 @@ def _again(audit: Audit) -> list[str]:
 
 
 def limits(audit: Audit) -> Section:
-    result, moving = audit.result, improving(audit)
+    result = audit.result
     note = f" {result.dataset_note}" if result.dataset_note else ""
     rows = [
         ("A leak, never safety", "This page certifies that at least so much can be read. Nothing on it says that the "
@@ -65,9 +65,8 @@ def limits(audit: Audit) -> Section:
          "in principle: what is told is what this attacker can use."),
         ("The estimate", "The lower bound holds for any model. The estimate of I(x; h), its map and its regions do not "
          "bound anything, and a poor p(x) makes them too large."),
-        ("Training", f"It had not ended for {', '.join(moving)}, by the validation images: more training would read "
-         f"more." if moving else "By the validation images it had ended, as far as that can be seen: by less than an "
-         "error did NCE still rise."),
+        ("Training", " ".join(not_ended(audit)) or "By the validation images it had ended, as far as that can be seen: "
+         "NCE rose by less than its error, or its course is not known."),
         ("Of whom", f"These are means over {result.num_images} {result.split} images of {result.dataset}, and hold for "
          f"pictures like these alone.{note} Single pictures can leak far more, and pictures of another kind are not "
          f"known."),

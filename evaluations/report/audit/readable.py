@@ -10,6 +10,7 @@ from evaluations.figures import boxes_on_map, layers_grid
 from evaluations.information import Estimate, is_rise, paired_difference
 from evaluations.regions import Region, check_inside, inside_and_outside, quarters
 from evaluations.report.audit.audited import Audit, command
+from evaluations.report.budgets import P_X as NO_H
 from evaluations.report.cells import NONE, number, share, with_interval
 from evaluations.report.groups import is_function
 from evaluations.report.kept import certified
@@ -19,7 +20,7 @@ from evaluations.results import ContrastResult
 
 NUM_INPUTS, NUM_DRAWS = 6, 4  # that are shown
 MOST_CANDIDATES = 1e4  # as many as a number of nats is told as
-SAFE = "This proves a leak, and never that the rest is safe: what was not read here may be read by another."
+SAFE = "never that the rest is safe: what was not read here may be read by another."
 P_X = "p(x), which knows nothing of h"
 
 
@@ -52,10 +53,10 @@ def verdict(audit: Audit) -> Section:
         what += (
             f"; the estimate of all that this reader finds is {gain.mean:.1f} nats [{gain.low:.1f}, {gain.high:.1f}]"
         )
-    parts: list[Part] = [Lead(first), f"{what}.", SAFE]
+    proven = bound is not None and bound.bound_nats_low > 0
+    parts: list[Part] = [Lead(first), f"{what}.", f"This proves {'a leak, and' if proven else 'nothing, and'} {SAFE}"]
     parts += _candidates(bound) if bound else []
-    if moving := improving(audit):
-        parts.append(f"Training had not ended for {', '.join(moving)}: more of it would read more.")
+    parts += not_ended(audit)
     return Section(f"Audit of {audit.layer}", parts)
 
 
@@ -152,7 +153,9 @@ def pictures(audit: Audit) -> Section:
     parts: list[Part] = [Grid(words, layers_grid(inputs, columns), inputs, columns)]
     if agreement is not None:
         told = share(agreement, audit.result.num_samples, 1, percent=True)
-        parts.append(f"The network gives a draw the class of its picture in {told} % of {audit.result.num_samples}.")
+        parts.append(
+            f"The network gives a draw the class of its picture in {told} % of {audit.result.num_samples} draws."
+        )
     return Section(title, parts)
 
 
@@ -213,6 +216,11 @@ def _cells(value: Estimate, num_pixels: int, whole: float) -> list[str]:
     return [str(num_pixels), with_interval(value), part, each]
 
 
-def improving(audit: Audit) -> list[str]:
-    """The trainings that had not ended."""
-    return [label for label, course in courses_of(audit.group).items() if course.verdict == IMPROVING]
+def not_ended(audit: Audit) -> list[str]:
+    """What follows where a training was still improving when it ended."""
+    moving = [label for label, course in courses_of(audit.group).items() if course.verdict == IMPROVING]
+    sentences = {
+        audit.layer: "The inverter's training had not ended: more of it would read more.",
+        NO_H: "The training of p(x) had not ended: more of it would make the estimate smaller, and not the bound.",
+    }
+    return [sentences[label] for label in moving]
