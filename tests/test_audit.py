@@ -185,6 +185,11 @@ def test_the_verdict_has_the_guaranteed_bound_first_and_never_says_safe(runs):
     assert lead.text == "At least 4.25 nats of each image are readable from fc3 (95 % interval 4.05 to 4.45)."
     rows = table([runs / AUDITED, runs], "What can be read, in nats", "Nats an image")
     assert list(rows)[:2] == ["I(x; h), at least", "I(x; h), estimated"]
+    assert any("of 70 equally likely pictures" in part for part in parts([runs / AUDITED])["Audit of fc3"][1:])
+    high = replace(CONTRAST, bound_nats=5.5, bound_nats_high=5.54)
+    (runs / AUDITED / "contrast.json").write_text(json.dumps(high.to_json()))
+    (lead,) = [p for p in parts([runs / AUDITED])["Audit of fc3"] if isinstance(p, Lead)]
+    assert ", of the 5.55 that 256 images can show (95 %" in lead.text
     low = replace(CONTRAST, bound_nats=0.1, bound_nats_low=-0.1)
     (runs / AUDITED / "contrast.json").write_text(json.dumps(low.to_json()))
     (lead,) = [p for p in parts([runs / AUDITED, runs])["Audit of fc3"] if isinstance(p, Lead)]

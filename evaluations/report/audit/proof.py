@@ -2,6 +2,7 @@
 
 import hashlib
 import shlex
+from collections.abc import Sequence
 
 from evaluations.report import made
 from evaluations.report.audit.audited import Audit, command
@@ -46,10 +47,12 @@ def _again(audit: Audit) -> list[str]:
     """From the training on; the config of a run has all of its arguments."""
     both = [run for run in (audit.prior, audit.run) if run]
     lines = [f"python cli.py fit --config {shlex.quote(str(run.run_folder / 'config.yaml'))}" for run in both]
-    for kind in (ContrastResult, LedgerResult, CompressionResult):
-        if found := audit.run.measured(kind):
-            verb = "compress" if kind is CompressionResult else kind.verb
-            lines.append(command(audit.run, verb, "--num_images", str(found[0].num_images)))
+    asked: dict[str, Sequence[ContrastResult | LedgerResult | CompressionResult]] = {
+        "contrast": audit.run.measured(ContrastResult), "ledger": audit.run.measured(LedgerResult),
+        "compress": audit.run.measured(CompressionResult),
+    }  # fmt: skip
+    for verb, found in asked.items():
+        lines += [command(audit.run, verb, "--num_images", str(one.num_images)) for one in found[:1]]
     folders = shlex.join(str(run.folder) for run in (audit.run, *(run for run in audit.runs if run != audit.run)))
     return [*lines, f"python cli.py report --for audit {folders}"]
 

@@ -38,7 +38,10 @@ def verdict(audit: Audit) -> Section:
     bound, gain = audit.contrast, audit.gain
     if bound and bound.bound_nats_low > 0:
         interval = f"95 % interval {bound.bound_nats_low:.2f} to {bound.bound_nats_high:.2f}"
-        first = f"At least {bound.bound_nats:.2f} nats of each image are readable from {audit.layer} ({interval})."
+        most = f", of the {bound.ceiling_nats:.2f} that {bound.num_images} images can show" if bound.saturated else ""
+        first = (
+            f"At least {bound.bound_nats:.2f} nats of each image are readable from {audit.layer}{most} ({interval})."
+        )
     elif bound:
         first = f"No leak was proven of {audit.layer}: the lower bound is {bound.bound_nats:.2f} nats."
     elif gain:
@@ -69,10 +72,8 @@ def _candidates(bound: ContrastResult) -> list[str]:
     """The bound as what it takes to tell pictures apart."""
     words: list[str] = []
     if 0 < bound.bound_nats < math.log(MOST_CANDIDATES):
-        about = f"{math.exp(bound.bound_nats):.0f}"
-        words.append(
-            f"{bound.bound_nats:.2f} nats are what it takes to tell a picture from {about} equally likely ones."
-        )
+        told = f"{bound.bound_nats:.2f} nats are what it takes to find one"
+        words.append(f"{told} of {math.exp(bound.bound_nats):.0f} equally likely pictures.")
     if bound.saturated:
         words.append(
             f"With {bound.num_images} images no such bound can exceed ln {bound.num_images} = {bound.ceiling_nats:.2f} "
@@ -170,9 +171,9 @@ def regions(audit: Audit, boxes: Sequence[Region]) -> Section:
         ValueError: A box does not lie within the images.
     """
     title, prior = "Where in the picture", audit.prior
-    given, without = audit.run.log_prob_per_pixel, prior and prior.log_prob_per_pixel
     if prior is None:
         return Section(title, [no_prior(audit)])
+    given, without = audit.run.log_prob_per_pixel, prior.log_prob_per_pixel
     if given is None or without is None or given.shape != without.shape:
         which = audit.run if given is None else prior
         what = f"log p of single pixels of {which.result.name}, which a test keeps of what goes pixel by pixel"
