@@ -60,6 +60,8 @@ def rates(
     if channel is None:
         raise ValueError(WITHOUT.format(run.name))
     others = [opened(inverter, channel, datamodule, place) for place in alone or ()]
+    if len({other.number for other in others}) < len(others):
+        raise ValueError(f"--alone {alone} has two inverters of one rate; give one of each")
     p_x = prior_of(inverter, datamodule, run.root, prior)
     datamodule.prepare_data()
     datamodule.setup("test")
@@ -83,25 +85,23 @@ def rates(
         of_prior = log_prob(p_x.inverter) if p_x else None
 
     classes = None if datamodule.has_partners else classes_at_rates(inverter, pictures)
-    correct = None if classes is None else [its == label for its in classes]
-    measured = [
-        Measured(its, correct[k + 1], classes[k + 1] == classes[0])
-        if classes and correct
-        else Measured(its, None, None)
-        for k, its in enumerate(log_probs)
-    ]
-    found = curve(measured, correct and correct[0], of_prior)
+    measured, correct = [Measured(its, None, None) for its in log_probs], None
+    if classes is not None:
+        correct = classes[0] == label
+        pairs = zip(log_probs, classes[1:], strict=True)
+        measured = [Measured(its, mine == label, mine == classes[0]) for its, mine in pairs]
+    found = curve(measured, correct, of_prior)
     beside = {
         other.number: of_alone(str(other.path.parent.parent), its, log_probs[other.number])
         for other, its in zip(others, of_others, strict=True)
     }
-    pairs = zip(found.rates, channel.sent_bits.tolist(), channel.nominal_bits, strict=True)
+    of_rates = zip(found.rates, channel.sent_bits.tolist(), channel.nominal_bits, strict=True)
     rows = tuple(
         RateResult.from_json({
             "rate": channel.rates[k], "called": channel.name_of(k), "bits": bits, "nominal_bits": nominal, **numbers,
             "alone": beside[k].to_json() if k in beside else None,
         })
-        for k, (numbers, bits, nominal) in enumerate(pairs)
+        for k, (numbers, bits, nominal) in enumerate(of_rates)
     )  # fmt: skip
     shown = sorted({round(k * (len(rows) - 1) / (NUM_SHOWN - 1)) for k in range(NUM_SHOWN)})
     its = {

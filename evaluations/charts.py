@@ -103,7 +103,7 @@ def rate_chart(
     """NCE over the bits of h that are sent, nats, and below it the network's accuracy, per cent.
 
     Args:
-        nce: (bits, nats, standard error) of each rate; those of the first are joined.
+        nce: (bits, nats, error) of each rate; those of the first are joined.
         prior: NCE of p(x), to which no bit is sent.
         accuracy: (bits, per cent) of each rate.
         whole: With all of h, per cent.
@@ -127,8 +127,7 @@ def rate_chart(
             below.axhline(whole, color="grey", linestyle=":", linewidth=1, label="accuracy with all of h")
         below.set(ylabel="accuracy, %")
     axes[-1, 0].set_xlabel("bits of h that are sent, of an image")
-    axes[-1, 0].xaxis.set_major_formatter("{x:g}")
-    axes[-1, 0].xaxis.set_minor_formatter(NullFormatter())
+    _ticks(axes[-1, 0], sorted({round(bits) for points in nce.values() for bits, _, _ in points}))
     return _with_legend(figure)
 
 

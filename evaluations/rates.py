@@ -36,6 +36,7 @@ class RateResult(Row):
         bits: That are sent of an image; `RatesResult.counted` says what they are.
         nominal_bits: That take no look at any h.
         gain_nats: NCE less that at the rate before, paired over images; None at the first, as is its error.
+        below_last_nats: NCE at the last rate less this one, paired.
         accuracy: Of the network whose later layers are given what is sent, on the test images; None where it gives no
             classes or something goes past the layer, as are the next three.
         agreement: The share of images to which it then gives the class that it gives them with all of h.
@@ -50,6 +51,8 @@ class RateResult(Row):
     nce_nats_se: Number
     gain_nats: float | None
     gain_nats_se: float | None
+    below_last_nats: Number
+    below_last_nats_se: Number
     accuracy: float | None
     agreement: float | None
     accuracy_lost: float | None
@@ -64,8 +67,8 @@ class RatesResult(Measurement, RowWithFiles):
     Attributes:
         channel: What it is that sends less.
         accuracy: Of the network with all of h; None where it has none.
-        needed: The number of the rate from which on the network is as accurate as with all of h, within two paired
-            standard errors; None where there is none.
+        needed: The number of the rate from which on the network loses no accuracy beyond two paired standard errors, as
+            far as these images show; None where there is none.
         settled: Likewise from which on NCE is that at the last rate.
         spare_nats: NCE at the last rate less that at `needed`, paired; None without that.
         prior: The run of p(x), to which no bit is sent; None without one, as are the other three.
@@ -102,13 +105,13 @@ class RatesResult(Measurement, RowWithFiles):
         if self.needed is None or self.spare_nats is None:
             last = self.rates[-1]
             return (
-                f"At none of these rates is the network as accurate as with all of h: {_share(last.accuracy)} of "
+                f"At every one of these rates the network loses accuracy: {_share(last.accuracy)} of "
                 f"{_share(self.accuracy)} at {_bits(last.bits)} bits."
             )
         at, last, full = self.rates[self.needed], self.rates[-1], self.rates[self.settled]
         reached = (
-            f"The network is as accurate as with all of h from {_bits(at.bits)} bits on ({at.called}: "
-            f"{_share(at.accuracy)} of {_share(self.accuracy)})"
+            f"From {_bits(at.bits)} bits on ({at.called}) these {self.num_images} images show no loss of accuracy "
+            f"({_share(at.accuracy)} of {_share(self.accuracy)})"
         )
         if self.needed == len(self.rates) - 1:
             return f"{reached}, the most that was sent."
@@ -157,6 +160,8 @@ def curve(measured: Sequence[Measured], correct: Tensor | None, prior: Tensor | 
     if wrong or (prior is not None and not prior.isfinite().all()):
         where = f"at rate {wrong[0] + 1} of {len(measured)}" if wrong else "of p(x)"
         raise ValueError(f"log p of some test images is not finite {where}, so that there is no NCE; train for longer")
+    last = measured[-1].log_prob
+    behind = [paired_difference(last, one.log_prob) for one in measured]
     rates: list[dict[str, float | None]] = []
     lost: list[Estimate | None] = []
     for k, one in enumerate(measured):
@@ -169,11 +174,10 @@ def curve(measured: Sequence[Measured], correct: Tensor | None, prior: Tensor | 
         rates.append({
             "nce_nats": nce, "nce_nats_se": error,
             "gain_nats": gain and gain.mean, "gain_nats_se": gain and gain.standard_error,
+            "below_last_nats": behind[k].mean, "below_last_nats_se": behind[k].standard_error,
             "accuracy": _mean(one.correct), "agreement": _mean(one.agrees),
             "accuracy_lost": its and its.mean, "accuracy_lost_se": its and its.standard_error,
         })  # fmt: skip
-    last = measured[-1].log_prob
-    behind = [paired_difference(last, one.log_prob) for one in measured]
     needed, settled = _from_which_on(lost), _from_which_on(behind)
     first = None if prior is None else paired_difference(measured[0].log_prob, prior)
     spare = None if needed is None else behind[needed]
@@ -216,7 +220,10 @@ def _bits(value: float) -> str:
 
 
 def points_of(result: RatesResult) -> Mapping[str, list[tuple[float, float, float]]]:
-    """The curves of NCE as (bits, nats, standard error): of one inverter, and of those of one rate each."""
-    found = {"one inverter of all rates": [(r.bits, r.nce_nats, r.nce_nats_se) for r in result.rates]}
-    alone = [(r.bits, r.alone.nce_nats, r.alone.nce_nats_se) for r in result.rates if r.alone]
+    """The curves of NCE as (bits, nats, error): of one inverter, and of those of one rate each.
+
+    What images have in common cancels: errors are those of differences, to the last rate and to the one inverter.
+    """
+    found = {"one inverter of all rates": [(r.bits, r.nce_nats, r.below_last_nats_se) for r in result.rates]}
+    alone = [(r.bits, r.alone.nce_nats, r.alone.less_nats_se) for r in result.rates if r.alone]
     return found | ({"trained at one rate alone": alone} if alone else {})

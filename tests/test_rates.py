@@ -188,9 +188,9 @@ def test_a_curve_says_what_the_task_does_not_need():
     about = {"name": "a", "layer": "b", "channel": "c", "counted": "d", "num_images": 200, "prior": None}
     digests = {"network_digest": "e", "density_digest": "f"}
     result = RatesResult.from_json({**about, **digests, **found.whole, "rates": rates})
-    assert "as accurate as with all of h from 201 bits on (2 bits: 99.5% of 100.0%)" in result.sentence
+    assert "From 201 bits on (2 bits) these 200 images show no loss of accuracy (99.5% of 100.0%)" in result.sentence
     assert "goes on rising, by 10.1 ± 0.1 nats up to 301 bits" in result.sentence
-    assert "At none of these rates" in replace(result, needed=None).sentence
+    assert "At every one of these rates the network loses" in replace(result, needed=None).sentence
     assert RatesResult.from_json(result.to_json()) == result
 
 

@@ -42,8 +42,8 @@ def _curve(run: InverterRun, found: RatesResult) -> list[Part]:
     figure = rate_chart(points_of(found), found.prior_nce_nats, accuracy, None if whole is None else 100 * whole)
     caption = (
         f"{found.name}, {found.layer}: what is read of the picture, and accuracy, against the bits that are sent. Bars "
-        f"are of one standard error, and mostly of what images differ in: differences in the table are paired. Bits "
-        f"are {found.counted}."
+        f"are of one standard error of a paired difference: to the last rate, and of what was trained alone to the one "
+        f"inverter. Bits are {found.counted}."
     )
     header = [
         "sent", "bits", "nominal bits", "NCE, nats", "more than the row above", "accuracy, %", "same class, %",
