@@ -53,12 +53,11 @@ def verdict(audit: Audit) -> Section:
     what = f"That is of {audit.network}, on average over images of {audit.result.dataset}, by a reader who has h, "
     what += f"pictures of the same kind with their h, and {_effort(audit)}"
     if bound and gain:
-        what += (
-            f"; the estimate of all that this reader finds is {gain.mean:.1f} nats [{gain.low:.1f}, {gain.high:.1f}]"
-        )
+        interval = f"95 % interval {gain.low:.1f} to {gain.high:.1f}"
+        what += f"; by estimate this reader finds {gain.mean:.1f} nats in all ({interval})"
     proven = bound is not None and bound.bound_nats_low > 0
-    parts: list[Part] = [Lead(first), f"{what}.", f"This proves {'a leak, and' if proven else 'nothing, and'} {SAFE}"]
-    parts += _candidates(bound) if bound else []
+    safe = f"This proves {'a leak, and' if proven else 'nothing, and'} {SAFE}"
+    parts: list[Part] = [Lead(first), f"{what}.", f"{_candidates(bound)}{safe}"]
     parts += not_ended(audit)
     return Section(f"Audit of {audit.layer}", parts)
 
@@ -68,18 +67,12 @@ def _effort(audit: Audit) -> str:
     return "the compute of one training" if flop is None else f"{flop:.1e} FLOP"
 
 
-def _candidates(bound: ContrastResult) -> list[str]:
-    """The bound as what it takes to tell pictures apart."""
-    words: list[str] = []
-    if 0 < bound.bound_nats < math.log(MOST_CANDIDATES):
-        told = f"{bound.bound_nats:.2f} nats are what it takes to find one"
-        words.append(f"{told} of {math.exp(bound.bound_nats):.0f} equally likely pictures.")
-    if bound.saturated:
-        words.append(
-            f"With {bound.num_images} images no such bound can exceed ln {bound.num_images} = {bound.ceiling_nats:.2f} "
-            f"nats, and this one is near it: it says that the leak is at least so large, and hardly how large it is."
-        )
-    return words
+def _candidates(bound: ContrastResult | None) -> str:
+    """The bound as what it takes to tell pictures apart; nothing where that means little."""
+    if bound is None or not 0 < bound.bound_nats < math.log(MOST_CANDIDATES):
+        return ""
+    told = f"{bound.bound_nats:.2f} nats are what it takes to find one"
+    return f"{told} of {math.exp(bound.bound_nats):.0f} equally likely pictures. "
 
 
 def nats(audit: Audit) -> Section:
