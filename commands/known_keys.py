@@ -156,7 +156,7 @@ class KnownKeys:
         if value is None and not argument.takes_null:
             raise ValueError(f"{given} is null; give a value, or leave the key out")
         is_class = given.key in CLASSES or (argument.default is not None and given.key not in GROUPS)
-        if (is_class or given.key in self._complete) and not isinstance(value, dict | str):
+        if (is_class or given.key in self._complete) and not isinstance(value, dict | str | None):
             what = "a class, by its name or with class_path and init_args" if is_class else "the keys below it"
             raise ValueError(f"{given} is {value}; give {what}")
         if is_class and isinstance(value, str) and value.isidentifier() and value not in class_names():

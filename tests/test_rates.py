@@ -70,7 +70,7 @@ def test_two_processes_draw_their_own_rates_and_have_one_channel(with_sent):
     assert two["state_dict"]["channel.high"].max() > 0
     first, second = (states["torch"] for states in two["random_states"])
     assert not torch.equal(first, second)
-    assert json.loads((run_with_results(NAME) / "results.json").read_text())["num_images"] == 10
+    assert json.loads((run_with_results(NAME) / "results.json").read_text())["num_images"] == 20  # one batch of each
 
 
 def test_the_verb_measures_every_rate_on_the_same_images(with_sent, capsys):
@@ -138,7 +138,7 @@ def test_the_report_has_the_curve_and_keeps_it_apart_from_the_layers(with_sent, 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["rates", *SENT, "--model.channel=null"], "behind the layer; this config asks for none"),
+        (["rates", *SENT, "--model.channel=null"], "behind the layer; this config asks for none; give"),
         (["rates", *SENT, "--model.channel.bits=[1, 2]"], "this config asks for UniformQuantiser, 1, 2 bits a unit"),
         (["rates", *SENT, "--model.channel.bits=[]"], "bits of UniformQuantiser is []; give one or more rates"),
         (["rates", *SENT, "--model.channel.bits=[0]"], "bits has 0; give whole numbers from 1 to 16"),
