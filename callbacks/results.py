@@ -99,7 +99,9 @@ class _Results(Callback):
         Run.of_trainer(trainer).write({"results.json": json_bytes(row), **self.files})
         for logger in trainer.loggers:
             if isinstance(logger, WandbRun):
-                logger.summarise({key: value for key, value in row.items() if value is not None and key != "files"})
+                logger.summarise(numbers(row))
+                run = Run.of_trainer(trainer)
+                logger.log_file(run.folder / "results.json", f"{run.name}-results", "results")
 
 
 class ClassifierResults(_Results):
@@ -225,6 +227,15 @@ class InverterResults(_Results):
         if pl_module.representation.layer is None:
             return {"diversity_over_noise": over_h}  # all are of one h, which is empty
         return {"diversity_over_h": over_h, "diversity_over_noise": over_noise}
+
+
+def numbers(row: Mapping[str, Any]) -> dict[str, float]:
+    """Those of a result, as a logger has the test's; what else it says is in the run's config."""
+    known = {f"world/{key}": value for key, value in (row.get("world") or {}).items()}
+    return {
+        f"test/{key}": value for key, value in {**row, **known}.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }  # fmt: skip
 
 
 def first_images(trainer: Trainer, num_tested: int) -> np.ndarray:

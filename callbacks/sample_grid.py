@@ -1,18 +1,24 @@
 """Inputs beside draws from p(x | h), or beside the one image of a point estimate: what does the layer keep?"""
 
+from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
+import wandb
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
+from torch import Tensor
 
 from datamodules.split import seen
 from evaluations.figures import sample_grid
+from inverters.generators import ConditionalDensity
 from runtime.datamodule import datamodule_of
 from runtime.files import npz_bytes, png_bytes, write_figure
 from runtime.processes import shared_draws
 from runtime.run import Run
+from runtime.wandb_run import WandbRun
 
 
 class SampleGrid(Callback):
@@ -69,6 +75,35 @@ class SampleGrid(Callback):
         else:
             write_figure(Run.of_trainer(trainer).folder / f"{name}.png", figure)
         for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
+            if isinstance(logger, WandbRun):
+                logger.log_made(
+                    partial(self._media, trainer, pl_module, split, batch, draws, figure), trainer.global_step
+                )
+            elif isinstance(logger, WandbLogger):
                 logger.log_image(f"{split}/samples", [figure])
         plt.close(figure)
+
+    @staticmethod
+    def _media(
+        trainer: Trainer, pl_module: Any, split: str, batch: Any, draws: Tensor, figure: Figure
+    ) -> dict[str, Any]:
+        """The grid, and a table of its images, their draws and log p(x | h), as W&B has them."""
+        layer, step = pl_module.representation.layer, trainer.global_step
+        given = pl_module.density.called or (f"draws from p(x | {layer})" if layer else "draws from p(x)")
+        caption = f"{given}, step {step}"
+        table: dict[str, list[Any]] = {"index": batch["index"].tolist(), "input": _pictures(batch["image"], "input")}
+        for draw in range(draws.shape[1]):
+            table[f"draw {draw + 1}"] = _pictures(draws[:, draw], caption)
+        if isinstance(pl_module.density, ConditionalDensity):
+            on_device = {name: values.to(pl_module.device) for name, values in batch.items()}
+            table["log p, nats"] = pl_module.log_prob_in_parts(on_device).tolist()
+        rows = [list(row) for row in zip(*table.values(), strict=True)]
+        return {
+            f"{split}/samples": wandb.Image(figure, caption=f"{caption}: input, then {draws.shape[1]} of each"),
+            f"{split}/draws": wandb.Table(columns=list(table), data=rows),
+        }
+
+
+def _pictures(images: Tensor, caption: str) -> list[wandb.Image]:
+    """Of uint8 images [N, C, H, W]."""
+    return [wandb.Image(x.permute(1, 2, 0).squeeze(2).cpu().numpy(), caption=caption) for x in images]

@@ -8,6 +8,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from tqdm import tqdm
 
+# For charts, or the same number again.
+NOT_SHOWN = ("/bits_per_dim", "/learning_rate", "/gradient_norm", "/images_per_second", "/shuffled_nce_nats")
+
 
 class StepProgress(ProgressBar):
     """One bar over all steps of a run, with the time left and the latest metrics; one bar for a test or prediction.
@@ -49,7 +52,7 @@ class StepProgress(ProgressBar):
         # A GPU is waited for where it is read, as Lightning does at every step for what has prog_bar=True.
         if self.enabled and time.monotonic() - self.shown_at >= self.interval:
             self.shown_at = time.monotonic()
-            metrics = {k: v for k, v in trainer.callback_metrics.items() if not k.endswith("/bits_per_dim")}
+            metrics = {k: v for k, v in trainer.callback_metrics.items() if not k.endswith(NOT_SHOWN)}
             self.bar.set_postfix({k: f"{float(v):.4g}" for k, v in metrics.items()}, refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 

@@ -168,7 +168,8 @@ def say(result: ComparisonResult, inverter: Inverter, folder: Path, data: str) -
         if its.log_prob_difference is not None:
             words.append(f"log p(x) {its.log_prob_difference:+.1f} nats")
         if its.diversity is not None:
-            words.append(f"diversity {its.diversity:.3f}" + (" (collapsed)" if its.collapsed else ""))
+            alike = " (a point estimate)" if result.point_estimate else " (collapsed)" if result.collapsed else ""
+            words.append(f"diversity {its.diversity:.3f}{alike}")
         print(f"  {called:24} {', '.join(words)}")
     if result.judge is None and inverter.classifies:
         config = f"--config {inverter.classifier_name} --seed_everything 1 --trainer.default_root_dir"

@@ -21,6 +21,7 @@ from callbacks.exact_resume import ExactResume
 from callbacks.initialise_from_data import InitialiseFromData
 from callbacks.interruption import Interruption
 from callbacks.keep_updates import KeepUpdates
+from callbacks.listens_to_h import ListensToH
 from callbacks.network_accuracy import NetworkAccuracy
 from callbacks.parts_of_loss import PartsOfLoss
 from callbacks.patience import Patience
@@ -28,6 +29,7 @@ from callbacks.predictions import Predictions
 from callbacks.results import ClassifierResults, InverterResults
 from callbacks.step_progress import StepProgress
 from callbacks.stop_at_nan import StopAtNaN
+from callbacks.training_curves import TrainingCurves
 from callbacks.weight_averaging import WarmWeightAveraging
 from callbacks.without_training import WithoutTraining
 from commands.classifier import trained_classifier
@@ -35,6 +37,7 @@ from commands.config_files import find_config, read_config, smaller_config
 from commands.network_weights import check_source, load_network
 from commands.parser import ParsedCommand
 from commands.recipe import recipe
+from commands.run_labels import labels_of, plain
 from commands.sentences import of_a_peer, of_the_device
 from inverters import Inverter
 from inverters.classifier import ONE_CLASS, Classifier
@@ -44,7 +47,7 @@ from runtime.checkpoints import check_fit, check_resumable, load_checkpoint
 from runtime.files import write_all
 from runtime.metrics_csv import MetricsCSV
 from runtime.run import Run, find_checkpoint, new_folder
-from runtime.wandb_run import finish_wandb, wandb_run
+from runtime.wandb_run import WandbRun, finish_wandb, wandb_run
 
 
 class Fit:
@@ -177,6 +180,7 @@ class Fit:
             if self.trainer.is_global_zero and not command.settings.trainer.fast_dev_run:
                 steps = self.trainer.global_step
                 run.end_training(steps * self.data.batch_size, steps)
+                self._log_files(run, classifier)
         if command.settings.test_after_fit and not command.settings.trainer.fast_dev_run:
             with self._until_interrupted():
                 self.trainer.test(
@@ -198,7 +202,8 @@ class Fit:
         monitor, mode = self.model.monitor
         callbacks: list[Callback] = []
         if self.is_inverter:
-            callbacks += [InitialiseFromData(), BitsPerDim(), PartsOfLoss(), self.results, self.sample_grid]
+            callbacks += [InitialiseFromData(), BitsPerDim(), PartsOfLoss(), ListensToH()]
+            callbacks += [self.results, self.sample_grid]
             if self.trains:
                 callbacks += [
                     WarmWeightAveraging(settings.averaging_decay),
@@ -208,7 +213,9 @@ class Fit:
             callbacks += [CrossEntropy(), self.results]
         if verb == "fit":
             callbacks += [StopAtNaN(settings.trainer.log_every_n_steps or 50), ExactResume()]
-            callbacks += [Patience(monitor, mode, settings.patience)] if self.trains else [WithoutTraining()]
+            callbacks += (
+                [TrainingCurves(), Patience(monitor, mode, settings.patience)] if self.trains else [WithoutTraining()]
+            )
             if self.is_inverter:
                 callbacks.append(NetworkAccuracy())
                 if self.trains:
@@ -240,8 +247,19 @@ class Fit:
             "dataset": self.data.name, "network": self.model.network_name,
             "layer": self.model.representation.layer if isinstance(self.model, Inverter) else None,
         }  # fmt: skip
-        config = {**about, **self.command.settings.as_dict()}
-        return [MetricsCSV(run.folder, first_step), wandb_run(run.name, run.folder, config, wandb_id)]
+        command = self.command
+        called = labels_of(run, command.words, command.settings.name, self.model, self.data)
+        config = plain({**about, **command.settings.as_dict()})
+        return [MetricsCSV(run.folder, first_step), wandb_run(run.name, run.folder, config, called, wandb_id)]
+
+    def _log_files(self, run: Run, classifier: Path | None) -> None:
+        """Of which classifier the trained weights are, and which they are, for whoever draws what came of what."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, WandbRun):
+                if classifier:
+                    its = Run.of(classifier)
+                    logger.use_file(classifier, its.name if its else classifier.stem, "model")
+                logger.log_file(run.best, run.name, "model")
 
     @rank_zero_only
     def _save_config(self, run: Run) -> None:

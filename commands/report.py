@@ -15,10 +15,11 @@ from evaluations.report import sections
 from evaluations.report.audit import audit_of
 from evaluations.report.audit import sections as audit_sections
 from evaluations.report.page import Picture, Section, Story, Table, page
-from evaluations.report.tested_runs import runs_under
+from evaluations.report.tested_runs import AnyRun, runs_under
 from evaluations.results import EstimatorResult
 from runtime.files import replacing
-from runtime.wandb_account import is_offline_by_default, project, safe_id, wandb_settings
+from runtime.wandb_account import is_offline_by_default, labels, project, safe_id, say_if_offline, wandb_settings
+from runtime.wandb_lineage import log_file, use_file
 
 
 def report(words: Sequence[str]) -> None:
@@ -60,7 +61,7 @@ def write_audit(places: Sequence[Path], output: Path, regions: Sequence[Region] 
         file.write(content.encode())
     others = f", beside {len(found.others)} more" if found.others else ""
     print(f"audit of {found.layer}, {found.result.name} ({found.run.folder}){others}: {output}", flush=True)
-    _log(made, output.parent, "audit")
+    _log(made, output, found.runs, "audit")
     plt.close("all")
 
 
@@ -89,14 +90,26 @@ def write_report(folders: Sequence[Path], output: Path, picture: Path | None = N
         with replacing(picture) as file:
             first.figure.savefig(file, format="png", dpi=120)
         print(f"its first picture: {picture}", flush=True)
-    _log(made, output.parent)
+    _log(made, output, runs)
     plt.close("all")
 
 
-def _log(made: Sequence[Section], folder: Path, name: str = "report") -> None:
-    """Every table and figure, under its section's title; no failure of W&B matters, as the file is written."""
+def _log(made: Sequence[Section], output: Path, runs: Sequence[AnyRun], kind: str = "report") -> None:
+    """The page, and its tables and figures under their titles; no failure of W&B matters, as the file is written.
+
+    Args:
+        made: What is on the page.
+        output: The page.
+        runs: That it was made of.
+        kind: What W&B calls it.
+    """
     try:
-        with _wandb_run(folder, name) as run:
+        with _wandb_run(output.parent, kind) as run:
+            say_if_offline(run, output.parent)
+            run.log({kind: wandb.Html(output.read_text("utf-8"), inject=False, data_is_not_path=True)})
+            for one in runs:
+                use_file(run, one.folder / "results.json", f"{one.result.name}-results", "results")
+            log_file(run, output, kind, "report")
             for section in made:
                 parts = {
                     f"{section.title}/{part.caption[:60]}": (
@@ -111,11 +124,11 @@ def _log(made: Sequence[Section], folder: Path, name: str = "report") -> None:
         print(f"Weights & Biases failed ({error}); the report is whole without it", file=sys.stderr)
 
 
-def _wandb_run(folder: Path, name: str) -> wandb.Run:
+def _wandb_run(folder: Path, kind: str) -> wandb.Run:
     """A run of its own, without Lightning, which takes seconds to import; offline where no server can be reached."""
     about: dict[str, Any] = {
-        "project": project(), "name": name, "id": safe_id(f"{name}-{folder.name}"),
-        "resume": "allow", "dir": folder.resolve(), "settings": wandb_settings(),
+        "project": project(), "id": safe_id(f"{kind}-{folder.name}"), "resume": "allow", "dir": folder.resolve(),
+        "settings": wandb_settings(), **labels(name=f"{kind} {folder.name}", job_type="report"),
     }  # fmt: skip
     try:
         return wandb.init(**about, mode="offline" if is_offline_by_default() else None)

@@ -55,7 +55,9 @@ def figures(result: DifferenceResult, arrays: Mapping[str, np.ndarray]) -> dict[
             far = arrays[f"alike_{name}_far"][k]
             there = ~np.isnan(far[:, "ab".index(name)])
             told = [" / ".join(NONE if np.isnan(x) else f"{x:.2f}" for x in one) for one in far[there]]
-            rows.append((f"what {side.called} cannot tell from image {k + 1}", images[there], ["input", *told[1:]]))
+            title = f"what {side.called} cannot tell from image {k + 1}"
+            none = "" if there.sum() > 1 else f": none of {result.num_candidates} draws"
+            rows.append((title + none, images[there], ["input", *told[1:]]))
     if rows:
         words = (
             f"Sets of images that are as near to the input, by the layer's h, as its nearest training image or nearer, "

@@ -420,11 +420,6 @@ class Scores(Row):
     ssim: Number
     ssim_se: Number
 
-    @property
-    def collapsed(self) -> bool:
-        """Whether draws of one input are as good as one image."""
-        return self.diversity is not None and self.diversity < COLLAPSED
-
 
 @dataclass(frozen=True, kw_only=True)
 class ComparisonResult(Measurement, RowWithFiles):
@@ -468,6 +463,11 @@ class ComparisonResult(Measurement, RowWithFiles):
     nearest: Scores
     input: Scores
     density_digest: str
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether draws of one input, which should differ, are as good as one image."""
+        return not self.point_estimate and self.own.diversity is not None and self.own.diversity < COLLAPSED
 
     @classmethod
     def answer(cls) -> str:

@@ -81,6 +81,13 @@ def logs_this_step(trainer: pl.Trainer) -> bool:
     return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # type: ignore[attr-defined] # as above
 
 
+def gradient_scale(trainer: pl.Trainer) -> float:
+    """By how much gradients are larger than they should be before an optimiser's step, which in float16 it undoes."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    undone_by_it = getattr(trainer.optimizers[0], "_step_supports_amp_scaling", False)  # else by Lightning, before
+    return float(scaler.get_scale()) if scaler and undone_by_it else 1.0
+
+
 def leave_signals_alone(trainer: pl.Trainer) -> None:
     """Have several processes not ask each other before each step for a signal, for which a GPU would be waited for."""
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign] # in its place

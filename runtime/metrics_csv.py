@@ -10,9 +10,13 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from runtime.files import replacing
 
+IMAGES_PER_SECOND = "train/images_per_second"  # the one number that two equal runs do not have in common
+
 
 class MetricsCSV(Logger):
     """`metrics.csv` in the run's folder; a resumed run adds to it.
+
+    Of the same run it is the same file bit for bit: what a clock says goes to W&B alone.
 
     All rows are kept, some thousands in a long run, so that the file is replaced whole at every save. Lightning saves
     whenever it has logged, so no checkpoint is ahead of the file.
@@ -40,7 +44,8 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """One row."""
-        self.rows.append({**metrics, "step": step})
+        kept = {name: value for name, value in metrics.items() if name != IMAGES_PER_SECOND}
+        self.rows.append({**kept, "step": step})
 
     @rank_zero_only
     def save(self) -> None:

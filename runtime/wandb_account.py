@@ -4,6 +4,9 @@ import hashlib
 import netrc
 import os
 import re
+import shlex
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import wandb
@@ -17,6 +20,21 @@ def is_offline_by_default() -> bool:
 def wandb_settings() -> wandb.Settings:
     """Of every run: nothing on the screen, and no long wait for a server."""
     return wandb.Settings(console="off", silent=True, init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", 30)))
+
+
+def say_if_offline(run: Any, folder: str | Path) -> None:
+    """Print that a W&B run is offline, where, and how to upload it: nothing where it is online, or W&B switched off."""
+    if run.offline and not run.disabled:
+        where = os.path.join(os.path.relpath(folder), "wandb")
+        # A training that went on has several folders.
+        upload = f"wandb sync {shlex.quote(where)}/offline-run-*"
+        print(f"Weights & Biases: the run is offline, in {where}; to upload it: {upload}", flush=True)
+
+
+def labels(**wanted: Any) -> dict[str, Any]:
+    """What a run is called and sorted by, as wandb.init takes it, but for what the user's environment says."""
+    variables = {"name": "NAME", "group": "RUN_GROUP", "job_type": "JOB_TYPE", "tags": "TAGS"}
+    return {key: value for key, value in wanted.items() if f"WANDB_{variables[key]}" not in os.environ}
 
 
 def project() -> str:

@@ -15,28 +15,45 @@ from pytorch_lightning.loggers.logger import rank_zero_experiment
 from pytorch_lightning.utilities import rank_zero_only
 
 from runtime.lightning import is_offline, make_offline, without_anonymous
-from runtime.wandb_account import is_offline_by_default, project, safe_id, wandb_settings
+from runtime.wandb_account import is_offline_by_default, labels, project, safe_id, say_if_offline, wandb_settings
+from runtime.wandb_lineage import log_file, use_file
 
 log = logging.getLogger("inverters.wandb")
+
+# What the summary keeps of a curve; of all others, the last value.
+BEST = {
+    "val/nce_nats": "max", "val/h_gain_nats": "max", "val/accuracy": "max",
+    "val/bits_per_dim": "min", "val/loss": "min", "val/cross_entropy_nats": "min",
+    "val/step": "none",  # the step itself, by which the last weights are the best
+}  # fmt: skip
 
 
 class WandbRun(WandbLogger):
     """Lightning's logger, but no failure of W&B ends a training: all numbers and pictures are on disk too."""
 
-    failed = False
+    begun = failed = False
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         """The run; an offline one where the server cannot be reached."""
+        begins = not self.begun
         try:
-            return super().experiment
+            run = super().experiment
         except Exception as error:  # W&B promises no list
             if is_offline(self):
                 raise
             self._warn(f"cannot be reached ({error}); the run is offline")
             make_offline(self)
-            return super().experiment
+            run = super().experiment
+        else:
+            if begins:
+                say_if_offline(run, str(self.save_dir))
+        self.begun = True
+        if begins:
+            for name, summary in BEST.items():
+                run.define_metric(name, step_metric="trainer/global_step", step_sync=True, summary=summary)
+        return run
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
@@ -47,6 +64,21 @@ class WandbRun(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Like Lightning's, but gives up W&B for the rest of the run where it fails."""
         self._unless_it_fails(lambda: super(WandbRun, self).log_metrics(metrics, step))
+
+    @rank_zero_only
+    def log_made(self, made: Callable[[], Mapping[str, Any]], step: int) -> None:
+        """Log pictures and tables, of which the making may fail too."""
+        self._unless_it_fails(lambda: super(WandbRun, self).log_metrics(made(), step))
+
+    @rank_zero_only
+    def log_file(self, path: Path, name: str, kind: str) -> None:
+        """Say that the run made a file, of a name and kind; the file stays where it is."""
+        self._unless_it_fails(lambda: log_file(self.experiment, path, name, kind))
+
+    @rank_zero_only
+    def use_file(self, path: Path, name: str, kind: str) -> None:
+        """Say that the run uses what another one made."""
+        self._unless_it_fails(lambda: use_file(self.experiment, path, name, kind))
 
     @rank_zero_only
     def summarise(self, numbers: dict[str, Any]) -> None:
@@ -69,7 +101,9 @@ class WandbRun(WandbLogger):
         )
 
 
-def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | None = None) -> WandbRun:
+def wandb_run(
+    name: str, folder: Path, config: dict[str, Any], called: Mapping[str, Any], run_id: str | None = None
+) -> WandbRun:
     """The logger of a run. W&B itself is not touched before the first metric, and by the first process only.
 
     Online where there is an account, as WANDB_MODE says where it is set, and otherwise offline, in the run's folder.
@@ -78,11 +112,11 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         name: Of the config.
         folder: Of the run.
         config: To group runs by.
+        called: The run's `name`, `group`, `job_type` and `tags`.
         run_id: Of a run that is resumed, from its checkpoint.
     """
     run = WandbRun(
         project=project(),
-        name=name,
         # Runs in other root folders may be called so too.
         id=safe_id(str(run_id or f"{name}-{folder.name}-{secrets.token_hex(3)}")),
         resume="allow",
@@ -90,6 +124,7 @@ def wandb_run(name: str, folder: Path, config: dict[str, Any], run_id: str | Non
         offline=is_offline_by_default(),
         config=config,
         settings=wandb_settings(),
+        **labels(**called),
     )
     without_anonymous(run)
     return run

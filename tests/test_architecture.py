@@ -93,5 +93,5 @@ def test_private_parts_of_lightning_are_used_in_one_file():
         used = {n.attr for n in nodes if isinstance(n, ast.Attribute) and n.attr.startswith("_")}
         private = {name for name in used - own if not name.startswith(("__", "_foreach_"))}  # torch's, of many tensors
         if path != ROOT / "runtime/lightning.py":
-            # Of namedtuple, of argparse and of os; torch.compile has its settings in the last.
-            assert not private - {"_asdict", "_actions", "_exit", "_dynamo", "_weight_norm"}, path
+            # Of namedtuple, argparse, os, torch (torch.compile has its settings there) and W&B (lineage, offline).
+            assert not private - {"_asdict", "_actions", "_exit", "_dynamo", "_weight_norm", "_log_artifact"}, path

@@ -58,7 +58,7 @@ def test_training_and_validation_are_a_graph_each_whatever_the_number_of_images(
     assert len(graphs) == 2
 
 
-# 100 images in batches of 8, and 70 in parts of 64: the last of each has fewer.
+# 100 images in batches of 8, and 70 in parts of 32: the last of each has fewer.
 SHORT = [
     *SMALL, "--data.batch_size=8", "--data.eval_batch_size=70", "--trainer.max_steps=14", "--compile=true",
     "--trainer.val_check_interval=7", "--trainer.limit_val_batches=1", "--trainer.limit_test_batches=1",

@@ -93,7 +93,7 @@ def _of_one_layer(those: Sequence[Compared]) -> list[Part]:
 def _cells(its: Scores, row: ComparisonResult) -> list[str]:
     """From the distance in h to SSIM."""
     psnr = number(its.psnr, its.psnr_se, 1) if its.psnr is not None else "\N{INFINITY}"
-    collapsed = " (collapsed)" if its.collapsed else ""
+    collapsed = " (collapsed)" if its is row.own and row.collapsed else ""
     return [
         number(its.im_s_ratio, its.im_s_ratio_se, 3), number(its.im_nn_ratio, its.im_nn_ratio_se, 3),
         share(its.class_agreement, row.num_images, 3), share(its.judge_agreement, row.num_images, 3),
@@ -117,7 +117,7 @@ def _remarks(names: Sequence[str], those: Sequence[Compared]) -> list[str]:
         "Given the image itself, and so more than h": [n for n, row in rows.items() if row.given_image],
         "Nothing was trained for": [n for n, row in rows.items() if not row.trained],
         f"Collapsed, as draws of one input differ by less than {COLLAPSED:.0%} of true images":
-            [n for n, row in rows.items() if row.own.collapsed and not row.point_estimate],
+            [n for n, row in rows.items() if row.collapsed],
     }  # fmt: skip
     remarks = [f"{words}: {', '.join(those)}." for words, those in kinds.items() if those]
     timed = sorted({f"{row.device}, {row.num_threads} thread{'s' * (row.num_threads > 1)}" for row in rows.values()})

@@ -36,10 +36,12 @@ class Palette(nn.Module):
 
     def forward(self, features: Tensor, image: Tensor) -> Tensor:
         """Of every pixel, [B, L, H, W], from the features [B, F, H, W] and the image, uint8 [B, 1, H, W]."""
-        is_level = self.is_level(image.flatten(1))
-        # Integers: exact on a GPU, too. In place: no tensors are larger, and making them costs the most.
-        before = is_level.cumsum(dim=1, dtype=torch.int32).add_(is_level, alpha=-1)
-        return self.addition(features.flatten(2).mT, before).mT.unflatten(2, image.shape[2:])
+        # No tensors are larger, and making them costs the most: in place, in the order of the head's, to which they are
+        # added. Integers: exact on a GPU, too.
+        is_level = self.is_level(image.flatten(1)).mT.contiguous()
+        before = is_level.cumsum(dim=2, dtype=torch.int32).add_(is_level, alpha=-1)
+        factor = self.factor(features.flatten(2).mT).mT  # [B, 1, H W]
+        return weighted(factor, before).unflatten(2, image.shape[2:])
 
     def is_level(self, pixels: Tensor) -> Tensor:
         """uint8 [...] -> bool [..., L]."""
@@ -47,5 +49,13 @@ class Palette(nn.Module):
 
     def addition(self, features: Tensor, before: Tensor) -> Tensor:
         """From features [..., F] and how many pixels before have had each level, [..., L], to their logits [..., L]."""
-        factor = (features * self.weight).sum(dim=-1, keepdim=True) + self.bias
-        return factor * before.to(factor.dtype).mul_(SHARPNESS).log1p_()
+        return weighted(self.factor(features), before)
+
+    def factor(self, features: Tensor) -> Tensor:
+        """a of features [..., F]: [..., 1]."""
+        return (features * self.weight).sum(dim=-1, keepdim=True) + self.bias
+
+
+def weighted(factor: Tensor, before: Tensor) -> Tensor:
+    """a ln(1 + 8 n), from a and n, of shapes that fit each other."""
+    return factor * before.to(factor.dtype).mul_(SHARPNESS).log1p_()
