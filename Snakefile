@@ -7,6 +7,7 @@
     snakemake --cores 2 profile --config inverter=inverter_mnist5k_fc3 layers=conv1,conv2,fc3,logits
     snakemake --cores 2 compare_mnist5k    # every way to invert one layer, side by side
     snakemake --cores 2 rates_mnist5k      # nats of the picture, and accuracy, against the bits of fc3 that are sent
+    snakemake --cores 2 audit_mnist5k    # what can be read of fc3, for someone who must decide
     snakemake --cores 2 budget --config inverter=inverter_mnist5k_fc3    # NCE and p(x) at four budgets of training
     snakemake --cores 8 --resources gpu=8 paper    # on a machine of 8 GPUs: a run on each
     snakemake --executor slurm --jobs 64 paper
@@ -100,6 +101,7 @@ WAYS = ["inverter", "mse", "perceptual", "gan", "pixels", "deconvnet"]
 ENTROPY_WEIGHTS = config.get("entropy_weights", [0])
 localrules: study_mnist5k, study_mnist, study_affnist, worlds, paper, compare_mnist5k, report_compare, rates_mnist5k
 localrules: report_rates
+localrules: audit_mnist5k, report_audit
 localrules: report_worlds, report_mnist5k, report_study, report_paper, learning_rate_and_dropout, network, optimizer
 
 
@@ -238,9 +240,48 @@ rule of_grid:
 rule asked:
     input: f"runs/inverter_{{name}}/{RUN}/results.json"
     output: f"runs/inverter_{{name}}/{RUN}/{{verb}}.json"
-    wildcard_constraints: verb="distances|estimators|contrast"
+    wildcard_constraints: verb="distances|estimators|contrast|ledger"
+    params: more=lambda wildcards: "--num_images 256" if (wildcards.name, wildcards.verb) == (AUDITED, "contrast") else ""
     resources: gpu=1, runtime="1d"
-    shell: ENVIRONMENT + "{CLI} {wildcards.verb} --name {RUN} --config inverter_{wildcards.name}.yaml {ARGUMENTS}"
+    shell:
+        ENVIRONMENT + "{CLI} {wildcards.verb} --name {RUN} --config inverter_{wildcards.name}.yaml {params.more} {ARGUMENTS}"
+
+
+# What can be read of fc3 of the digits, on a page for someone who must decide: the lower bound and re-identification of
+# 256 images, attributes, the rate curve, 500 images as a file, and conv2 of the same network beside it.
+AUDITED, BESIDE, SENT = "mnist5k_fc3", "mnist5k_conv2", "mnist5k_fc3_rates"
+AUDIT = [f"inverter_{AUDITED}", f"inverter_{BESIDE}", f"inverter_{SENT}", "unconditional_mnist5k", "classifier_mnist5k"]
+
+
+rule audit_mnist5k:
+    input: "runs/audit_mnist5k.html"
+
+
+rule report_audit:
+    input:
+        results(AUDIT),
+        answers([AUDITED], ("contrast", "ledger", "compression")),
+        answers([SENT], ("rates",)),
+        f"runs/inverter_{BESIDE}/{RUN}/diff_{AUDITED}.done",
+    output: "runs/audit_mnist5k.html"
+    params: folders=[f"runs/{name}/{RUN}" for name in AUDIT]  # the first is audited
+    shell: "{CLI} report --for audit {params.folders} --output {output}"
+
+
+rule compressed:
+    input: f"runs/inverter_{{name}}/{RUN}/results.json"
+    output: f"runs/inverter_{{name}}/{RUN}/compression.json"
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} compress --name {RUN} --config inverter_{wildcards.name}.yaml --num_images 500 "
+        f"--output runs/inverter_{{wildcards.name}}/{RUN}/images.nats " "{ARGUMENTS}"
+
+
+rule different:
+    input: results(["inverter_{a}", "inverter_{b}"])
+    output: touch(f"runs/inverter_{{b}}/{RUN}/diff_{{a}}.done")  # its own files have digests in their names
+    resources: gpu=1, runtime="1d"
+    shell: ENVIRONMENT + f"{{CLI}} diff runs/inverter_{{wildcards.a}}/{RUN} runs/inverter_{{wildcards.b}}/{RUN}"
 
 
 # What is sent of fc3 of the digits: one inverter of all rates, p(x), and inverters of one rate each to check it by, which

@@ -6,7 +6,10 @@ from textwrap import wrap
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
+
+BOX_COLOURS = ("#000000", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's that red and blue do not hide
 
 
 def plain(text: str) -> str:
@@ -170,6 +173,25 @@ def information_maps(mean: np.ndarray, images: np.ndarray, maps: np.ndarray, lay
     figure.colorbar(shown, ax=axes[1, -1], label="nats per pixel, each image", shrink=0.8, extend="both")
     for axis in axes.flat:
         axis.set_axis_off()
+    return figure
+
+
+def boxes_on_map(mean: np.ndarray, boxes: Mapping[str, tuple[int, int, int, int]], layer: str) -> Figure:
+    """The mean map [H, W] nats of a layer, with boxes by name: top, bottom, left and right."""
+    figure = Figure(figsize=(4.5, 4), layout="constrained")
+    axis = figure.subplots()
+    limit = abs(mean).max() or 1.0
+    shown = axis.imshow(mean, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for k, (name, (top, bottom, left, right)) in enumerate(boxes.items()):
+        colour, line = BOX_COLOURS[k % len(BOX_COLOURS)], ("-", "--", ":")[k // len(BOX_COLOURS) % 3]
+        place, size = (left - 0.5 + 0.08 * k, top - 0.5 + 0.08 * k), (right - left, bottom - top)
+        axis.add_patch(
+            Rectangle(place, *size, fill=False, edgecolor=colour, linestyle=line, linewidth=1.5, label=plain(name))
+        )
+    axis.set_axis_off()
+    axis.set_title("\n".join(wrap(f"{plain(layer)}: mean map", 40)), fontsize=9)
+    figure.colorbar(shown, ax=axis, label="nats per pixel, mean", shrink=0.8)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 

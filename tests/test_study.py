@@ -337,3 +337,17 @@ def test_rates_are_planned_with_p_x_and_with_inverters_of_one_rate_where_they_ar
     alone = [f"runs/bits_{bits}/inverter_mnist5k_fc3_rates/study/checkpoints/best.ckpt" for bits in (1, 3)]
     assert f"--alone '[{','.join(alone)}]'" in said
     assert "--alone '[]'" in plan("rates_mnist5k")
+
+
+def test_the_audit_asks_all_of_one_layer_and_names_it_first(plan):
+    text = plan("audit_mnist5k")
+    inverters = {"inverter_mnist5k_fc3", "inverter_mnist5k_conv2", "inverter_mnist5k_fc3_rates"}
+    assert set(configs(text)) == inverters | {"classifier_mnist5k", "unconditional_mnist5k"}
+    for verb in ("contrast", "ledger", "compress"):
+        assert configs(text, verb) == ["inverter_mnist5k_fc3"]
+    assert configs(text, "rates") == ["inverter_mnist5k_fc3_rates"]
+    assert "contrast --name study --config inverter_mnist5k_fc3.yaml --num_images 256" in text
+    assert "--num_images 500 --output runs/inverter_mnist5k_fc3/study/images.nats" in text
+    assert "cli.py diff runs/inverter_mnist5k_fc3/study runs/inverter_mnist5k_conv2/study" in text
+    assert re.search(r"report --for audit runs/inverter_mnist5k_fc3/study .* --output runs/audit_mnist5k\.html", text)
+    assert "--num_images 256" not in plan("study_mnist")

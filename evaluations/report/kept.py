@@ -46,8 +46,8 @@ def section(group: Group, by_budget: Sequence[Budgets] = ()) -> Section | None:
     parts: list[Part] = [Table(f"What the layers of {group.name} keep.", header, rows)]
     if p_x is None:
         parts.append("There is no estimate of I(x; h) without an unconditional model (configs/unconditional_*.yaml).")
-    parts += _contrast(contrasts, p_x is not None)
-    parts += _reidentified(contrasts)
+    parts += certified(contrasts, p_x is not None)
+    parts += reidentified(contrasts)
     if group.left_out:
         parts.append(f"Left out, because tested on other images than these: {', '.join(group.left_out)}.")
     bounds: dict[str, list[str]] = {}
@@ -84,7 +84,7 @@ def _settled(folder: Path, budgets: Sequence[Budgets]) -> str:
     return "; ".join(verdicts) or NONE
 
 
-def _contrast(contrasts: Mapping[str, ContrastResult], with_estimate: bool) -> list[str]:
+def certified(contrasts: Mapping[str, ContrastResult], with_estimate: bool) -> list[str]:
     """What the bound is, and for which layers it says more of the number of images than of h."""
     if not contrasts:
         return []
@@ -98,7 +98,7 @@ def _contrast(contrasts: Mapping[str, ContrastResult], with_estimate: bool) -> l
     return [words]
 
 
-def _reidentified(contrasts: Mapping[str, ContrastResult]) -> list[Part]:
+def reidentified(contrasts: Mapping[str, ContrastResult]) -> list[Part]:
     """How often h gives away of which image it is."""
     found: dict[tuple[str, str, str, int], dict[int, Reidentification]] = {}
     for label, contrast in contrasts.items():

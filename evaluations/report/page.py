@@ -157,7 +157,39 @@ class Folded:
         return f"<details><summary>{escape(self.summary)}</summary><pre>{escape(self.text)}</pre></details>"
 
 
-Part = str | Table | Picture | Folded | Explorer | Lead  # a string is a paragraph
+@dataclass(frozen=True)
+class Facts:
+    """What is said of each of several things."""
+
+    rows: Sequence[tuple[str, str]]
+
+    def html(self) -> str:
+        return "<dl>{}</dl>".format("".join(f"<dt>{words(a)}</dt><dd>{words(b)}</dd>\n" for a, b in self.rows))
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What was not measured, and the commands that do it."""
+
+    what: str
+    commands: Sequence[str] = ()
+
+    def html(self) -> str:
+        made = " Make it with:" if self.commands else ""
+        return f'<p class="missing"><b>Not measured:</b> {words(self.what)}.{made}</p>' + Code(self.commands).html()
+
+
+@dataclass(frozen=True)
+class Code:
+    """Lines for a shell."""
+
+    lines: Sequence[str]
+
+    def html(self) -> str:
+        return f"<pre>{escape(chr(10).join(self.lines))}</pre>" if self.lines else ""
+
+
+Part = str | Table | Picture | Folded | Explorer | Lead | Facts | Missing | Code  # a string is a paragraph
 
 
 @dataclass(frozen=True)

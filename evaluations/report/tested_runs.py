@@ -28,7 +28,7 @@ from evaluations.results import (
 )
 from evaluations.run_order import RECORD, in_order
 
-R = TypeVar("R", InverterResult, ClassifierResult | InverterResult)
+R = TypeVar("R", bound=ClassifierResult | InverterResult, covariant=True)
 M = TypeVar("M", bound=Measurement)
 T = TypeVar("T", bound=Row)
 
