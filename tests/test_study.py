@@ -44,6 +44,7 @@ def test_these_are_the_readmes():
         "study_affnist",
         "compare_mnist5k",
         "rates_mnist5k",
+        "audit_mnist5k",
         "worlds",
         "paper",
         "images",
