@@ -4,7 +4,6 @@ from functools import partial
 from typing import Any
 
 import matplotlib.pyplot as plt
-import wandb
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from matplotlib.figure import Figure
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -18,7 +17,6 @@ from runtime.datamodule import datamodule_of
 from runtime.files import npz_bytes, png_bytes, write_figure
 from runtime.processes import shared_draws
 from runtime.run import Run
-from runtime.wandb_run import WandbRun
 
 
 class SampleGrid(Callback):
@@ -74,6 +72,8 @@ class SampleGrid(Callback):
             self.of_test = {"samples.npz": npz_bytes(numpy), f"{name}.png": png_bytes(figure)}
         else:
             write_figure(Run.of_trainer(trainer).folder / f"{name}.png", figure)
+        from runtime.wandb_run import WandbRun  # brings W&B along, which a process that trains nothing can do without
+
         for logger in trainer.loggers:
             if isinstance(logger, WandbRun):
                 logger.log_made(
@@ -88,6 +88,8 @@ class SampleGrid(Callback):
         trainer: Trainer, pl_module: Any, split: str, batch: Any, draws: Tensor, figure: Figure
     ) -> dict[str, Any]:
         """The grid, and a table of its images, their draws and log p(x | h), as W&B has them."""
+        import wandb
+
         layer, step = pl_module.representation.layer, trainer.global_step
         given = pl_module.density.called or (f"draws from p(x | {layer})" if layer else "draws from p(x)")
         caption = f"{given}, step {step}"
@@ -104,6 +106,8 @@ class SampleGrid(Callback):
         }
 
 
-def _pictures(images: Tensor, caption: str) -> list[wandb.Image]:
-    """Of uint8 images [N, C, H, W]."""
+def _pictures(images: Tensor, caption: str) -> list[Any]:
+    """W&B's, of uint8 images [N, C, H, W]."""
+    import wandb
+
     return [wandb.Image(x.permute(1, 2, 0).squeeze(2).cpu().numpy(), caption=caption) for x in images]
