@@ -248,9 +248,14 @@ rule asked:
 
 
 # What can be read of fc3 of the digits, on a page for someone who must decide: the lower bound and re-identification of
-# 256 images, attributes, the rate curve, 500 images as a file, and conv2 of the same network beside it.
+# 256 images, of classes too that an inverter never saw, attributes, the rate curve, 500 images as a file, and conv2 of the
+# same network beside it.
 AUDITED, BESIDE, SENT = "mnist5k_fc3", "mnist5k_conv2", "mnist5k_fc3_rates"
-AUDIT = [f"inverter_{AUDITED}", f"inverter_{BESIDE}", f"inverter_{SENT}", "unconditional_mnist5k", "classifier_mnist5k"]
+UNSEEN, WITHOUT = f"without_8_9/inverter_{AUDITED}", "--data.left_out_classes '[8, 9]' --trainer.default_root_dir runs/without_8_9"
+AUDIT = [
+    f"inverter_{AUDITED}", UNSEEN, f"inverter_{BESIDE}", f"inverter_{SENT}", "unconditional_mnist5k",
+    "classifier_mnist5k",
+]
 
 
 rule audit_mnist5k:
@@ -262,10 +267,30 @@ rule report_audit:
         results(AUDIT),
         answers([AUDITED], ("contrast", "ledger", "compression")),
         answers([SENT], ("rates",)),
+        f"runs/{UNSEEN}/{RUN}/contrast.json",
         f"runs/inverter_{BESIDE}/{RUN}/diff_{AUDITED}.done",
     output: "runs/audit_mnist5k.html"
     params: folders=[f"runs/{name}/{RUN}" for name in AUDIT]  # the first is audited
     shell: "{CLI} report --for audit {params.folders} --output {output}"
+
+
+rule of_fewer_classes:
+    input: f"runs/classifier_mnist5k/{RUN}/results.json"
+    output: f"runs/{UNSEEN}/{RUN}/results.json"
+    params: classifier=lambda wildcards, input: best(input[0])
+    resources: gpu=1, runtime="5d"
+    shell:
+        ENVIRONMENT + f"{{FIT}} --config inverter_{AUDITED}.yaml {WITHOUT} --classifier {{params.classifier}} "
+        "{ARGUMENTS}"
+
+
+rule asked_of_unseen_classes:
+    input: f"runs/{UNSEEN}/{RUN}/results.json"
+    output: f"runs/{UNSEEN}/{RUN}/contrast.json"
+    resources: gpu=1, runtime="1d"
+    shell:
+        ENVIRONMENT + "{CLI} contrast --name {RUN} "
+        f"--config inverter_{AUDITED}.yaml {WITHOUT} --num_images 256 " "{ARGUMENTS}"
 
 
 rule compressed:

@@ -531,7 +531,7 @@ class CompressionResult(Measurement):
         mosaic_bytes: Likewise, of one picture of them all, in which headers count little.
     """
 
-    verb = "compression"
+    verb = "compress"
     name: str
     layer: str | None
     num_images: int
@@ -542,6 +542,10 @@ class CompressionResult(Measurement):
     alone_bytes: dict[str, int]
     mosaic_bytes: dict[str, int]
     density_digest: str
+
+    @classmethod
+    def answer(cls) -> str:
+        return "compression"
 
     def is_of(self, tested: InverterResult) -> bool:
         same_network = self.network_digest == (tested.network_digest or "")

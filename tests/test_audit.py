@@ -19,7 +19,7 @@ from evaluations.rates import Measured, curve
 from evaluations.regions import Region, inside_and_outside, quarters, region
 from evaluations.report.audit import audit_of, sections
 from evaluations.report.cells import NONE
-from evaluations.report.page import Lead, Missing, Table, page
+from evaluations.report.page import Code, Lead, Missing, Table, page
 
 SIDE, AUDITED = 8, "inverter_mnist5k_fc3"
 TITLES = [
@@ -162,6 +162,38 @@ def test_what_is_not_measured_is_named_with_its_command(runs):
         "Whose is it?", "If less of h is sent", "What each defence buys"
     }  # fmt: skip
     assert everything["What each defence buys"] == ["diff"]
+
+
+def of_unseen_classes(runs):
+    """A second inverter of the same h, which was trained without some classes and asked about them."""
+    folder = runs / "without" / AUDITED
+    write_inverter(folder, "fc3", -5)
+    row = CONTRAST.reidentified[0]
+    unseen = replace(row, classes=(8, 9), unseen=True, num_images=50, share=0.5, share_low=0.37, share_high=0.63)
+    found = replace(CONTRAST, reidentified=(row, unseen))
+    (folder / "contrast.json").write_text(json.dumps(found.to_json()))
+    return folder
+
+
+def test_unseen_classes_are_found_by_one_that_never_saw_them_which_is_no_defence(runs):
+    folder = of_unseen_classes(asked(runs))
+    places = [runs / AUDITED, runs]
+    assert missing(places)["Whose is it?"] == []
+    (its,) = [p for p in parts(places)["Whose is it?"] if isinstance(p, Table)]
+    assert [row[1] for row in its.rows] == ["256 unseen images"] * 2 + ["50 of unseen classes 8, 9"]
+    assert its.rows[-1][0] == f"fc3, by {AUDITED}"
+    assert AUDITED not in table(places, "What each defence buys", "Of the same")
+    change(folder, network_digest="of another network")
+    assert missing(places)["Whose is it?"] == ["fit", "contrast"]
+
+
+def test_what_was_asked_is_made_again_by_the_page_s_own_commands(runs):
+    of_unseen_classes(asked(runs))
+    (code,) = [p for p in parts([runs / AUDITED, runs])["Weights, data and machine"] if isinstance(p, Code)]
+    verbs = [re.findall(r"cli\.py (\w+)", line)[0] for line in code.lines]
+    assert verbs == ["fit"] * 5 + ["contrast", "ledger", "compress", "contrast", "report"]
+    assert code.lines[-2].endswith("--trainer.default_root_dir runs/without --num_images 256 "
+                                   "--data.left_out_classes '[8, 9]'")  # fmt: skip
 
 
 def test_a_command_names_the_run_and_the_folder_that_it_is_in(runs):

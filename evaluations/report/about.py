@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+from evaluations.rates import RatesResult
 from evaluations.report.page import Section
 from evaluations.report.tested_runs import AnyRun, inverters
 from evaluations.results import (
     ComparisonResult,
+    CompressionResult,
     ContrastResult,
     DistancesResult,
     EstimatorResult,
@@ -41,7 +43,8 @@ def section(runs: Sequence[AnyRun]) -> Section:
             "picture. What it tells of details that x does not have is not in the number."
         )
     kinds: tuple[type[Measurement], ...] = (
-        ComparisonResult, ContrastResult, DistancesResult, EstimatorResult, LedgerResult,
+        ComparisonResult, CompressionResult, ContrastResult, DistancesResult, EstimatorResult, LedgerResult,
+        RatesResult,
     )  # fmt: skip
     for kind in kinds:
         stale = [run.result.name for run in inverters(runs) if len(run.measured(kind)) < len(run.rows(kind))]

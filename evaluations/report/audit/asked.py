@@ -2,7 +2,7 @@
 
 from evaluations.rates import RatesResult
 from evaluations.report import compression, ledgers, rates
-from evaluations.report.audit.audited import Audit, command
+from evaluations.report.audit.audited import Audit, called, command, same_h
 from evaluations.report.kept import reidentified
 from evaluations.report.page import Missing, Part, Section
 from evaluations.results import CompressionResult, ContrastResult, LedgerResult
@@ -10,11 +10,14 @@ from evaluations.results import CompressionResult, ContrastResult, LedgerResult
 
 def whose(audit: Audit) -> Section:
     """Re-identification, of unseen images and of unseen classes."""
-    found = audit.contrast
-    parts = reidentified({audit.layer: found} if found else {})
-    if not parts:
-        parts = [audit.missing(ContrastResult, "how often h gives away whose it is", "--num_images", "256")]
-    if not (found and any(one.unseen for one in found.reidentified)):
+    found = {audit.layer: audit.contrast} if audit.contrast else {}
+    missing: list[Part] = []
+    if not found:
+        missing = [audit.missing(ContrastResult, "how often h gives away whose it is", "--num_images", "256")]
+    for run, name in zip(audit.without_classes, called(audit.without_classes), strict=True):
+        found[f"{audit.layer}, by {name}"] = run.measured(ContrastResult)[0]
+    parts = [*reidentified(found), *missing]
+    if not any(one.unseen for contrast in found.values() for one in contrast.reidentified):
         without = "--data.left_out_classes", "[8, 9]"
         what = "the same of classes that training never saw, by an inverter that was trained without them"
         commands = [command(audit.run, verb, *without, name="without_8_9") for verb in ("fit", "contrast")]
@@ -34,7 +37,7 @@ def sent(audit: Audit) -> Section:
     its = audit.result
     behind = [
         run for run in (audit.run, *audit.others)
-        if run.result.channel and (run.result.layer, run.result.network_digest) == (its.layer, its.network_digest)
+        if run.result.channel and same_h(run.result, its)
     ]  # fmt: skip
     found = rates.section(behind)
     if found and any(run.measured(RatesResult) for run in behind):

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluations.information import Estimate, information_estimate
-from evaluations.report.groups import Group, images_of
+from evaluations.report.groups import Group, images_of, what_is_seen
 from evaluations.report.page import Missing
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters, runs_under
 from evaluations.results import ContrastResult, InverterResult, Measurement
@@ -22,6 +22,7 @@ class Audit:
         run: That inverter.
         prior: p(x) of the same images; None where there is none.
         others: Further inverters with a likelihood, tested on the same images: defences, other layers and networks.
+        without_classes: Those of the same h that never saw some classes, and were asked whose h of these is.
         elsewhere: Names of those of other images, which cannot be compared.
         runs: All that were given.
     """
@@ -29,6 +30,7 @@ class Audit:
     run: InverterRun
     prior: InverterRun | None
     others: Sequence[InverterRun]
+    without_classes: Sequence[InverterRun]
     elsewhere: Sequence[str]
     runs: Sequence[AnyRun]
 
@@ -97,13 +99,36 @@ def audit_of(places: Sequence[Path]) -> Audit:
     alike = [run for run in found if run.result.dataset == of.dataset and run.result.nce_nats is not None]
     same = [run for run in alike if images_of(run) == its and run is not chosen]
     priors = [run for run in same if run.result.layer is None]
+    unseen = [run for run in same if of_unseen_classes(run) and same_h(run.result, of)]
     return Audit(
         run=chosen,
         prior=max(priors, key=lambda run: float(run.log_prob.mean()), default=None),
-        others=[run for run in same if run.result.layer is not None and not run.result.point_estimate],
+        others=[
+            run for run in same if run.result.layer is not None and not run.result.point_estimate and run not in unseen
+        ],
+        without_classes=unseen,
         elsewhere=[run.result.name for run in found if run is not chosen and run not in same],
         runs=list(runs.values()),
     )
+
+
+def called(runs: Sequence[InverterRun]) -> list[str]:
+    """By config, and by folder where several are of one."""
+    names = [run.result.name for run in runs]
+    return [
+        name if names.count(name) < 2 else f"{name}, {run.run_folder.name}"
+        for name, run in zip(names, runs, strict=True)
+    ]
+
+
+def same_h(a: InverterResult, b: InverterResult) -> bool:
+    """Whether it is what one layer gives of the same pictures, whatever of it is sent."""
+    return (a.layer, what_is_seen(a), a.tokens) == (b.layer, what_is_seen(b), b.tokens)
+
+
+def of_unseen_classes(run: InverterRun) -> bool:
+    """Whether it was asked whose h is, of images of classes that it was not trained on."""
+    return any(one.unseen for found in run.measured(ContrastResult) for one in found.reidentified)
 
 
 def _why_not(result: InverterResult) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 from evaluations.difference_figures import figures
 from evaluations.figures import layers_grid
 from evaluations.report import differences
-from evaluations.report.audit.audited import Audit, command
+from evaluations.report.audit.audited import Audit, called, command
 from evaluations.report.cells import NONE, number, share, with_interval
 from evaluations.report.groups import nce_difference
 from evaluations.report.page import Grid, Missing, Part, Picture, Section, Table
@@ -75,15 +75,6 @@ def _told_apart(audit: Audit) -> list[Part]:
     ]
     what = "where in the picture they differ, and which images one tells apart and the other does not"
     return parts or [Missing(what, commands)]
-
-
-def called(runs: Sequence[InverterRun]) -> list[str]:
-    """By config, and by folder where several are of one."""
-    names = [run.result.name for run in runs]
-    return [
-        name if names.count(name) < 2 else f"{name}, {run.run_folder.name}"
-        for name, run in zip(names, runs, strict=True)
-    ]
 
 
 def _row(name: str, audit: Audit, run: InverterRun) -> list[str]:

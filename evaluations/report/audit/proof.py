@@ -2,13 +2,13 @@
 
 import hashlib
 import shlex
-from collections.abc import Sequence
 
-from evaluations.report import made
+from evaluations.rates import RatesResult
+from evaluations.report import differences, made
 from evaluations.report.audit.audited import Audit, command
 from evaluations.report.audit.readable import not_ended
 from evaluations.report.page import Code, Facts, Part, Section
-from evaluations.results import CompressionResult, ContrastResult, LedgerResult
+from evaluations.results import CompressionResult, ContrastResult, LedgerResult, Measurement
 
 
 def digests(audit: Audit) -> Section:
@@ -45,16 +45,28 @@ def digests(audit: Audit) -> Section:
 
 def _again(audit: Audit) -> list[str]:
     """From the training on; the config of a run has all of its arguments."""
-    both = [run for run in (audit.prior, audit.run) if run]
-    lines = [f"python cli.py fit --config {shlex.quote(str(run.run_folder / 'config.yaml'))}" for run in both]
-    asked: dict[str, Sequence[ContrastResult | LedgerResult | CompressionResult]] = {
-        "contrast": audit.run.measured(ContrastResult), "ledger": audit.run.measured(LedgerResult),
-        "compress": audit.run.measured(CompressionResult),
-    }  # fmt: skip
-    for verb, found in asked.items():
-        lines += [command(audit.run, verb, "--num_images", str(one.num_images)) for one in found[:1]]
+    runs = [audit.run, *audit.without_classes, *audit.others]
+    trained = [*([audit.prior] if audit.prior else []), *runs]
+    lines = [f"python cli.py fit --config {shlex.quote(str(run.run_folder / 'config.yaml'))}" for run in trained]
+    for run in runs:
+        asked: list[ContrastResult | LedgerResult | CompressionResult | RatesResult] = [
+            *run.measured(ContrastResult)[:1], *run.measured(LedgerResult)[:1], *run.measured(CompressionResult)[:1],
+            *run.measured(RatesResult)[:1],
+        ]  # fmt: skip
+        lines += [command(run, one.verb, "--num_images", str(one.num_images), *without(one)) for one in asked]
+    beside = [audit.run, *audit.others]
+    for one, _ in differences.of_tests(beside):
+        pair = [next(run for run in beside if its(run.result)) for its in (one.is_from, one.is_of)]
+        lines.append(f"python cli.py diff {shlex.join(str(run.folder) for run in pair)}")
     folders = shlex.join(str(run.folder) for run in (audit.run, *(run for run in audit.runs if run != audit.run)))
     return [*lines, f"python cli.py report --for audit {folders}"]
+
+
+def without(asked: Measurement) -> list[str]:
+    """What says which classes an inverter was trained without."""
+    unseen = asked.reidentified if isinstance(asked, ContrastResult) else ()
+    classes = next((list(one.classes or ()) for one in unseen if one.unseen), [])
+    return ["--data.left_out_classes", str(classes)] if classes else []
 
 
 def limits(audit: Audit) -> Section:
