@@ -8,7 +8,9 @@ from evaluations.difference import Nats
 from evaluations.difference_figures import figures
 from evaluations.difference_result import DifferenceResult
 from evaluations.report.cells import NONE, number
-from evaluations.report.page import Part, Picture, Section, Table
+from evaluations.report.groups import images_of
+from evaluations.report.maps import MOST_BYTES, explorable, pictures
+from evaluations.report.page import Explorer, Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
 
 WORDS = (
@@ -58,8 +60,25 @@ def section(runs: Sequence[AnyRun]) -> Section | None:
     ]  # fmt: skip
     for one, arrays in found:
         told = f"{one.dataset}: {one.b.called} less {one.a.called}."
-        parts += [Picture(f"{told} {words}", figure) for words, figure in figures(one, arrays).values()]
+        made = {name: Picture(f"{told} {words}", figure) for name, (words, figure) in figures(one, arrays).items()}
+        explorer = _explorer(one, inverters(runs), made.get("map"), MOST_BYTES // len(found))
+        parts += [explorer if explorer and name == "map" else picture for name, picture in made.items()]
     return Section("Two networks, two layers", parts)
+
+
+def _explorer(one: DifferenceResult, runs: Sequence[InverterRun], still: Picture | None, most: int) -> Explorer | None:
+    """The difference at each pixel of each test image; None where two tests have not left what it is of."""
+    both = [next(run for run in runs if its(run.result)) for its in (one.is_from, one.is_of)]
+    kept = [run.log_prob_per_pixel for run in both]
+    if still is None or kept[0] is None or kept[1] is None or images_of(both[0]) != images_of(both[1]):
+        return None
+    maps = kept[1].astype(np.float64) - kept[0].astype(np.float64)
+    name, red_and_blue = (
+        f"{one.b.called} less {one.a.called}",
+        f"Red is where {one.b.called} has more nats, blue where fewer",
+    )
+    data = explorable({name: maps}, pictures(both), both[0].index, red_and_blue, most)
+    return Explorer(data, [still])
 
 
 def of_tests(runs: Sequence[InverterRun]) -> Iterator[tuple[DifferenceResult, Mapping[str, np.ndarray]]]:

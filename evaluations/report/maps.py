@@ -1,5 +1,6 @@
 """Where in the image does the information sit?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,25 +42,28 @@ def section(group: Group) -> Section | None:
             still.append(Picture(words, information_maps(mean, images, found[: len(images)], label)))
     if not maps:
         return None
-    explorer = Explorer(explorable(maps, _images(group), next(iter(group.inverters.values())).index), still)
+    runs = [*group.inverters.values(), *([group.unconditional] if group.unconditional else [])]
+    explorer = Explorer(explorable(maps, pictures(runs), next(iter(group.inverters.values())).index), still)
     return Section(f"{group.name}: where the information sits", [WORDS, explorer])
 
 
-def _images(group: Group) -> np.ndarray | None:
+def pictures(runs: Sequence[InverterRun]) -> np.ndarray | None:
     """The first test images, uint8 [n, C, H, W], as many as any run has kept; they are the same for all."""
-    runs: list[InverterRun] = [*group.inverters.values(), *([group.unconditional] if group.unconditional else [])]
     kept = [run.images for run in runs]
     return max((images for images in kept if images is not None), key=len, default=None)
 
 
-def explorable(maps: dict[str, np.ndarray], images: np.ndarray | None, index: np.ndarray) -> dict[str, Any]:
+def explorable(
+    maps: dict[str, np.ndarray], images: np.ndarray | None, index: np.ndarray,
+    red_and_blue: str = "Red is where h helps and blue where it misleads", most_bytes: int = MOST_BYTES,
+) -> dict[str, Any]:  # fmt: skip
     """The maps [N, H, W] nats of every layer, as explorer.js reads them: of the first images, as many as have room.
 
     Values of pixels are whole numbers of 16 bits, times a step in nats; sums and means are those of the exact values.
     """
     total, height, width = next(iter(maps.values())).shape
     channels = images.shape[1] if images is not None else 0
-    count = max(1, min(total, MOST_BYTES // (height * width * (2 * len(maps) + channels))))
+    count = max(1, min(total, most_bytes // (height * width * (2 * len(maps) + channels))))
     layers: list[dict[str, Any]] = []
     for name, values in maps.items():
         step = max(FINEST, float(abs(values[:count]).max()) / 32767)
@@ -73,8 +77,8 @@ def explorable(maps: dict[str, np.ndarray], images: np.ndarray | None, index: np
     shown = images[:count] if images is not None else None
     which = f"the first {count} of {total}" if count < total else f"all {total}"
     told = (
-        f"Red is where h helps and blue where it misleads; 99.5 % of a layer's pixels lie within the ends of its "
-        f"scale, and one scale for all layers is the widest. Of {which} test images; a pixel's nats are rounded to "
+        f"{red_and_blue}; 99.5 % of a layer's pixels lie within the ends of its scale, and one scale for all layers is "
+        f"the widest. Of {which} test images; a pixel's nats are rounded to "
         f"{coarsest:.2g}, sums are exact."
     )
     if shown is not None and len(shown) < count:
