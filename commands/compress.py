@@ -62,7 +62,8 @@ def compress(
         for x, its in zip(image.split(250), h.split(250), strict=True)
     ])  # fmt: skip
     alone, mosaic = sizes(image.cpu().numpy())
-    run, h_path = Run.of_trainer(trainer), path.with_suffix(".h.npy")
+    run = Run.of_trainer(trainer)
+    h_path = path.with_suffix(".h.npy") if path.suffix == ".nats" else Path(f"{path}.h.npy")  # others may share a stem
     result = CompressionResult(
         name=run.name, layer=layer, num_images=len(image), num_dims=image[0].numel(), num_bytes=len(content),
         ideal_bytes=float(bits_per_dim(log_prob, 8).sum()), h_bytes=h.nbytes, alone_bytes=alone, mosaic_bytes=mosaic,

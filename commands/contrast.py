@@ -70,11 +70,11 @@ def contrast(
     )  # fmt: skip
     files = {"scores.npy": npy_bytes(matrix)}
     run.write({"contrast.json": json_bytes(result.with_files(files).to_json()), **files})
-    interval = f"95 % interval {found.low:.2f} to {found.high:.2f}"
+    about = f"standard error {found.standard_error:.2f}, 95 % interval {found.low:.2f} to {found.high:.2f}"
     print(f"{result.name}, {result.layer}, {result.num_images} test images")
-    print(f"  I(x; h) is at least  {found.mean:.2f} nats (standard error {found.standard_error:.2f}, {interval})")
+    print(f"  lower bound of I(x; h)  {found.mean:.2f} nats ({about})")
     near = SATURATED if result.saturated else ""
-    print(f"  and this at most     {result.ceiling_nats:.2f}, ln {result.num_images}{near}")
+    print(f"  which is at most        {result.ceiling_nats:.2f}, ln {result.num_images}{near}")
     for one in result.reidentified:
         of = f"{one.share:6.1%} (95 % interval {one.share_low:.1%} to {one.share_high:.1%}, chance {one.chance:.1%})"
         print(f"  {one.attack}, rank {one.k}  {of}, {one.images}")

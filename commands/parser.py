@@ -24,6 +24,7 @@ from datamodules import ImageDataModule
 from evaluations.results import Published
 from runtime.checkpoints import CheckpointFiles
 from runtime.lightning import ParsedCLI, set_up_processes
+from runtime.run import Run
 
 set_parsing_settings(instantiate_subclass_spec_in_any=False)  # or a key without a type would call what it likes
 
@@ -131,7 +132,8 @@ class ParsedCommand(ParsedCLI):
         arguments, paths = with_config_paths(list(self.words))
         self.presets = [path for path in paths if is_preset(path)]
         if named := [path for path in paths if path not in self.presets]:
-            self.name = named[0].stem
+            of = Run.of_config(named[0])  # a run's own config makes another run of the same experiment
+            self.name = of.name if of else named[0].stem
         self.config = parser.parse_args(arguments)
 
     def before_instantiate_classes(self) -> None:

@@ -12,7 +12,14 @@ from inverters import Inverter
 from inverters.generators import ConditionalDensity
 from runtime.run import Run
 
-DECIDES = {"model", "seed_everything", "averaging_decay", *(f"trainer.{key}" for key in (*OF_TRAINER, "max_steps"))}
+DECIDES = {
+    "model",
+    "classifier",
+    "seed_everything",
+    "averaging_decay",
+    "patience",
+    *(f"trainer.{key}" for key in (*OF_TRAINER, "max_steps")),
+}
 LONGEST = 40  # letters of a value
 
 

@@ -128,9 +128,14 @@ def check_same_images(a: Asked, b: Asked) -> None:
         )
 
 
+def _sent(inverter: Inverter) -> str:
+    layer, channel = str(inverter.representation.layer), inverter.channel
+    return layer if channel is None else f"{layer} at {channel.name_of(inverter.rate)}"
+
+
 def names(a: Asked, b: Asked) -> tuple[str, str]:
     """What people call the two: by the layer, where it tells them apart."""
-    layers = [str(side.inverter.representation.layer) for side in (a, b)]
+    layers = [_sent(side.inverter) for side in (a, b)]
     if layers[0] != layers[1] and a.digests[0] == b.digests[0]:
         return layers[0], layers[1]
     for more in (
@@ -151,6 +156,8 @@ def function(a: Asked, b: Asked) -> str | None:
     if what[0] != what[1] or depths[0] == depths[1]:
         return None
     earlier = a if depths[0] < depths[1] else b
+    if earlier.inverter.channel is not None:  # later layers are no function of what was sent
+        return None
     if not is_bottleneck(earlier.inverter.representation, seen(earlier.first(8)).to(earlier.inverter.device)):
         return None
     return "b of a" if earlier is a else "a of b"

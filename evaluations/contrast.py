@@ -37,7 +37,7 @@ def contrastive_bound(scores: NDArray[np.float64], seed: int = 0) -> Estimate:
     if n < 2:
         raise ValueError(f"{n} image has no other to be told from; give at least 2")
     own = np.diagonal(scores)
-    wrong = int((~np.isfinite(own)).sum() + (np.isnan(scores) | (scores == math.inf)).any(axis=1).sum())
+    wrong = int((~np.isfinite(own) | (np.isnan(scores) | (scores == math.inf)).any(axis=1)).sum())
     if wrong:
         raise ValueError(
             f"ln p(x | h) of {wrong} of {n} images is not finite, so that there is no bound; train for longer or with "

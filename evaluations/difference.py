@@ -120,7 +120,7 @@ def told_apart(a: NDArray[np.float64], b: NDArray[np.float64], k: int = NUM_PAIR
 
     Nats of two models have scales of their own: where all odds of one are ten times the other's, the largest
     difference is that of any two images. So pairs are sorted by the difference of ranks: A tells them apart better
-    than most, and B worse than most. Where both order all pairs alike there are none.
+    than half of all, and B worse than half. Where both order all pairs alike there are none.
 
     Args:
         a, b: `matching` of the same N images, [N, N].
@@ -136,7 +136,7 @@ def told_apart(a: NDArray[np.float64], b: NDArray[np.float64], k: int = NUM_PAIR
             Pair(
                 first=int(rows[p]), second=int(columns[p]), a=_finite(odds[0][p]), b=_finite(odds[1][p]),
                 rank_a=float(of_a[p]), rank_b=float(of_b[p]),
-            ) for p in order if more[p] > less[p]
+            ) for p in order if more[p] > 0.5 > less[p]
         ])  # fmt: skip
     return found[0], found[1]
 

@@ -55,7 +55,7 @@ def figures(result: DifferenceResult, arrays: Mapping[str, np.ndarray]) -> dict[
             far = arrays[f"alike_{name}_far"][k]
             there = ~np.isnan(far[:, "ab".index(name)])
             told = [" / ".join(NONE if np.isnan(x) else f"{x:.2f}" for x in one) for one in far[there]]
-            title = f"what {side.called} cannot tell from image {k + 1}"
+            title = f"as near to image {k + 1} by {side.called} as its nearest training image"
             none = "" if there.sum() > 1 else f": none of {result.num_candidates} draws"
             rows.append((title + none, images[there], ["input", *told[1:]]))
     if rows:

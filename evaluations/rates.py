@@ -105,8 +105,8 @@ class RatesResult(Measurement, RowWithFiles):
         if self.needed is None or self.spare_nats is None:
             last = self.rates[-1]
             return (
-                f"At every one of these rates the network loses accuracy: {_share(last.accuracy)} of "
-                f"{_share(self.accuracy)} at {_bits(last.bits)} bits."
+                f"At the most that was sent, {_bits(last.bits)} bits, the network still loses accuracy: it is right on "
+                f"{_share(last.accuracy)}, of {_share(self.accuracy)} with all of h."
             )
         at, last, full = self.rates[self.needed], self.rates[-1], self.rates[self.settled]
         reached = (
@@ -120,7 +120,7 @@ class RatesResult(Measurement, RowWithFiles):
         return (
             f"{reached}; what is read of the picture goes on rising, by {self.spare_nats:.1f} ± "
             f"{self.spare_nats_se:.1f} nats up to {_bits(full.bits)} bits ({full.called}): so much of it is in the "
-            f"stream, and the task does not need it."
+            f"stream, and the task does not need it, as far as these images show."
         )
 
 

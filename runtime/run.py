@@ -72,6 +72,12 @@ class Run:
         return cls._in(checkpoint.parent.parent) if checkpoint.parent.name == "checkpoints" else None
 
     @classmethod
+    def of_config(cls, config: Path) -> "Run | None":
+        """The run whose own config this is; None where it is any other file."""
+        run = cls._in(config.absolute().parent)
+        return run if run.config.name == config.name and (run.folder / RECORD).is_file() else None
+
+    @classmethod
     def of_trainer(cls, trainer: pl.Trainer) -> "Run":
         """The run whose folder is the trainer's."""
         return cls._in(Path(trainer.default_root_dir))

@@ -19,9 +19,14 @@ def use_file(run: Any, path: Path, name: str, kind: str) -> None:
 
     `run.use_artifact` asks a server, and refuses offline; this is what it does online with an artifact that is made
     here (wandb 0.31), and the server sees it at `wandb sync`: of the run that made the file first, then of this.
+    A wandb that does it another way costs this line of the lineage, and not the run.
     """
-    if not run.disabled:
+    if run.disabled:
+        return
+    try:
         run._log_artifact(_reference(path, name, kind), is_user_created=True, use_after_commit=True)
+    except (AttributeError, TypeError):
+        print(f"Weights & Biases {wandb.__version__} cannot say offline that a run uses {path}; the lineage lacks it")
 
 
 def _reference(path: Path, name: str, kind: str) -> wandb.Artifact:

@@ -78,6 +78,9 @@ def test_the_wrong_h_gives_less_than_nothing_and_no_bound_is_a_sentence():
     matrix[3, 3] = -np.inf
     with pytest.raises(ValueError, match="of 1 of 40 images is not finite"):
         contrastive_bound(matrix)
+    matrix[3, 3] = np.nan
+    with pytest.raises(ValueError, match="of 1 of 40 images is not finite"):
+        contrastive_bound(matrix)
     with pytest.raises(ValueError, match="1 image has no other"):
         contrastive_bound(np.zeros((1, 1)))
 
@@ -117,7 +120,7 @@ def test_the_command_keeps_the_bound_of_the_runs_first_test_images_and_python_gi
     matrix = np.load(folder / "scores.npy")
     assert (row.num_images, row.ceiling_nats, matrix.shape) == (6, math.log(6), (6, 6))
     assert row.bound_nats == contrastive_bound(matrix).mean
-    assert f"I(x; h) is at least  {row.bound_nats:.2f} nats" in capsys.readouterr().out
+    assert f"lower bound of I(x; h)  {row.bound_nats:.2f} nats" in capsys.readouterr().out
     assert np.diagonal(matrix) == pytest.approx(np.load(folder / "log_prob.npy")[:6], abs=1e-3)
     image = torch.from_numpy(np.load(folder / "samples.npz")["inputs"])[:2]
     inverter = inverters.load(f"runs/{INVERTER}")

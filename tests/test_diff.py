@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from small_runs import INVERTER, SHORT, SMALL, failure, run_with_results
 
 from cli import main
+from commands.two_runs import function, names
 from evaluations.contrast import contrastive_bound
 from evaluations.difference import (
     Crossed,
@@ -29,6 +31,7 @@ from evaluations.distances import sample_distances
 from evaluations.report import differences as section
 from evaluations.report.page import Explorer, Table
 from evaluations.report.tested_runs import inverters, runs_under
+from inverters.channel import UniformQuantiser
 
 FEW = ["--num_images=5", "--num_draws=2", "--num_shown=2", "--num_candidates=3"]
 
@@ -118,7 +121,10 @@ def test_a_pair_that_one_layer_merges_is_the_first_that_the_other_tells_apart_be
     assert (of_a[0].first, of_a[0].second, of_a[0].b) == (3, 7, 0)
     assert of_a[0].rank_a - of_a[0].rank_b > 0.2
     assert told_apart(b, a)[1][0].second == 7
-    assert all(pair.rank_b > pair.rank_a for pair in of_b)
+    assert all(pair.rank_b > 0.5 > pair.rank_a for pair in of_b)
+    near = a + np.random.default_rng(1).normal(scale=1e-3, size=a.shape)
+    near = (near + near.T) / 2  # hardly another one: only pairs about the middle can be on two sides of it
+    assert all(abs(pair.rank_a - pair.rank_b) < 0.1 for pairs in told_apart(a, near) for pair in pairs)
 
 
 def test_a_set_is_of_images_that_are_near_by_h_and_as_far_apart_as_can_be():
@@ -207,6 +213,17 @@ def test_a_against_b_is_the_negative_of_b_against_a_and_both_are_in_the_report(t
     assert sorted(path.name.split("_")[-1] for path in later.glob("diff_*.png")) == [
         "alike.png", "draws.png", "map.png", "pairs.png",
     ]  # fmt: skip
+
+
+def test_of_what_a_channel_sends_no_later_layer_is_a_function_and_its_name_says_how_much():
+    def side(layer, depth, channel=None):
+        representation = SimpleNamespace(layer=layer, depth=depth, preprocess=SimpleNamespace(what=None))
+        inverter = SimpleNamespace(representation=representation, seen_shape=(1, 4, 4), channel=channel, rate=0)
+        return SimpleNamespace(inverter=inverter, digests=("one", layer))
+
+    sent = side("conv2", 2, UniformQuantiser((4,), [1, 8]))
+    assert function(sent, side("fc3", 3)) is function(side("fc3", 3), sent) is None
+    assert names(sent, side("fc3", 3)) == ("conv2 at 1 bit a unit", "fc3")
 
 
 def test_what_no_test_has_left_is_asked_now_and_draws_are_those_of_the_verb_sample(two_layers):

@@ -100,6 +100,9 @@ def test_a_name_has_what_decides_the_training_by_its_shortest_key():
         "--model.density.init_args.dropout=0.5", "--model.lr", "0.1", "--data.num_workers=2", "--seed_everything=3",
         "--model.network.dropout", "--trainer.limit_val_batches=1",
     ]  # fmt: skip
+    assert changes(["fit", "--config", "a.yaml", "--classifier", "b.ckpt"], MNIST5kDataModule()) == [
+        "classifier=b.ckpt"
+    ]
     expected = ["gpu", "model.density.dropout=0.5", "lr=0.1", "seed_everything=3", "model.network.dropout=true"]
     assert changes(words, MNIST5kDataModule()) == expected
 

@@ -91,9 +91,12 @@ class Group:
 
 
 def is_function(later: InverterResult, earlier: InverterResult) -> bool:
-    """Whether a layer is a function of another: of one computation, behind it, and nothing goes past that."""
+    """Whether a layer is a function of another: of one computation, behind it, and nothing goes past that.
+
+    What is sent of a layer by a channel is one of the layer, but no later layer is a function of what was sent.
+    """
     same = what_is_seen(later) == what_is_seen(earlier) and earlier.network_digest is not None
-    return same and earlier.bottleneck and (later.depth or 0) > (earlier.depth or 0)
+    return same and earlier.channel is None and earlier.bottleneck and (later.depth or 0) > (earlier.depth or 0)
 
 
 def what_is_seen(result: InverterResult) -> tuple[str, ...]:

@@ -18,9 +18,12 @@ def whose(audit: Audit) -> Section:
         found[f"{audit.layer}, by {name}"] = run.measured(ContrastResult)[0]
     parts = [*reidentified(found), *missing]
     if not any(one.unseen for contrast in found.values() for one in contrast.reidentified):
-        without = "--data.left_out_classes", "[8, 9]"
-        what = "the same of classes that training never saw, by an inverter that was trained without them"
-        commands = [command(audit.run, verb, *without, name="without_8_9") for verb in ("fit", "contrast")]
+        without = "--data.left_out_classes", "[0]"
+        what = (
+            "the same of classes that training never saw, by an inverter that was trained without them, as here the "
+            "first; give its folder after that of the audited one"
+        )
+        commands = [command(audit.run, verb, *without, name="without_0") for verb in ("fit", "contrast")]
         parts.append(Missing(what, commands))
     return Section("Whose is it?", parts)
 

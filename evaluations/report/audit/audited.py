@@ -43,6 +43,16 @@ class Audit:
         return str(self.result.layer)
 
     @property
+    def source(self) -> str:
+        """What the attacker has: the layer, or what is sent of it."""
+        return self.layer if self.result.channel is None else f"{self.layer} sent at {self.result.rate}"
+
+    @property
+    def proven(self) -> bool:
+        """Whether the lower bound is above 0 with its whole interval."""
+        return self.contrast is not None and self.contrast.bound_nats_low > 0
+
+    @property
     def network(self) -> str:
         """For people: its kind, and whose weights."""
         return f"{self.result.network} ({self.result.classifier})"

@@ -2,13 +2,17 @@
 
 import hashlib
 import shlex
+from collections.abc import Sequence
 
 from evaluations.rates import RatesResult
 from evaluations.report import differences, made
-from evaluations.report.audit.audited import Audit, command
+from evaluations.report.audit.audited import Audit
 from evaluations.report.audit.readable import not_ended
 from evaluations.report.page import Code, Facts, Part, Section
-from evaluations.results import CompressionResult, ContrastResult, LedgerResult, Measurement
+from evaluations.report.tested_runs import InverterRun
+from evaluations.results import CompressionResult, ContrastResult, LedgerResult
+
+AGAIN = "again"  # the name of runs that repeat those of the page
 
 
 def digests(audit: Audit) -> Section:
@@ -47,34 +51,49 @@ def _again(audit: Audit) -> list[str]:
     """From the training on; the config of a run has all of its arguments."""
     runs = [audit.run, *audit.without_classes, *audit.others]
     trained = [*([audit.prior] if audit.prior else []), *runs]
-    lines = [f"python cli.py fit --config {shlex.quote(str(run.run_folder / 'config.yaml'))}" for run in trained]
+    lines = [_line(run, "fit") for run in trained]
     for run in runs:
-        asked: list[ContrastResult | LedgerResult | CompressionResult | RatesResult] = [
-            *run.measured(ContrastResult)[:1], *run.measured(LedgerResult)[:1], *run.measured(CompressionResult)[:1],
-            *run.measured(RatesResult)[:1],
-        ]  # fmt: skip
-        lines += [command(run, one.verb, "--num_images", str(one.num_images), *without(one)) for one in asked]
+        for one in run.measured(ContrastResult)[:1]:
+            classes = next((one.classes for one in one.reidentified if one.classes and not one.unseen), None)
+            of = ["--classes", str(list(classes))] if classes else []
+            lines.append(_line(run, one.verb, "--num_images", str(one.num_images), *of))
+        if ledger := run.measured(LedgerResult):
+            layers = str([*dict.fromkeys(one.layer for one in ledger)])
+            images = "--num_images", str(ledger[0].num_images), "--num_train", str(ledger[0].num_train)
+            lines.append(_line(run, "ledger", *images, "--layers", layers))
+        lines += [
+            _line(run, its.verb, "--num_images", str(its.num_images)) for its in run.measured(CompressionResult)[:1]
+        ]
+        lines += [_line(run, its.verb, "--num_images", str(its.num_images)) for its in run.measured(RatesResult)[:1]]
     beside = [audit.run, *audit.others]
-    for one, _ in differences.of_tests(beside):
-        pair = [next(run for run in beside if its(run.result)) for its in (one.is_from, one.is_of)]
-        lines.append(f"python cli.py diff {shlex.join(str(run.folder) for run in pair)}")
-    folders = shlex.join(str(run.folder) for run in (audit.run, *(run for run in audit.runs if run != audit.run)))
-    return [*lines, f"python cli.py report --for audit {folders}"]
+    for difference, _ in differences.of_tests(beside):
+        pair = [next(run for run in beside if is_it(run.result)) for is_it in (difference.is_from, difference.is_of)]
+        lines.append(f"python cli.py diff {_folders(pair)}")
+    return [
+        *lines,
+        f"python cli.py report --for audit {_folders([audit.run, *(r for r in trained if r != audit.run)])}",
+    ]
 
 
-def without(asked: Measurement) -> list[str]:
-    """What says which classes an inverter was trained without."""
-    unseen = asked.reidentified if isinstance(asked, ContrastResult) else ()
-    classes = next((list(one.classes or ()) for one in unseen if one.unseen), [])
-    return ["--data.left_out_classes", str(classes)] if classes else []
+def _line(run: InverterRun, verb: str, *more: str) -> str:
+    """That asks a verb of a run of the same config."""
+    return shlex.join(
+        ["python", "cli.py", verb, "--config", str(run.run_folder / "config.yaml"), "--name", AGAIN, *more]
+    )
+
+
+def _folders(runs: Sequence[InverterRun]) -> str:
+    """Of those that were made again."""
+    return shlex.join(str(run.config_folder / AGAIN) for run in runs)
 
 
 def limits(audit: Audit) -> Section:
     result = audit.result
+    certified = "This page certifies that at least so much can be read. " if audit.proven else ""
     note = f" {result.dataset_note}" if result.dataset_note else ""
     rows = [
-        ("A leak, never safety", "This page certifies that at least so much can be read. Nothing on it says that the "
-         "rest cannot: NCE is minus an upper bound of H(x | h), and what was not found may be there."),
+        ("A leak, never safety", f"{certified}Nothing on it says that the rest cannot be read: NCE is minus an upper "
+         "bound of H(x | h), and what was not found may be there."),
         ("A better attacker", "A larger model, a longer training, one who has the weights and compares h exactly, or "
          "who has more than one h of a picture, may read more. A deterministic network loses hardly any information "
          "in principle: what is told is what this attacker can use."),

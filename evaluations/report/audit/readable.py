@@ -36,27 +36,22 @@ def no_prior(audit: Audit) -> Missing:
 def verdict(audit: Audit) -> Section:
     """In two sentences, with the number first."""
     bound, gain = audit.contrast, audit.gain
-    if bound and bound.bound_nats_low > 0:
-        interval = f"95 % interval {bound.bound_nats_low:.2f} to {bound.bound_nats_high:.2f}"
-        most = f", of the {bound.ceiling_nats:.2f} that {bound.num_images} images can show" if bound.saturated else ""
-        first = (
-            f"At least {bound.bound_nats:.2f} nats of each image are readable from {audit.layer}{most} ({interval})."
-        )
+    if bound and audit.proven:
+        about = f"95 % interval of the bound {bound.bound_nats_low:.2f} to {bound.bound_nats_high:.2f}"
+        about += f", of {bound.ceiling_nats:.2f} that {bound.num_images} images can show" if bound.saturated else ""
+        first = f"At least {bound.bound_nats_low:.2f} nats an image are readable from {audit.source} ({about})."
     elif bound:
-        first = f"No leak was proven of {audit.layer}: the lower bound is {bound.bound_nats:.2f} nats."
+        first = f"No leak was proven of {audit.source}: the lower bound is {_bound(bound)} nats."
     elif gain:
-        first = (
-            f"By estimate {gain.mean:.1f} nats of each image are readable from {audit.layer}; no bound was measured."
-        )
+        first = f"By estimate {gain.mean:.1f} nats an image are readable from {audit.source}; no bound was measured."
     else:
-        first = f"Nothing is known of {audit.layer}: neither a bound nor an estimate was measured."
+        first = f"Nothing is known of {audit.source}: neither a bound nor an estimate was measured."
     what = f"That is of {audit.network}, on average over images of {audit.result.dataset}, by a reader who has h, "
     what += f"pictures of the same kind with their h, and {_effort(audit)}"
     if bound and gain:
         interval = f"95 % interval {gain.low:.1f} to {gain.high:.1f}"
         what += f"; by estimate this reader finds {gain.mean:.1f} nats in all ({interval})"
-    proven = bound is not None and bound.bound_nats_low > 0
-    safe = f"This proves {'a leak, and' if proven else 'nothing, and'} {SAFE}"
+    safe = f"This proves {'a leak, and' if audit.proven else 'nothing, and'} {SAFE}"
     parts: list[Part] = [Lead(first), f"{what}.", f"{_candidates(bound)}{safe}"]
     parts += not_ended(audit)
     return Section(f"Audit of {audit.layer}", parts)
@@ -69,10 +64,15 @@ def _effort(audit: Audit) -> str:
 
 def _candidates(bound: ContrastResult | None) -> str:
     """The bound as what it takes to tell pictures apart; nothing where that means little."""
-    if bound is None or not 0 < bound.bound_nats < math.log(MOST_CANDIDATES):
+    if bound is None or not 0 < bound.bound_nats_low < math.log(MOST_CANDIDATES):
         return ""
-    told = f"{bound.bound_nats:.2f} nats are what it takes to find one"
-    return f"{told} of {math.exp(bound.bound_nats):.0f} equally likely pictures. "
+    told = f"{bound.bound_nats_low:.2f} nats are what it takes to find one"
+    return f"{told} of {math.exp(bound.bound_nats_low):.0f} equally likely pictures. "
+
+
+def _bound(found: ContrastResult) -> str:
+    interval = f"[{found.bound_nats_low:.2f}, {found.bound_nats_high:.2f}]"
+    return f"{number(found.bound_nats, found.bound_nats_se)} {interval}"
 
 
 def nats(audit: Audit) -> Section:
@@ -80,9 +80,7 @@ def nats(audit: Audit) -> Section:
     result, bound, gain = audit.result, audit.contrast, audit.gain
     rows = []
     if bound:
-        interval = f"[{bound.bound_nats_low:.2f}, {bound.bound_nats_high:.2f}]"
-        told = f"{number(bound.bound_nats, bound.bound_nats_se)} {interval}"
-        rows.append(["I(x; h), at least", told, str(bound.num_images), "a lower bound, for any model"])
+        rows.append(["I(x; h), at least", _bound(bound), str(bound.num_images), "a lower bound, for any model"])
     if gain:
         rows.append(["I(x; h), estimated", with_interval(gain), str(result.num_images), "an estimate, no bound"])
     nce = number(result.nce_nats, result.nce_nats_se)
