@@ -307,6 +307,17 @@ def test_a_gan_draws_most_places_of_a_glyph():
     assert sum(found) / 4 > 0.4
 
 
+def test_its_networks_of_vectors_are_as_deep_as_asked():
+    def linear(module):
+        return sum(isinstance(part, torch.nn.Linear) for part in module.modules())
+
+    for depth in (1, 3):
+        generator = StackedGAN(SHAPE, (5,), depth=depth, **SMALL)
+        assert linear(generator.layers) == depth + 1
+        assert linear(generator.encoder) == depth + 1
+        assert linear(generator.discriminator.features) == depth
+
+
 def test_a_gradient_penalty_counts_in_training_alone():
     generator, image = small("gan", gradient_penalty=10.0).density, images(4)
     context = torch.randn(4, 256, dtype=torch.float64)
