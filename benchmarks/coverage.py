@@ -57,7 +57,7 @@ class Method:
         return run
 
     def row(self, given: argparse.Namespace) -> dict[str, Any]:
-        """Means over the glyphs, of its last weights: a Gaussian's likelihood on 8-bit pixels would choose a black mean."""
+        """Means over the glyphs, of its last weights: by 8-bit likelihood a Gaussian is best with a black mean."""
         truth = GlyphPositionDataModule(self.side, self.glyphs).images.unflatten(0, (len(GLYPHS), -1))  # [K, P, ...]
         draws = inverters.load(self.run(given).last).sample(truth[:, 0], num_draws=given.draws)
         pairs = list(zip(draws, truth, strict=True))
