@@ -14,8 +14,8 @@ from inverters.generators import ImageShape
 NUM_HIDDEN = 256
 
 
-def strided(image_shape: ImageShape, filters: Sequence[int]) -> tuple[list[nn.Module], int]:
-    """4x4 convolutions that halve the side, each with a leaky rectifier, and how many numbers leave them.
+def strided(image_shape: ImageShape, filters: Sequence[int], num_hidden: int, depth: int) -> list[nn.Module]:
+    """4x4 convolutions that halve the side, then linear layers of `num_hidden`, each with a leaky rectifier.
 
     Raises:
         ValueError: The image is too small.
@@ -27,7 +27,10 @@ def strided(image_shape: ImageShape, filters: Sequence[int]) -> tuple[list[nn.Mo
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
         layers += [nn.Conv2d(before, after, kernel_size=4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-    return [*layers, nn.Flatten()], channels[-1] * math.prod(size)
+    layers.append(nn.Flatten())
+    for before, after in pairwise([channels[-1] * math.prod(size), *depth * [num_hidden]]):
+        layers += [nn.Linear(before, after), nn.LeakyReLU(0.2)]
+    return layers
 
 
 class Discriminator(nn.Module):
@@ -50,6 +53,7 @@ class Discriminator(nn.Module):
         sees_h: Whether it is asked if an image is a real one of this h (Miyato and Koyama 2018), not only if real.
         gradient_penalty: Instead of both, logistic losses and R1 of this weight (Mescheder et al. 2018): half of the
             squared gradient at real images, which leaves it free to be steep where there are none. In training alone.
+        depth: Of its linear layers behind the convolutions.
     """
 
     def __init__(
@@ -59,12 +63,12 @@ class Discriminator(nn.Module):
         filters: Sequence[int],
         sees_h: bool,
         gradient_penalty: float = 0.0,
+        depth: int = 1,
     ) -> None:
         super().__init__()
         self.gradient_penalty = gradient_penalty
         bounded = (lambda layer: layer) if gradient_penalty else spectral_norm
-        layers, num_features = strided(image_shape, filters)
-        layers += [nn.Linear(num_features, NUM_HIDDEN), nn.LeakyReLU(0.2)]
+        layers = strided(image_shape, filters, NUM_HIDDEN, depth)
         self.features = nn.Sequential(*(bounded(m) if isinstance(m, nn.Conv2d | nn.Linear) else m for m in layers))
         self.real = bounded(nn.Linear(NUM_HIDDEN, 1))
         self.of_h = bounded(nn.Linear(math.prod(context_shape), NUM_HIDDEN)) if sees_h else None

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import nn
 
@@ -9,11 +10,11 @@ from inverters.generators import ImageShape
 
 
 def mirrored(
-    image_shape: ImageShape, context_shape: tuple[int, ...], filters: Sequence[int], num_hidden: int
+    image_shape: ImageShape, context_shape: tuple[int, ...], filters: Sequence[int], num_hidden: int, depth: int = 1
 ) -> nn.Sequential:
     """For every stage of ConvNet, from the layer back, a rectifier, an unpooling and a 5x5 transposed convolution.
 
-    A vector h goes through two linear layers to a map at the resolution of the deepest stage; a map h starts at its own
+    A vector h goes through linear layers to a map at the resolution of the deepest stage; a map h starts at its own
     resolution with a 5x5 convolution. What comes out, [B, C, H, W], is not squashed to [0, 1].
 
     Args:
@@ -21,6 +22,7 @@ def mirrored(
         context_shape: (K,) or (K, H', W').
         filters: Of the feature maps as ConvNet has them, the stage next to the image first.
         num_hidden: Units between a vector h and the first map.
+        depth: How many times so many, each with a rectifier.
 
     Raises:
         ValueError: h is empty, or a map of a resolution that no stage of ConvNet has, or the image is too small.
@@ -29,27 +31,26 @@ def mirrored(
     for _ in filters:
         sides.append(tuple((side - 4) // 2 for side in sides[-1]))
     channels = [image_shape[0], *filters]
+    layers: list[nn.Module]
     if context_shape[1:] in sides[1:]:
-        depth = sides.index(context_shape[1:])
-        layers: list[nn.Module] = [nn.Conv2d(context_shape[0], channels[depth], kernel_size=5, padding=2)]
+        stage = sides.index(context_shape[1:])
+        layers = [nn.Conv2d(context_shape[0], channels[stage], kernel_size=5, padding=2)]
     elif len(context_shape) == 1 and context_shape[0]:
-        depth = len(filters)
-        deepest = (channels[depth], *sides[depth])
+        stage = len(filters)
+        deepest = (channels[stage], *sides[stage])
         if min(deepest) < 1:
             raise ValueError(
-                f"images of {image_shape[1]}x{image_shape[2]} are too small for {depth} stages of a decoder"
+                f"images of {image_shape[1]}x{image_shape[2]} are too small for {stage} stages of a decoder"
             )
-        layers = [
-            nn.Linear(context_shape[0], num_hidden),
-            nn.ReLU(),
-            nn.Linear(num_hidden, math.prod(deepest)),
-            nn.Unflatten(1, deepest),
-        ]
+        layers = []
+        for before, after in pairwise([context_shape[0], *depth * [num_hidden]]):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        layers += [nn.Linear(num_hidden, math.prod(deepest)), nn.Unflatten(1, deepest)]
     else:
         maps = ", ".join(f"Kx{height}x{width}" for height, width in sides[1:])
         size = "x".join(map(str, context_shape)) or "a scalar"
         raise ValueError(f"a decoder starts from a vector or a map {maps}; this h is {size}")
-    for i in range(depth, 0, -1):
+    for i in range(stage, 0, -1):
         layers += [
             nn.ReLU(),
             nn.Upsample(size=tuple(side - 4 for side in sides[i - 1])),  # nearest

@@ -34,6 +34,8 @@ class StackedGAN(ConditionalGenerator):
         context_shape: (K,) or (K, H', W'); (0,) for an unconditional model, which can have no conditional loss.
         filters: Of the feature maps as ConvNet has them, the stage next to the image first.
         num_hidden: Units between a vector h and the first map.
+        depth: How many layers of so many units: before the first map, and of encoder and discriminator (of its own
+            number) behind their convolutions. 1 is for digits; a noise that is to choose one of many images needs 2.
         num_noise: Numbers of noise, which go beside a vector h, or to every place of a map; scaled so that together
             they weigh as much there as h, or training would begin by ignoring them.
         conditional_weight: Of the features that should be h; 0 leaves a part out, here as below.
@@ -60,6 +62,7 @@ class StackedGAN(ConditionalGenerator):
         context_shape: tuple[int, ...],
         filters: Sequence[PositiveInt] = (32, 32),
         num_hidden: PositiveInt = 256,
+        depth: PositiveInt = 1,
         num_noise: PositiveInt = 16,
         conditional_weight: NonNegativeFloat = 1.0,
         entropy_weight: NonNegativeFloat = 1.0,
@@ -79,20 +82,18 @@ class StackedGAN(ConditionalGenerator):
         noises = torch.randn(NUM_FIXED, self.num_noise, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noises", noises, persistent=False)
         channels = (context_shape[0] + self.num_noise, *context_shape[1:])
-        self.layers = mirrored(image_shape, channels, filters, num_hidden)
+        self.layers = mirrored(image_shape, channels, filters, num_hidden, depth)
         self.offset = nn.Parameter(torch.zeros(image_shape[0], 1, 1))
         self.encoder: nn.Sequential | None = None
         if entropy_weight:
-            layers, num_features = strided(image_shape, discriminator_filters)
-            self.encoder = nn.Sequential(
-                *layers, nn.Linear(num_features, num_hidden), nn.LeakyReLU(0.2), nn.Linear(num_hidden, self.num_noise)
-            )
+            layers = strided(image_shape, discriminator_filters, num_hidden, depth)
+            self.encoder = nn.Sequential(*layers, nn.Linear(num_hidden, self.num_noise))
         self.discriminator: Discriminator | None = None
         self.rates = {"lr": float(discriminator_lr), "betas": discriminator_betas}
         if adversarial_weight:
             sees_h = discriminator_sees_h and math.prod(context_shape) > 0
             self.discriminator = Discriminator(
-                image_shape, context_shape, discriminator_filters, sees_h, float(gradient_penalty)
+                image_shape, context_shape, discriminator_filters, sees_h, float(gradient_penalty), depth
             )
             self.last_is_best = True
         self.features: FeatureLoss | None = None

@@ -182,13 +182,20 @@ def test_a_layer_without_a_gradient_is_refused_in_a_sentence():
 
 
 def test_coverage_is_the_share_of_true_images_that_are_drawn():
-    truth = torch.zeros(4, 1, 3, 3, dtype=torch.uint8)
-    truth[range(4), 0, 0, [0, 1, 2, 0]] = torch.tensor([128, 128, 128, 0], dtype=torch.uint8)
-    mean = truth.double().mean(dim=0, keepdim=True).byte()
+    truth = 128 * torch.eye(4, dtype=torch.uint8).view(4, 1, 2, 2)  # 181 from each other
     assert covered(truth[[0, 1, 1]], truth) == 0.5
-    assert covered(mean, truth[:3], 64) == 0
-    assert covered(truth[:1] - 60, truth, 64) == valid(truth[:1], truth) == 1 or covered(truth, truth) == 1
-    assert valid(torch.cat([truth[:1], mean]), truth[:3], 64) == 0.5
+    assert valid(truth[[0, 1, 1]], truth) == covered(truth, truth) == 1
+    mean = truth.double().mean(dim=0, keepdim=True).byte()
+    assert covered(mean, truth) == valid(mean, truth) == 0
+    assert valid(torch.cat([truth[:1], mean]), truth) == 0.5
+
+
+def test_a_draw_is_one_true_image_at_most():
+    truth = torch.zeros(3, 1, 1, 2, dtype=torch.uint8)
+    truth[1:, 0, 0] = torch.tensor([[100, 0], [250, 0]])
+    draws = torch.tensor([49, 50, 51]).byte().view(3, 1, 1, 1) * torch.tensor([1, 0]).byte()
+    assert [covered(draw[None], truth) for draw in draws] == [pytest.approx(1 / 3), 0, pytest.approx(1 / 3)]
+    assert valid(draws, truth) == pytest.approx(2 / 3)
 
 
 def test_diversity_is_that_of_true_images_and_none_where_all_are_one():
@@ -288,7 +295,7 @@ def test_two_processes_train_as_one(tmp_path, trained_runs):
 
 @pytest.mark.slow
 def test_a_gan_draws_most_places_of_a_glyph():
-    """Of 9, in a small world; 3000 steps of a trial gave 0.83, and 0.67 without the entropy loss."""
+    """Of 9, in a small world; these steps gave 0.72 (29 November 2026)."""
     torch.manual_seed(0)
     truth = GlyphPositionDataModule(side=6).images
     density = partial(
@@ -303,8 +310,19 @@ def test_a_gan_draws_most_places_of_a_glyph():
         inverter.training_step({"image": truth[torch.randint(len(truth), (64,))]}, step)["loss"].backward()
         optimizer.step()
     draws = inverter.draws(truth[::9], range(4), 512)
-    found = [covered(draws[k], truth[9 * k : 9 * k + 9], 64) for k in range(4)]
+    found = [covered(draws[k], truth[9 * k : 9 * k + 9]) for k in range(4)]
     assert sum(found) / 4 > 0.4
+
+
+def test_its_networks_of_vectors_are_as_deep_as_asked():
+    def linear(module):
+        return sum(isinstance(part, torch.nn.Linear) for part in module.modules())
+
+    for depth in (1, 3):
+        generator = StackedGAN(SHAPE, (5,), depth=depth, **SMALL)
+        assert linear(generator.layers) == depth + 1
+        assert linear(generator.encoder) == depth + 1
+        assert linear(generator.discriminator.features) == depth
 
 
 def test_a_gradient_penalty_counts_in_training_alone():

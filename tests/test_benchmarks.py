@@ -37,8 +37,8 @@ def run(monkeypatch, tmp_path, capsys):
 
 def test_all_are_in_the_readme():
     names = (
-        "cache", "cost", "gpu_check", "gpu_time", "launches", "nearest", "sampling", "scaling", "threads", "training",
-        "worlds",
+        "cache", "cost", "coverage", "gpu_check", "gpu_time", "launches", "nearest", "sampling", "scaling", "threads",
+        "training", "worlds",
     )  # fmt: skip
     assert COMMANDS.keys() == {f"benchmarks.{name}" for name in names}
     assert {word for command in COMMANDS.values() for word in command if word.endswith(".yaml")} <= set(CONFIGS)
@@ -87,6 +87,20 @@ def test_cost_at_a_given_rate(run):
 def test_cost_of_a_classifier_is_refused(run):
     with pytest.raises(SystemExit, match="this takes an inverter's config"):
         run("cost", "--config", "classifier_mnist5k.yaml")
+
+
+def test_coverage_trains_what_is_missing_and_scores_it(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = ["--weights=1", "--seeds=3", "--steps=1", "--draws=2", f"--figure={tmp_path / 'figure.png'}"]
+    rows = run("coverage", *sizes)["rows"]
+    assert [row["method"] for row in rows] == ["likelihood", "MSE decoder", "stacked GAN"]
+    assert all(row["places covered"] == row["draws valid"] == 0 for row in rows)  # of networks that know nothing yet
+    assert (tmp_path / "figure.png").is_file()
+    kept = sorted(tmp_path.glob("runs/coverage/*/*/checkpoints/last.ckpt"))
+    assert [path.parts[-3] for path in kept] == ["stacked-GAN-1-3", "MSE-decoder-0", "likelihood-0"]
+    before = [path.stat().st_mtime_ns for path in kept]
+    assert run("coverage", *sizes)["rows"] == rows
+    assert [path.stat().st_mtime_ns for path in kept] == before
 
 
 def test_nearest(run):
