@@ -23,7 +23,7 @@ from datamodules import ImageDataModule
 from evaluations.contrast import contrastive_bound
 from evaluations.information import Estimate, Information, information
 from inverters import Inverter
-from inverters.compressed_file import compressed, decompressed, stored
+from inverters.compressed_file import compressed, decompressed, received
 from inverters.generators import AutoregressiveDensity, ImageShape
 from runtime.checkpoints import load_checkpoint
 from runtime.run import Run, find_checkpoint
@@ -173,6 +173,7 @@ class TrainedInverter:
 
         Returns:
             The file, and h as the layer gives it, [N, ...], which is no part of it: [N, 0] of an unconditional model.
+            Behind a channel it is what arrives of h, at the highest rate.
         """
         image = self._images(images)
         if self.layer is None:
@@ -180,7 +181,7 @@ class TrainedInverter:
         pictures = self._seen(images, image) if h_of is None else self._pictures(h_of)
         if len(pictures) != len(image):
             raise ValueError(f"h_of has {len(pictures)} images for {len(image)}; give one of each")
-        h = stored(in_parts(self._inverter.representation, self._inverter, pictures))
+        h = received(self._inverter, in_parts(self._inverter.representation, self._inverter, pictures))
         return compressed(self._inverter, image, h), h
 
     def decompress(self, file: bytes, h: Any = None) -> Tensor:

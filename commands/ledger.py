@@ -1,6 +1,8 @@
 """What does a layer keep of what is known of the images?"""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
@@ -14,11 +16,11 @@ from datamodules.attributes import Attribute
 from datamodules.split import seen
 from evaluations.ledger import bins, entry
 from evaluations.results import LedgerResult
-from inverters import Classifier
+from inverters import Classifier, Inverter
 from inverters.networks import network_name
 from inverters.representation import Representation, digest
 from runtime.checkpoints import check_fit, load_checkpoint
-from runtime.files import json_bytes
+from runtime.files import free_memory, json_bytes, size_for_people
 from runtime.run import Run
 
 SPLITS = ("train", "val", "test")
@@ -35,7 +37,8 @@ def ledger(
 ) -> None:
     """How many nats a layer keeps, at least, of each attribute that the data set knows of its images, and of how many.
 
-    An inverter's config or a classifier's will do: no density is asked.
+    An inverter's config or a classifier's will do: no density is asked. Where not all of h is sent, the inverter's own
+    layer is asked by what arrives of it, at the highest rate.
 
     Args:
         ckpt_path: A file, or best or last of the newest run; best by default.
@@ -44,7 +47,7 @@ def ledger(
         num_train: Training images for the probe, a seeded choice.
 
     Raises:
-        ValueError: No layer is given, or nothing is known of the images but their pixels.
+        ValueError: No layer is given, nothing is known of the images but their pixels, or h does not fit into memory.
     """
     network = _representation(trainer, model, datamodule, ckpt_path)
     names = layers or ([network.layer] if network.layer else [])
@@ -54,7 +57,7 @@ def ledger(
         raise ValueError(f"{NO_H_OF_X.format(datamodule.name)}; a ledger is of a data set without partners")
     datamodule.prepare_data()
     datamodule.setup("test")
-    pictures, known = [], []
+    pictures, known = list[Tensor](), list[dict[str, Attribute]]()
     for split, most in zip(SPLITS, (num_train, num_images, num_images), strict=True):
         images = datamodule.datasets[split]
         generator = torch.Generator().manual_seed(datamodule.seed)
@@ -64,28 +67,20 @@ def ledger(
         known.append(datamodule.attributes(split, batch))
     if not known[0]:
         raise ValueError(f"nothing is known of the images of {datamodule.name} but their pixels; give other data")
-    run, found, device = Run.of_trainer(trainer), list[LedgerResult](), trainer.strategy.root_device
-    for name in names:
-        representation = network.at(name).to(device)
-        h = tuple(_encoded(representation, x, device) for x in pictures)
-        for attribute in known[0]:
-            numbers, num_values, uniform = _numbers([its[attribute] for its in known])
-            said = entry((h[0], h[1], h[2]), numbers, num_values, uniform)
-            kept = said.kept
-            found.append(LedgerResult(
-                name=run.name, layer=name, network=network_name(network.network), attribute=attribute,
-                kind=known[0][attribute].kind, kept_nats=kept.mean, kept_nats_se=kept.standard_error,
-                kept_nats_low=kept.low, kept_nats_high=kept.high, entropy_nats=said.entropy,
-                num_values=num_values, num_images=len(h[2]), num_train=len(h[0]),
-                network_digest=digest(network.network),
-            ))  # fmt: skip
+    run, device = Run.of_trainer(trainer), trainer.strategy.root_device
+    sends = model if isinstance(model, Inverter) and model.channel is not None else None
+    asked = [Asked(network.at(name).to(device), device, sends if name == network.layer else None) for name in names]
+    for layer in asked:
+        _check_memory(layer, pictures)
+    found = [row for layer in asked for row in _rows(run.name, layer, pictures, known)]
     run.write({"ledger.json": json_bytes([one.to_json() for one in found])})
     print(
         f"{run.name}, {len(pictures[2])} test images; nats kept, at least, of so many; in {run.folder / 'ledger.json'}"
     )
     for one in found:
         of = f"{one.kept_nats:6.2f} ± {one.kept_nats_se:.2f} of {one.entropy_nats:.2f}, {one.num_values} values"
-        print(f"  {one.layer:10} {one.attribute:10} {of}{'' if one.kind == 'discrete' else ' (bins)'}")
+        rate = f", at {one.rate}" if one.rate else ""
+        print(f"  {one.layer:10} {one.attribute:10} {of}{'' if one.kind == 'discrete' else ' (bins)'}{rate}")
     print("  attributes may depend on one another, so that these do not add up to what the layer keeps")
 
 
@@ -105,10 +100,64 @@ def _representation(
     return network.to(trainer.strategy.root_device)
 
 
-def _encoded(representation: Representation, images: Tensor, device: torch.device) -> Tensor:
-    """h of uint8 images [N, C, H, W], on the CPU, [N, ...]."""
-    parts = tqdm(images.split(250), "encoding images", delay=5, leave=False)
-    return torch.cat([representation(x.to(device)).cpu() for x in parts])
+class Asked(NamedTuple):
+    """A layer.
+
+    Attributes:
+        representation: Of it, on the device.
+        inverter: By whose channel it is sent, so that what arrives is asked; None where all of h is.
+    """
+
+    representation: Representation
+    device: torch.device
+    inverter: Inverter | None
+
+    def h(self, images: Tensor) -> Tensor:
+        """Of uint8 images [N, C, H, W], or what arrives of it: on the CPU, [N, ...]."""
+        parts, found = tqdm(images.split(250), "encoding images", delay=5, leave=False), []
+        for x in parts:
+            h = self.representation(x.to(self.device))
+            found.append((h if self.inverter is None else self.inverter.arrived(h)).cpu())
+        return torch.cat(found)
+
+    @property
+    def sent(self) -> tuple[str, str] | tuple[None, None]:
+        """The channel and its rate; nothing where all of h is."""
+        if self.inverter is None or (channel := self.inverter.channel) is None:
+            return None, None
+        return channel.description, channel.name_of(self.inverter.rate)
+
+
+def _check_memory(asked: Asked, pictures: Sequence[Tensor]) -> None:
+    """Raises ValueError where h of all these would not fit: as it is, standardised, and once more on the way there."""
+    num_images = sum(map(len, pictures))
+    needed, free = 3 * 4 * num_images * asked.h(pictures[0][:1]).numel(), free_memory()
+    if needed > free:
+        raise ValueError(
+            f"h of {num_images:,} images of {asked.representation.layer} takes {size_for_people(needed)} of memory, as "
+            f"a probe needs it, of which {size_for_people(free)} are free; give a smaller --num_train or --num_images, "
+            f"or another layer"
+        )
+
+
+def _rows(
+    name: str, asked: Asked, pictures: Sequence[Tensor], known: Sequence[dict[str, Attribute]]
+) -> list[LedgerResult]:
+    """Of each attribute; images and what is known of them are those of `SPLITS`."""
+    network, (channel, rate), found = asked.representation, asked.sent, []
+    train, val, test = map(asked.h, pictures)
+    for attribute in known[0]:
+        numbers, num_values, uniform = _numbers([its[attribute] for its in known])
+        said = entry((train, val, test), numbers, num_values, uniform)
+        kept = said.kept
+        found.append(LedgerResult(
+            name=name, layer=str(network.layer), network=network_name(network.network), attribute=attribute,
+            kind=known[0][attribute].kind, kept_nats=kept.mean, kept_nats_se=kept.standard_error,
+            kept_nats_low=kept.low, kept_nats_high=kept.high, entropy_nats=said.entropy,
+            num_values=num_values, num_images=len(test), num_train=len(train),
+            network_digest=digest(network.network), channel=channel, rate=rate,
+        ))  # fmt: skip
+    return found
 
 
 def _numbers(of_splits: list[Attribute]) -> tuple[tuple[Tensor, Tensor, Tensor], int, bool]:

@@ -1,4 +1,4 @@
-"""What does h keep of an attribute a? The gain of a probe q(a | h) over a guess q(a), in nats, on unseen images."""
+"""What does h keep of an attribute a? The gain of a probe q(a | h) over the shares of a, in nats, on unseen images."""
 
 import copy
 import math
@@ -18,8 +18,8 @@ class Entry(NamedTuple):
     """What h keeps of an attribute, nats, and of how many.
 
     Attributes:
-        kept: A lower bound of I(a; h), but for the error of its images and, where H(a) is not known, of q(a).
-        entropy: H(a), or the cross-entropy of q(a), which is no less; of a continuous one, of its bins.
+        kept: A lower bound of I(a; h), but for the error of its images.
+        entropy: H(a) of the test images, or where a is known to be uniform, ln K; of a continuous one, of its bins.
         num_values: That a probe tells apart.
     """
 
@@ -45,12 +45,14 @@ def entry(
     h: tuple[Tensor, Tensor, Tensor], a: tuple[Tensor, Tensor, Tensor], num_values: int, uniform: bool = False,
     seed: int = 0,
 ) -> Entry:  # fmt: skip
-    """I(a; h) >= E[ln q(a | h) - ln q(a)] on the test images, paired (Barber and Agakov 2003).
+    """I(a; h) >= H(a) + E ln q(a | h) on the test images, paired (Barber and Agakov 2003).
 
-    q(a | h) is a small network that begins as q(a), the shares of training, and is kept as it is when the validation
-    images fit best, which may be at the beginning: where h says nothing, it is 0. Nothing is chosen by the test's.
-    E ln q(a) is no more than -H(a), and below it by about (K - 1) / 2N for N training images, unless a is uniform. A
-    probe may miss what another one finds: what is kept is at least this, and what is lost is not known to be.
+    q(a | h) is a small network that begins as the shares of training, and is kept as it is when the validation images
+    fit best, which may be at the beginning: where h says nothing, it tells nothing. Nothing is chosen by the test's.
+    H(a) is the entropy of the shares p(a) among the N test images themselves, unless a is uniform. On average over
+    test sets it is too low, by about (K - 1) / 2N, so that this is a lower bound whatever the shares of training are;
+    its error is, to first order, that of the mean of -ln p(a), which is paired with ln q. A probe may miss what another
+    one finds: what is kept is at least this, and what is lost is not known to be.
 
     Args:
         h: Of training, validation and test images, [N, ...].
@@ -71,22 +73,23 @@ def entry(
     flat = [x.flatten(1).float() for x in h]
     mean, scale = flat[0].mean(dim=0), flat[0].std(dim=0, correction=0)
     flat = [(x - mean) / torch.where(scale > 0, scale, 1) for x in flat]
-    counts = a[0].bincount(minlength=num_values).double() + 0.5  # none is impossible
-    guess = (torch.full_like(counts, 1 / num_values) if uniform else counts / counts.sum()).log()
-    log_q = _probe(flat, a, guess.float(), seed)
-    without = guess[a[2]]
-    return Entry(paired_difference(log_q, without), -float(without.mean()), num_values)
+    of_train, of_test = (x.bincount(minlength=num_values).double() for x in (a[0], a[2]))
+    even = torch.full_like(of_test, 1 / num_values)
+    begin = even if uniform else (of_train + 0.5) / (of_train + 0.5).sum()  # none is impossible
+    log_q = _probe(flat, a, begin.log().float(), seed)
+    without = (even if uniform else of_test / of_test.sum()).log()[a[2]]
+    return Entry(paired_difference(log_q, without), abs(float(without.mean())), num_values)
 
 
-def _probe(h: list[Tensor], a: tuple[Tensor, Tensor, Tensor], guess: Tensor, seed: int) -> Tensor:
-    """ln q(a | h) of the test images, float64 [N]."""
+def _probe(h: list[Tensor], a: tuple[Tensor, Tensor, Tensor], begin: Tensor, seed: int) -> Tensor:
+    """ln q(a | h) of the test images, float64 [N], of a network that begins as `begin`, ln q of each value, [K]."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
-        last = nn.Linear(NUM_UNITS, len(guess))
+        last = nn.Linear(NUM_UNITS, len(begin))
         net = nn.Sequential(nn.Linear(h[0].shape[1], NUM_UNITS), nn.ReLU(), last)
         with torch.no_grad():
             last.weight.zero_()
-            last.bias.copy_(guess)
+            last.bias.copy_(begin)
         optimizer = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
         best, kept, since = _cross_entropy(net, h[1], a[1]), copy.deepcopy(net), 0
         for _ in range(MOST_EPOCHS):

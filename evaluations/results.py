@@ -487,6 +487,8 @@ class LedgerResult(Measurement):
         num_values: How many values or bins.
         num_images: Test images.
         num_train: That the probe was trained on.
+        channel: What lies behind the layer, so that all is of what arrives of h; None where it is of h, as is the rate.
+        rate: Of the channel.
     """
 
     verb = "ledger"
@@ -503,6 +505,13 @@ class LedgerResult(Measurement):
     num_values: int
     num_images: int
     num_train: int
+    channel: str | None = None
+    rate: str | None = None
+
+    @property
+    def called(self) -> str:
+        """Which h it is of, for people."""
+        return f"{self.name} {self.layer}" + (f", at {self.rate}" if self.rate else "")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -526,7 +535,9 @@ class CompressionResult(Measurement):
         network_digest: Empty for one.
         num_bytes: Of the file, header and checksum with it.
         ideal_bytes: -log2 p(x | h) / 8 of all images, by full passes, which is no code's doing.
-        h_bytes: Of h, which is no part of the file and which whoever decompresses must have.
+        h_bytes: Of h, or what arrives of it, as numbers: no part of the file, but whoever decompresses must have it.
+        rate: Of a channel behind the layer, at which all of this is; None without one, as is the next.
+        sent_bits: An image, as the channel counts them.
         alone_bytes: Of the same images in other formats, by their names, a file each.
         mosaic_bytes: Likewise, of one picture of them all, in which headers count little.
     """
@@ -542,14 +553,21 @@ class CompressionResult(Measurement):
     alone_bytes: dict[str, int]
     mosaic_bytes: dict[str, int]
     density_digest: str
+    rate: str | None = None
+    sent_bits: float | None = None
 
     @classmethod
     def answer(cls) -> str:
         return "compression"
 
     def is_of(self, tested: InverterResult) -> bool:
-        same_network = self.network_digest == (tested.network_digest or "")
-        return same_network and self.density_digest == tested.density_digest
+        its = self.network_digest, self.density_digest, self.rate
+        return its == (tested.network_digest or "", tested.density_digest, tested.rate)
+
+    @property
+    def given_bytes(self) -> float:
+        """An image: of h, or behind a channel of the bits that are sent of it."""
+        return self.h_bytes / self.num_images if self.sent_bits is None else self.sent_bits / 8
 
     def bits_per_dim(self, num_bytes: float) -> float:
         """Bits per sub-pixel of what took so many bytes for all images."""

@@ -104,7 +104,8 @@ class UniformQuantiser(Channel):
 
     called = ("bit a unit", "bits a unit")
     counted = (
-        "the entropy of each unit's codes over training images, which an ideal entropy coder of single units needs"
+        "the entropy of each unit's codes, as training images tell it, which an ideal entropy coder of single units "
+        "needs"
     )
     low: Tensor
     high: Tensor
@@ -124,7 +125,7 @@ class UniformQuantiser(Channel):
         self.high.copy_(rows.amax(dim=0).view(self.per_unit))
         for k in range(len(self.rates)):
             codes = self._rows(self.codes(h, k)).long()
-            self.sent_bits[k] = sum(entropy_bits(unit) for unit in codes.T) * self.num_places
+            self.sent_bits[k] = sum(entropy_bits(unit, 2 ** int(self.rates[k])) for unit in codes.T) * self.num_places
 
     def codes(self, h: Tensor, number: int) -> Tensor:
         """Whole numbers from 0 to 2^b - 1, as floats, [B, ...]."""
@@ -147,7 +148,7 @@ class KMeansCodes(Channel):
     """
 
     called = ("bit a vector", "bits a vector")
-    counted = "the entropy of the codes over training images"
+    counted = "the entropy of the codes, as training images tell it"
     centroids: Tensor
 
     def __init__(self, context_shape: tuple[int, ...], bits: list[int]) -> None:
@@ -163,7 +164,9 @@ class KMeansCodes(Channel):
         from sklearn.cluster import KMeans  # takes seconds to import
 
         rows = self._rows(h)
-        few = rows[:: -(-len(rows) // MOST_ROWS)].cpu().double().numpy()
+        # At random: even steps through rows of images and places would meet the same places in every image.
+        chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:MOST_ROWS].sort().values
+        few = rows[chosen.to(rows.device)].cpu().double().numpy()
         if len(few) < self.sizes[-1]:
             raise ValueError(
                 f"bits of KMeansCodes is {self.rates[-1]}: {self.sizes[-1]} centroids cannot be found among "
@@ -171,7 +174,7 @@ class KMeansCodes(Channel):
             )
         for k, (size, centroids) in enumerate(zip(self.sizes, self.centroids.split(self.sizes), strict=True)):
             centroids.copy_(torch.from_numpy(KMeans(size, n_init=4, random_state=0).fit(few).cluster_centers_))
-            self.sent_bits[k] = entropy_bits(self.codes(h, k)) * self.num_places
+            self.sent_bits[k] = entropy_bits(self.codes(h, k), size) * self.num_places
 
     def codes(self, h: Tensor, number: int) -> Tensor:
         """Of the vector at each place of each image, int64 [B P]."""
@@ -326,10 +329,25 @@ class Kept:
             yield part
 
 
-def entropy_bits(codes: Tensor) -> float:
-    """The entropy of the shares of whole numbers from 0, int64 [N], bits."""
-    shares = codes.bincount().double() / max(len(codes), 1)
-    return float(torch.special.entr(shares).sum()) / math.log(2)
+def entropy_bits(codes: Tensor, num_codes: int) -> float:
+    """The entropy of what gave these codes, whole numbers from 0 to `num_codes` - 1, int64 [N], bits.
+
+    That of their shares is too low, as it is at most log2 N: of uniform codes of 16 bits it is 12.1 for N = 4500. This
+    is Chao, Wang and Jost's (2013, eq. 7) estimate, which takes what was not seen from how many codes were seen once
+    and twice. Of 4500 uniform, normal or rectified ones, at up to 16 bits, it is right to 5 %, of 500 to 25 %. It is
+    never more than log2 of `num_codes`.
+    """
+    from scipy.special import digamma, hyperu  # SciPy takes long to import
+
+    counts = codes.bincount().double().cpu().numpy()
+    counts, n = counts[counts > 0], len(codes)
+    found = float((counts / n * (digamma(n) - digamma(counts))).sum())
+    if once := int((counts == 1).sum()):
+        twice = int((counts == 2).sum())
+        a = 2 * twice / ((n - 1) * once + 2 * twice) if twice else 2 / ((n - 1) * (once - 1) + 2)
+        # Their sum of (1 - A)^t / (t + n - 1) over t from 1 on is e^(nA) E1(nA), but for terms of order A and 1 / n.
+        found += once / n * float(hyperu(1, 1, n * a))
+    return min(found / math.log(2), math.log2(num_codes))
 
 
 def _whole(numbers: Sequence[int], key: str, most: int) -> list[int]:

@@ -12,17 +12,20 @@ import zlib
 import torch
 from torch import Tensor
 
-from inverters.entropy_coding import decoded, encoded
+from inverters.entropy_coding import AT_ONCE, decoded, encoded, one_thread
 from inverters.generators import AutoregressiveDensity, check_images
 from inverters.inverter import Inverter
 from inverters.representation import digest
 
-MAGIC, VERSION = b"p(x", 1
+MAGIC = b"p(x"
+OF_ALL = 1  # the version of files that are given all of h, as up to 0.12 all were
+OF_ARRIVED = 2  # of those that are given what a channel leaves of it
 HEADER = struct.Struct("<3sBI6s4s6s2s")  # magic, version, images; digests of weights, of h, of the images; machine
 
 
-def stored(h: Tensor) -> Tensor:
-    """h in a precision that NumPy's files have."""
+def received(inverter: Inverter, h: Tensor) -> Tensor:
+    """What a receiver has of raw h [N, ...]: what arrives of it, in a precision that NumPy's files have."""
+    h = inverter.arrived(h)
     return h.float() if h.dtype in (torch.float16, torch.bfloat16) else h
 
 
@@ -32,7 +35,7 @@ def compressed(inverter: Inverter, image: Tensor, h: Tensor) -> bytes:
     Args:
         inverter: In eval mode.
         image: x, uint8 [N, C, H, W].
-        h: As the layer gives it, `stored`, [N, ...]; [N, 0] of an unconditional model.
+        h: As it is `received`, [N, ...]; [N, 0] of an unconditional model.
 
     Raises:
         ValueError: There is no image, or the model cannot be coded by, or rules one out.
@@ -43,7 +46,7 @@ def compressed(inverter: Inverter, image: Tensor, h: Tensor) -> bytes:
         raise ValueError("no images to compress; give at least one")
     code = encoded(density, image, _context(inverter, h))
     digests = _of_weights(inverter)[:6], _of_tensor(h)[:4], _of_tensor(image)[:6], _of_machine()
-    content = HEADER.pack(MAGIC, VERSION, len(image), *digests) + code
+    content = HEADER.pack(MAGIC, _version(inverter), len(image), *digests) + code
     return content + struct.pack("<I", zlib.crc32(content))
 
 
@@ -61,13 +64,15 @@ def decompressed(inverter: Inverter, content: bytes, h: Tensor | None, source: o
     density = _density(inverter)
     if content[:3] != MAGIC:
         raise ValueError(f"{source} holds no compressed images; give what compress has written")
-    if content[3:4] != bytes([VERSION]):
-        raise ValueError(f"{source} is of version {content[3:4].hex()}, and this reads {VERSION:02}; compress it again")
+    if content[3:4] not in (bytes([OF_ALL]), bytes([OF_ARRIVED])):
+        raise ValueError(f"{source} is of version {content[3:4].hex()}, and this reads 01 and 02; compress it again")
     if len(content) < HEADER.size + 4 or struct.pack("<I", zlib.crc32(content[:-4])) != content[-4:]:
         raise ValueError(f"{source} is damaged or not whole, by its checksum; copy it again")
-    _, _, number, of_weights, of_h, of_images, of_machine = HEADER.unpack_from(content)
+    _, version, number, of_weights, of_h, of_images, of_machine = HEADER.unpack_from(content)
     if of_weights != _of_weights(inverter)[:6]:
         raise ValueError(f"{source} was compressed with other weights; give its checkpoint as --ckpt_path")
+    if version != _version(inverter):
+        raise ValueError(f"{source} was compressed given all of h, as up to version 0.12; compress it again")
     shape = inverter.representation.shape(inverter.seen_shape)
     if h is None:
         if inverter.representation.layer is not None:
@@ -94,8 +99,14 @@ def _density(inverter: Inverter) -> AutoregressiveDensity:
     return density
 
 
+def _version(inverter: Inverter) -> int:
+    return OF_ALL if inverter.channel is None else OF_ARRIVED
+
+
 def _context(inverter: Inverter, h: Tensor) -> Tensor:
-    return inverter.context_of(h.to(inverter.context_mean.device))
+    """What is received as the density takes it, made where and as all else is that both ways must share."""
+    with one_thread():
+        return torch.cat([inverter.context_of_arrived(part) for part in h.cpu().split(AT_ONCE)])
 
 
 def _of_weights(inverter: Inverter) -> bytes:

@@ -70,13 +70,14 @@ def _walk(density: AutoregressiveDensity, context: Tensor, choice: Callable[[int
     """All images, part by part; `choice` is told which is the first of a part."""
     if next(density.parameters()).device.type != "cpu":
         density = deepcopy(density).cpu()
-    with _one_thread(), exact_float32(torch.device("cpu")):
+    with one_thread(), exact_float32(torch.device("cpu")):
         parts = enumerate(context.cpu().split(AT_ONCE))
         return torch.cat([density.in_order(part, choice(i * AT_ONCE)) for i, part in parts])
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """A block in which PyTorch has one."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -4,6 +4,7 @@ import collections
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any, NoReturn
 
 import torch
@@ -182,7 +183,7 @@ class Inverter(LightningModule):
         return 1 if self.channel is None else len(self.channel.rates)
 
     def arrived(self, h: Tensor, number: int | Tensor | None = None, fresh: bool = False) -> Tensor:
-        """What the channel leaves of raw h [B, ...], of the same shape; without one, h itself.
+        """What the channel leaves of raw h [B, ...], of the same shape and on its device; without one, h itself.
 
         Args:
             number: Of the channel's rate, for all or for each, int64 [B]; by default that of `rate`.
@@ -190,20 +191,30 @@ class Inverter(LightningModule):
         """
         if self.channel is None:
             return h
+        channel = self.channel if h.device == self.context_mean.device else deepcopy(self.channel).to(h.device)
         with exact_float32(h.device):
-            return self.channel(h.to(self.context_mean.dtype), self.rate if number is None else number, fresh)
+            return channel(h.to(self.context_mean.dtype), self.rate if number is None else number, fresh)
 
     def context_of(self, h: Tensor, in_training: bool = False) -> Tensor:
         """Raw h [B, ...] as the density takes it: what arrives of it, standardised, and at which rate.
 
         In training each image draws its rate, and all noise, from torch's stream, as dropout does.
         """
-        if self.num_rates == 1:
-            return self.standardised(self.arrived(h, fresh=in_training))
-        number = torch.full((len(h),), self.rate, device=h.device)
-        if in_training:
+        number: int | Tensor = self.rate
+        if in_training and self.num_rates > 1:
             number = torch.randint(self.num_rates, (len(h),), device=h.device)
-        context = self.standardised(self.arrived(h, number if in_training else self.rate, fresh=in_training))
+        return self.context_of_arrived(self.arrived(h, number, fresh=in_training), number)
+
+    def context_of_arrived(self, h: Tensor, number: int | Tensor | None = None) -> Tensor:
+        """What `arrived` gives, [B, ...], as the density takes it; the number is that of its rate, as there.
+
+        Each number of it is made of one of h, and so is the same whatever the device, the batch and the threads.
+        """
+        context = self.standardised(h)
+        if self.num_rates == 1:
+            return context
+        if not isinstance(number, Tensor):
+            number = torch.full((len(h),), self.rate if number is None else number, device=h.device)
         one_hot = (number[:, None] == torch.arange(self.num_rates, device=h.device)).to(context)  # [B, R]
         places = one_hot.view(*one_hot.shape, *[1] * (h.ndim - 2)).expand(-1, -1, *h.shape[2:])
         return torch.cat([context, places], dim=1)
@@ -219,8 +230,8 @@ class Inverter(LightningModule):
 
     def standardised(self, h: Tensor) -> Tensor:
         """Raw h [B, ...] by the statistics of training; what the density takes, where there is no channel."""
-        # A network may have a precision of its own.
-        return (h.to(self.context_mean.dtype) - self.context_mean) / self.context_scale
+        mean, scale = self.context_mean.to(h.device), self.context_scale.to(h.device)
+        return (h.to(mean.dtype) - mean) / scale  # a network may have a precision of its own
 
     def with_likelihood(self) -> ConditionalDensity:
         """The density. Raises ValueError where the generator has no likelihood."""

@@ -20,7 +20,7 @@ from evaluations.rates import Measured, curve
 from evaluations.regions import Region, inside_and_outside, quarters, region
 from evaluations.report.audit import audit_of, sections
 from evaluations.report.cells import NONE
-from evaluations.report.page import Code, Lead, Missing, Table, page
+from evaluations.report.page import Code, Facts, Lead, Missing, Table, page
 
 SIDE, AUDITED = 8, "inverter_mnist5k_fc3"
 TITLES = [
@@ -267,12 +267,11 @@ def test_a_later_layer_of_which_more_is_read_shows_that_the_numbers_are_too_low(
     assert "conv2 sent at 1 bit a unit" in parts(places)["Audit of conv2"][0].text
 
 
-@pytest.mark.parametrize("asked_of", [AUDITED, "inverter_sent"])
-def test_the_rate_curve_is_that_of_a_channel_behind_the_audited_layer(runs, asked_of):
-    channel = {"channel": "UniformQuantiser, 1, 8 bits a unit", "rate": "8 bits a unit"}
-    write_inverter(runs / "inverter_sent", "fc3", -3.2, **channel)
-    title = "If less of h is sent"
-    assert missing([runs / asked_of, runs])[title] == ["rates"]
+CHANNEL = {"channel": "UniformQuantiser, 1, 8 bits a unit", "rate": "8 bits a unit"}
+
+
+def write_rates(runs):
+    """What `rates` says of the inverter of what is sent."""
     right = torch.ones(20, dtype=torch.bool)
     found = curve([Measured(torch.linspace(-300, nce, 20).double(), right, right) for nce in (-100, -93)], right, None)
     rates = [
@@ -281,7 +280,40 @@ def test_the_rate_curve_is_that_of_a_channel_behind_the_audited_layer(runs, aske
     ]
     about = {**OF_FC3, **DENSITY, **found.whole, "channel": "UniformQuantiser", "counted": "bits", "num_images": 20}
     about["prior"] = None
-    (runs / "inverter_sent" / "rates.json").write_text(json.dumps({**about, "rates": rates}))
+    path = runs / "inverter_sent" / "rates.json"
+    path.write_text(json.dumps({**about, "rates": rates}))
+    return path
+
+
+def test_a_defence_by_a_channel_costs_the_accuracy_that_rates_measured_at_its_rate(runs):
+    write_inverter(runs / "inverter_sent", "fc3", -3.2, **CHANNEL)
+    places = [runs / AUDITED, runs]
+    assert table(places, "What each defence buys", "Of the same")["inverter_sent"][5] == NONE
+    path = write_rates(runs)
+    found = json.loads(path.read_text())
+    found["rates"][1]["accuracy"] = 0.75  # at 8 bits; of 20 images
+    path.write_text(json.dumps(found))
+    assert table(places, "What each defence buys", "Of the same")["inverter_sent"][5] == "75.0 [53.1, 88.8]"
+
+
+def test_of_what_is_sent_the_attacker_has_the_bits_that_are_sent(runs):
+    write_inverter(runs / AUDITED, "fc3", -3, **CHANNEL)
+    path = runs / AUDITED / "compression.json"
+    path.write_text(json.dumps(COMPRESSION.to_json()))  # as up to 0.12, of all of h
+    assert missing([runs / AUDITED])["The proof in bytes"] == ["compress"]
+    path.write_text(json.dumps(replace(COMPRESSION, rate="8 bits a unit", sent_bits=1200.0).to_json()))
+    (facts, _) = [part for part in parts([runs / AUDITED])["The attack"] if isinstance(part, Facts)]
+    assert "at 8 bits a unit, 150 bytes:" in dict(facts.rows)["h of one picture"]
+    (its,) = [part for part in parts([runs / AUDITED])["The proof in bytes"] if isinstance(part, Table)]
+    assert dict(zip(its.header, its.rows[0], strict=True))["h"] == "150.00"
+
+
+@pytest.mark.parametrize("asked_of", [AUDITED, "inverter_sent"])
+def test_the_rate_curve_is_that_of_a_channel_behind_the_audited_layer(runs, asked_of):
+    write_inverter(runs / "inverter_sent", "fc3", -3.2, **CHANNEL)
+    title = "If less of h is sent"
+    assert missing([runs / asked_of, runs])[title] == ["rates"]
+    write_rates(runs)
     its = parts([runs / asked_of, runs])[title]
     assert not any(isinstance(part, Missing) for part in its)
     assert any("by 3.5 ± " in part for part in its if isinstance(part, str))

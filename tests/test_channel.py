@@ -25,7 +25,7 @@ from inverters import (
 )
 from inverters.bottleneck import is_bottleneck, output_of_changed
 from inverters.channel import Kept, entropy_bits
-from inverters.compressed_file import compressed, decompressed
+from inverters.compressed_file import compressed, decompressed, received
 from inverters.generators import ConditionalDensity
 from inverters.representation import Representation
 
@@ -66,10 +66,7 @@ def test_a_quantiser_is_numpys_and_its_bits_are_the_counted_entropy(shape):
         with np.errstate(invalid="ignore"):
             code = [np.nan_to_num(np.clip(np.round((rows_of(x) - low) / step), 0, 2**bits - 1)) for x in (h, other)]
         np.testing.assert_allclose(rows_of(channel(other, k)), low + code[1] * step, rtol=1e-5, atol=1e-6)
-        entropy = 0.0
-        for unit in code[0].T:
-            shares = np.unique(unit, return_counts=True)[1] / len(unit)
-            entropy -= (shares * np.log2(shares)).sum()
+        entropy = sum(entropy_bits(torch.from_numpy(unit).long(), 2**bits) for unit in code[0].T)
         assert channel.sent_bits[k] == pytest.approx(entropy * math.prod(shape[1:]), rel=1e-5)
         assert channel.sent_bits[k] <= channel.nominal_bits[k] == bits * math.prod(shape)
 
@@ -118,10 +115,31 @@ def test_k_means_finds_what_trying_all_partitions_finds():
         for of in itertools.product((0, 1), repeat=7)
     }
     assert float((channel(rows, 0) - rows).square().sum()) == pytest.approx(min(far.values()), rel=1e-6)
-    assert channel.sent_bits.item() == pytest.approx(entropy_bits(channel.codes(rows, 0)))
+    assert channel.sent_bits.item() == pytest.approx(entropy_bits(channel.codes(rows, 0), 2))
     assert channel.nominal_bits == (1.0,)
     distance = (rows[:, None] - channel.centroids).square().sum(-1)
     assert torch.equal(channel.codes(rows, 0), distance.argmin(1))
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8, 10, 12, 14, 16])
+def test_the_entropy_of_a_source_is_found_from_4500_codes_of_it(bits):
+    torch.manual_seed(0)
+    codes = torch.randint(2**bits, (4500,))
+    assert entropy_bits(codes, 2**bits) == pytest.approx(bits, rel=0.01)
+    with_zeros = torch.where(torch.rand(4500) < 0.5, 0, codes)
+    shares = np.full(2**bits, 0.5 / 2**bits)
+    shares[0] += 0.5
+    assert entropy_bits(with_zeros, 2**bits) == pytest.approx(-(shares * np.log2(shares)).sum(), rel=0.05)
+    assert entropy_bits(torch.zeros(4500).long(), 2**bits) == 0
+
+
+def test_k_means_sees_all_places_of_a_map(monkeypatch):
+    """Which even steps through images and places need not: here they would meet the first place alone."""
+    monkeypatch.setattr("inverters.channel.MOST_ROWS", 100)
+    h = torch.tensor([0.0, 1.0]).expand(100, 1, 3, 2)
+    channel = KMeansCodes((1, 3, 2), bits=[1])
+    channel.fit(h)
+    assert torch.allclose(channel(h, 0), h, atol=1e-6)
 
 
 def test_noise_has_its_variance_is_that_of_the_image_and_its_bits_are_the_capacity():
@@ -289,11 +307,42 @@ def test_tokens_that_are_read_as_a_map_are_given_back_as_tokens():
     assert torch.allclose(thrice - bias, 3 * (network.output(IMAGES) - bias), atol=1e-5)
 
 
-def test_a_file_is_of_one_rate_and_comes_back_given_all_of_h():
-    inverter = inverter_of(EVERY["quantiser"]).eval()
-    h = inverter.representation(IMAGES)
+@pytest.mark.parametrize("kind", EVERY)
+def test_a_file_is_of_one_rate_and_comes_back_given_what_arrives_alone(kind):
+    inverter = inverter_of(EVERY[kind]).eval()
+    raw = inverter.representation(IMAGES)
+    h = received(inverter, raw)
+    assert torch.equal(h, inverter.channel(raw, inverter.rate))
     file = compressed(inverter, IMAGES, h)
     assert torch.equal(decompressed(inverter, file, h), IMAGES)
+    if not torch.equal(raw, h):
+        with pytest.raises(ValueError, match="h is not that with which"):
+            decompressed(inverter, file, raw)
+
+
+def test_a_file_that_was_given_all_of_h_before_there_was_a_channel_in_it_is_refused(monkeypatch):
+    inverter = inverter_of(EVERY["quantiser"]).eval()
+    h = inverter.representation(IMAGES)
+    monkeypatch.setattr("inverters.compressed_file.OF_ARRIVED", 1)
+    file = compressed(inverter, IMAGES, h)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"given all of h, as up to version 0\.12; compress it again"):
+        decompressed(inverter, file, h)
+
+
+def test_threads_change_no_bit_of_a_file_whose_h_is_a_projection():
+    class Wide(nn.Sequential):
+        def __init__(self, image_shape, num_classes):
+            super().__init__(nn.Flatten(), nn.Linear(64, 1024), nn.Linear(1024, num_classes))
+
+    inverter = inverter_of(partial(PrincipalComponents, numbers=[64]), "1", network=Wide).eval()
+    raw = inverter.representation(IMAGES)
+    h, threads, found = received(inverter, raw), torch.get_num_threads(), []
+    for number in (1, 2):
+        torch.set_num_threads(number)
+        found.append(compressed(inverter, IMAGES, h))
+    torch.set_num_threads(threads)
+    assert found[0] == found[1]
 
 
 class Exact(ConditionalDensity):

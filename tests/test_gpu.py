@@ -13,7 +13,8 @@ from test_configs import shortened
 from test_resume import FIT, signal_at, stopped
 
 from cli import main
-from inverters import Categorical, Inverter, LogisticMixture, PixelCNN
+from inverters import Categorical, Inverter, LogisticMixture, PixelCNN, UniformQuantiser
+from inverters.compressed_file import compressed, received
 from inverters.generators import draw_generator
 
 pytestmark = pytest.mark.gpu
@@ -59,6 +60,17 @@ def test_draws_are_the_cpus(shape, likelihood, sampler):
     with torch.no_grad():
         drawn = there.density.sample(empty.cuda(), generators[0]).cpu()
         assert torch.equal(drawn, here.density.sample(empty, generators[1]))
+
+
+def test_a_file_of_what_arrives_is_the_cpus():
+    channel = partial(UniformQuantiser, bits=[1, 2])
+    here, there = (Inverter("fc3", SHAPE, 10, density=density, channel=channel).eval() for _ in range(2))
+    image = torch.randint(256, (8, *SHAPE), dtype=torch.uint8)
+    here.initialise([image], image)
+    there.load_state_dict(here.state_dict())
+    h = received(here, here.representation(image))
+    assert compressed(there.to("cuda"), image, h) == compressed(here, image, h)
+    assert received(there, here.representation(image)).device.type == "cpu"
 
 
 @pytest.mark.filterwarnings("ignore")  # of the compiler's own

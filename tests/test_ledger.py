@@ -2,16 +2,24 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from dataset_files import loaded
 from small_runs import SMALL, failure, run_with_results
+from test_audit import LEDGER, NOTHING
+from test_channel import EVERY, IMAGES, inverter_of
+from test_report import write_inverter
 
 from cli import main
+from commands.ledger import Asked
 from datamodules import GlyphPositionDataModule, PhotosDataModule
 from evaluations.ledger import bins, entry
+from evaluations.report.ledgers import section
+from evaluations.report.page import Table
+from evaluations.report.tested_runs import runs_under
 from evaluations.results import LedgerResult
 from inverters.exact_networks import GlyphNet, PositionNet
 from inverters.representation import Representation
@@ -34,6 +42,16 @@ def test_of_an_attribute_that_is_a_function_of_h_all_is_kept():
     found = entry(tuple(torch.eye(4)[x] for x in a), a, 4, uniform=True)
     assert found.entropy == pytest.approx(math.log(4))
     assert math.log(4) - 0.03 < found.kept.mean <= math.log(4)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.0])
+def test_what_is_kept_is_no_more_than_there_is_where_training_had_other_shares_or_lacked_a_value(share):
+    torch.manual_seed(0)
+    train, val = ((torch.rand(n) < share).long() for n in NUMBERS[:2])
+    test = torch.arange(NUMBERS[2]) % 2
+    found = entry(tuple(torch.eye(2)[x] for x in (train, val, test)), (train, val, test), 2)
+    assert found.entropy == pytest.approx(math.log(2))
+    assert found.kept.mean <= math.log(2)
 
 
 @pytest.mark.parametrize("flip", [0.1, 0.3])
@@ -106,8 +124,39 @@ def test_what_cannot_be_probed_is_refused_in_a_sentence():
         entry((h[0], h[1], h[2][:0]), tuple(torch.zeros(5).long() for _ in h), 2)
 
 
-def test_the_verb_asks_an_inverters_layer_or_a_classifiers(with_inverter, capsys):
+def test_behind_a_channel_it_is_of_what_arrives():
+    inverter = inverter_of(EVERY["quantiser"]).eval()
+    network, device = inverter.representation, torch.device("cpu")
+    h = network(IMAGES)
+    sent = Asked(network, device, inverter)
+    assert torch.equal(sent.h(IMAGES), inverter.channel(h, 2))
+    assert sent.sent == ("UniformQuantiser, 1, 2, 4 bits a unit", "4 bits a unit")
+    assert torch.equal(Asked(network, device, None).h(IMAGES), h)
+    assert Asked(network, device, None).sent == (None, None)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_rest_is_less_the_best_p_x_and_of_what_the_inverter_was_given(tmp_path, order):
+    for name, level in (("p_a", -4), ("p_bc", -6)):
+        write_inverter(tmp_path / name, None, level, **NOTHING)
+    write_inverter(tmp_path / "of_fc3", "fc3", -3, rate="8 bits a unit", channel="a channel")
+    rows = [replace(LEDGER, attribute="of all of h"), replace(LEDGER, channel="a channel", rate="8 bits a unit")]
+    (tmp_path / "of_fc3" / "ledger.json").write_text(json.dumps([row.to_json() for row in rows]))
+    runs = runs_under([tmp_path])[::order]
+    (rest,) = [part for part in section(runs).parts if isinstance(part, Table) and "I(x; h | a)" in part.caption]
+    given_h, p_x = (np.load(tmp_path / name / "log_prob.npy") for name in ("of_fc3", "p_a"))
+    mean, error = (given_h - p_x).mean(), (given_h - p_x).std(ddof=1) / len(p_x) ** 0.5
+    (row,) = rest.rows
+    assert row[:3] == [f"{LEDGER.name} fc3, at 8 bits a unit", "class", f"{mean:.2f} ± {error:.2f}"]
+    assert row[4] == f"{mean - 2.1:.2f} ± {math.hypot(error, 0.05):.2f}"
+
+
+def test_the_verb_asks_an_inverters_layer_or_a_classifiers(with_inverter, capsys, monkeypatch):
     few = ["--num_images=100", "--num_train=80"]
+    with monkeypatch.context() as patch:
+        patch.setattr("commands.ledger.free_memory", lambda: 3 * 4 * 256 * 280 - 1)
+        said = failure(capsys, "ledger", *SMALL, *few)
+    assert "h of 280 images of fc3 takes 0.9 MB of memory, as a probe needs it, of which 0.9 MB are free; give" in said
     main(["ledger", *SMALL, *few])
     (row,) = json.loads((run_with_results() / "ledger.json").read_text())
     of_inverter = LedgerResult.from_json(row)

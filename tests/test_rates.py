@@ -18,7 +18,7 @@ from evaluations.rates import Measured, RatesResult, curve
 from evaluations.report import sections
 from evaluations.report.rates import section
 from evaluations.report.tested_runs import runs_under
-from evaluations.results import result_from_json
+from evaluations.results import CompressionResult, LedgerResult, result_from_json
 from runtime.checkpoints import load_checkpoint
 
 NAME = "inverter_mnist5k_fc3_rates"
@@ -108,6 +108,31 @@ def test_the_verb_measures_every_rate_on_the_same_images(with_sent, capsys):
     assert arrays["draws_at_rates"].shape == (6, 2, 2, 1, 28, 28)
     assert found.sentence in said
     assert "trained alone" in said
+
+
+def test_files_and_ledger_are_of_what_arrives_at_the_highest_rate(with_sent, capsys):
+    main(["compress", *SENT, "--num_images=2", "--output=out.nats"])
+    main(["decompress", *SENT, "--input=out.nats", "--h=out.h.npy", "--output=back.npy"])
+    inverter, back, h = inverters.load(f"runs/{NAME}"), np.load("back.npy"), np.load("out.h.npy")
+    arrived = inverter._inverter.arrived(inverter.h(back))
+    assert torch.equal(torch.from_numpy(h), arrived)
+    assert not torch.equal(arrived, inverter.h(back))
+    file, again = inverter.compress(back)
+    assert file == Path("out.nats").read_bytes()
+    assert torch.equal(again, arrived)
+    assert torch.equal(inverter.decompress(file, h), torch.from_numpy(back))
+    folder = run_with_results(NAME)
+    result = CompressionResult.from_json(json.loads((folder / "compression.json").read_text()))
+    bits = float(inverter._inverter.channel.sent_bits[1])
+    assert (result.rate, result.sent_bits, result.given_bytes) == ("8 bits a unit", bits, bits / 8)
+    assert result.is_of(result_from_json(json.loads((folder / "results.json").read_text())))
+    main(["ledger", *SENT, "--num_images=20", "--num_train=20", "--layers=[fc3, logits]"])
+    rows = [LedgerResult.from_json(row) for row in json.loads((folder / "ledger.json").read_text())]
+    sent = "UniformQuantiser, 1, 8 bits a unit", "8 bits a unit"
+    assert [(one.layer, one.channel, one.rate) for one in rows] == [("fc3", *sent), ("logits", None, None)]
+    said = capsys.readouterr().out
+    assert f"of which {bits:,.1f} bits an image are sent" in said
+    assert said.count(", at 8 bits a unit\n") == 1
 
 
 def test_python_asks_each_rate(with_sent):

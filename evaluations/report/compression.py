@@ -21,8 +21,8 @@ def section(groups: Sequence[Group]) -> Section | None:
     formats = list(dict.fromkeys(name for _, result in found for name in result.alone_bytes))
     rows = []
     for label, result in found:
-        each = [result.num_bytes, result.ideal_bytes, result.h_bytes]
-        row = [label, str(result.num_images), *(number(size / result.num_images) for size in each)]
+        each = [result.num_bytes / result.num_images, result.ideal_bytes / result.num_images, result.given_bytes]
+        row = [label, str(result.num_images), *map(number, each)]
         row += [f"{100 * (result.num_bytes / result.ideal_bytes - 1):.3f}"]
         row += [number(result.bits_per_dim(result.num_bytes), digits=4)]
         for sizes in (result.alone_bytes, result.mosaic_bytes):
@@ -32,8 +32,9 @@ def section(groups: Sequence[Group]) -> Section | None:
     header += [*(f"{name}, each" for name in formats), *(f"{name}, mosaic" for name in formats)]
     words = (
         "An entropy coder that p(x | h) drives has written test images as one file, from which they come back bit for "
-        "bit, given h: log p(x | h) is not only a number. h is no part of the file. -log2 p is of full passes of the "
-        "network, the file of the sampler's, pixel by pixel. Beside it are general formats, which see no h and are not "
-        "trained on such images: a file for each image, where headers weigh most, and one mosaic of them all."
+        "bit, given h: log p(x | h) is not only a number. h is no part of the file; behind a channel its size is "
+        "that of the bits that are sent of it. -log2 p is of full passes of the network, the file of the sampler's, "
+        "pixel by pixel. Beside it are general formats, which see no h and are not trained on such images: a file for "
+        "each image, where headers weigh most, and one mosaic of them all."
     )
     return Section("In bytes", [words, Table("Bytes an image.", header, rows)])

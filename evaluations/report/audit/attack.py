@@ -17,7 +17,7 @@ def section(audit: Audit) -> Section:
     compute = "not recorded" if result.training_flop is None else f"{result.training_flop:.2g}"
     exactly = f"sent by {result.channel}, at {result.rate}" if result.channel else "every number exactly as computed"
     coded = next(iter(audit.run.measured(CompressionResult)), None)
-    size = f", {coded.h_bytes / coded.num_images:,.0f} bytes" if coded else ""
+    size = f", {coded.given_bytes:,.0f} bytes" if coded else ""
     has = [
         ("h of one picture", f"{audit.layer}{tokens} of {audit.network}, {exactly}{size}: {seen}."),
         (

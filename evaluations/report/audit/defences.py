@@ -7,6 +7,7 @@ import numpy as np
 
 from evaluations.difference_figures import figures
 from evaluations.figures import layers_grid
+from evaluations.rates import RatesResult
 from evaluations.report import differences
 from evaluations.report.audit.audited import Audit, called, command
 from evaluations.report.cells import NONE, number, share, with_interval
@@ -84,7 +85,7 @@ def _row(name: str, audit: Audit, run: InverterRun) -> list[str]:
     at_least = f"{number(bound.bound_nats, bound.bound_nats_se)} ({bound.num_images} images)" if bound else NONE
     sent = f"{result.channel}, at {result.rate}" if result.channel else "all of h"
     network = f"{result.network} ({result.classifier})"
-    accuracy = accuracy_of(result.network_digest, audit.runs) if result.channel is None else NONE
+    accuracy = accuracy_when_sent(run) if result.channel else accuracy_of(result.network_digest, audit.runs)
     return [name, str(result.layer), network, sent, with_interval(difference), at_least, accuracy]
 
 
@@ -94,6 +95,15 @@ def accuracy_of(network_digest: str | None, runs: Sequence[AnyRun]) -> str:
         its = run.result
         if isinstance(its, ClassifierResult) and its.network_digest == network_digest:
             return share(its.accuracy, its.num_images, 1, percent=True)
+    return NONE
+
+
+def accuracy_when_sent(run: InverterRun) -> str:
+    """Of the network whose later layers are given what the tested rate sends, where `rates` measured it."""
+    for found in run.measured(RatesResult):
+        for rate in found.rates:
+            if rate.called == run.result.rate:
+                return share(rate.accuracy, found.num_images, 1, percent=True)
     return NONE
 
 
