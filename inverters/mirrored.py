@@ -9,7 +9,7 @@ from inverters.generators import ImageShape
 
 
 def mirrored(
-    image_shape: ImageShape, context_shape: tuple[int, ...], filters: Sequence[int], num_hidden: int
+    image_shape: ImageShape, context_shape: tuple[int, ...], filters: Sequence[int], num_hidden: int, num_noise: int = 0
 ) -> nn.Sequential:
     """For every stage of ConvNet, from the layer back, a rectifier, an unpooling and a 5x5 transposed convolution.
 
@@ -21,9 +21,11 @@ def mirrored(
         context_shape: (K,) or (K, H', W').
         filters: Of the feature maps as ConvNet has them, the stage next to the image first.
         num_hidden: Units between a vector h and the first map.
+        num_noise: Numbers that go beside a vector h, or to every place of a map.
 
     Raises:
-        ValueError: h is empty, or a map of a resolution that no stage of ConvNet has, or the image is too small.
+        ValueError: h is empty and there is no noise, or a map of a resolution that no stage of ConvNet has, or the
+            image is too small.
     """
     sides = [tuple(image_shape[1:])]  # at the image, then after every stage of the classifier
     for _ in filters:
@@ -31,8 +33,8 @@ def mirrored(
     channels = [image_shape[0], *filters]
     if context_shape[1:] in sides[1:]:
         depth = sides.index(context_shape[1:])
-        layers: list[nn.Module] = [nn.Conv2d(context_shape[0], channels[depth], kernel_size=5, padding=2)]
-    elif len(context_shape) == 1 and context_shape[0]:
+        layers: list[nn.Module] = [nn.Conv2d(context_shape[0] + num_noise, channels[depth], kernel_size=5, padding=2)]
+    elif len(context_shape) == 1 and context_shape[0] + num_noise:
         depth = len(filters)
         deepest = (channels[depth], *sides[depth])
         if min(deepest) < 1:
@@ -40,11 +42,13 @@ def mirrored(
                 f"images of {image_shape[1]}x{image_shape[2]} are too small for {depth} stages of a decoder"
             )
         layers = [
-            nn.Linear(context_shape[0], num_hidden),
+            nn.Linear(context_shape[0] + num_noise, num_hidden),
             nn.ReLU(),
             nn.Linear(num_hidden, math.prod(deepest)),
             nn.Unflatten(1, deepest),
         ]
+    elif context_shape == (0,):
+        raise ValueError("a decoder starts from h, and without a layer there is none; give --model.layer")
     else:
         maps = ", ".join(f"Kx{height}x{width}" for height, width in sides[1:])
         size = "x".join(map(str, context_shape)) or "a scalar"

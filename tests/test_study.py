@@ -330,6 +330,16 @@ def test_every_way_to_invert_is_compared_by_one_judge_and_one_prior(plan):
     assert len(re.findall(r"cli\.py report .* --output runs/compare_mnist5k\.html", text)) == 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "key", "example"),
+    [("compare_mnist5k", "entropy_weights=0.3", "[0,0.3]"), ("rates_mnist5k", "alone_bits=3", "[1,3,8]")],
+)
+def test_a_number_where_a_list_is_asked_is_refused_in_a_sentence(tmp_path, rule, key, example):
+    found = subprocess.run([*PROGRAM, "-n", rule, "--config", key], cwd=tmp_path, capture_output=True, text=True)
+    assert found.returncode
+    assert f"--config {key} is no list; give one, as {key.partition('=')[0]}={example}" in found.stderr + found.stdout
+
+
 def test_rates_are_planned_with_p_x_and_with_inverters_of_one_rate_where_they_are_asked(plan):
     said = plan("rates_mnist5k", "--config", "alone_bits=[1,3]")
     assert configs(said, "rates") == ["inverter_mnist5k_fc3_rates"]
