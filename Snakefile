@@ -98,7 +98,17 @@ STUDIES = {  # of small models: the runs in each one's report, and those of them
 }
 # Ways to invert a layer: the first words of their configs. And one of them at other weights of its entropy loss.
 WAYS = ["inverter", "mse", "perceptual", "gan", "pixels", "deconvnet"]
-ENTROPY_WEIGHTS = config.get("entropy_weights", [0])
+
+
+def listed(key, default, example):
+    """What a key of --config lists, a default where it is not given."""
+    found = config.get(key, default)
+    if not isinstance(found, list):
+        raise WorkflowError(f"--config {key}={found} is no list; give one, as {key}={example}")
+    return found
+
+
+ENTROPY_WEIGHTS = listed("entropy_weights", [0], "[0,0.3]")
 localrules: study_mnist5k, study_mnist, study_affnist, worlds, paper, compare_mnist5k, report_compare, rates_mnist5k
 localrules: report_rates
 localrules: audit_mnist5k, report_audit
@@ -311,7 +321,7 @@ rule different:
 
 # What is sent of fc3 of the digits: one inverter of all rates, p(x), and inverters of one rate each to check it by, which
 # --config alone_bits=[1,3,8] adds.
-ALONE = [f"runs/bits_{bits}/inverter_mnist5k_fc3_rates/{RUN}/results.json" for bits in config.get("alone_bits", [])]
+ALONE = [f"runs/bits_{bits}/inverter_mnist5k_fc3_rates/{RUN}/results.json" for bits in listed("alone_bits", [], "[1,3,8]")]
 RATES = [f"runs/{name}/{RUN}" for name in ("classifier_mnist5k", "unconditional_mnist5k", "inverter_mnist5k_fc3_rates")]
 
 

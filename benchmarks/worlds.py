@@ -6,9 +6,10 @@ Both have the same separable critic T(x, h) = f(x) . g(h), two networks with one
 as an inverter's h is, trained by Adam on fresh draws, and are asked on draws of the test: InfoNCE (van den Oord et al.
 2018; Poole et al. 2019, eq. 10), which cannot exceed ln(batch), and Donsker and Varadhan's bound as MINE has it
 (Belghazi et al. 2018). The latter's log of a mean over pairs is of all test batches together; of one alone it would be
-too low on average, and the result no bound. Where the pairs that make that mean are too rare to be drawn, as of many
-nats, it is too low all the same, and the bound too high. An error is over test batches, not over trainings, of which
-there is one. An inverter's own numbers are in its report.
+too low on average, and the result no bound. differs: training takes the log of a mean over one batch, whose gradient is
+biased; the moving average by which MINE corrects that is left out. Where the pairs that make that mean are too rare to
+be drawn, as of many nats, it is too low all the same, and the bound too high. An error is over test batches, not over
+trainings, of which there is one. An inverter's own numbers are in its report.
 """
 
 import argparse
@@ -126,6 +127,8 @@ def main() -> None:
         steps={"type": int, "default": 2000, "help": "of training, a number of images each"},
         batch={"type": int, "default": 256, "help": "that number"},
     )  # fmt: skip
+    if given.batch < 2:
+        raise SystemExit(f"--batch is {given.batch}; give at least 2, as both bounds compare pairs of a batch")
     several = {"pairs": ("information", given.information), "pairs_vector": ("information", given.information)}
     several["digit_channel"] = ("bits", given.bits)
     rows = []

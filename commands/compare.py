@@ -1,7 +1,6 @@
 """What is one way to invert a layer worth, by the measures that all ways have?"""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,12 +9,13 @@ import torch
 from jsonargparse.typing import PositiveInt, restricted_number_type
 from torch import Tensor
 
-from commands.second_opinions import JUDGES, Judge, Prior, judge_of, prior_of
+from commands.second_opinions import Opinion, judge_of, prior_of, train_judge
 from commands.trained_inverter import check_draws_have_h, in_parts, trained_inverter, training_images
 from datamodules import ImageDataModule
 from evaluations.comparison import Images, TrueImages, compared, diversities
 from evaluations.distances import nearest
 from evaluations.results import ComparisonResult, Scores
+from evaluations.trained_beside import train_p_x
 from inverters import Inverter
 from inverters.representation import digest
 from runtime.activations import cached_activations
@@ -52,7 +52,7 @@ def compare(
         num_samples: Draws of each.
         judge: A classifier that was trained from another seed, by its checkpoint or the folder of its run; by default
             that of the inverted one's config in judge/, in the folder of runs.
-        prior: An unconditional model, likewise; by default the newest of unconditional_<data>.
+        prior: An unconditional model, likewise; by default the newest of unconditional_... of the same data.
         seed: Of the noise, which is a function of (seed, image, draw).
 
     Raises:
@@ -62,9 +62,7 @@ def compare(
     inverter = trained_inverter(trainer, model, datamodule, ckpt_path)
     generator, run = inverter.density, Run.of_trainer(trainer)
     layer = check_draws_have_h(inverter)
-    asked = Asked(
-        inverter, judge_of(inverter, datamodule, run.root, judge), prior_of(inverter, datamodule, run.root, prior)
-    )
+    asked = Asked(inverter, judge_of(inverter, datamodule, run, judge), prior_of(inverter, datamodule, run, prior))
     datamodule.prepare_data()
     datamodule.setup("fit")
     training = training_images(datamodule)
@@ -75,9 +73,10 @@ def compare(
     make, number = (inverter.shown, 1) if point_estimate else (inverter.draws, num_samples)
     begun = time.perf_counter()
     drawn = shared_draws(trainer, make, pixels, index, number, seed)  # [M, S, C, H, W]
-    seconds = (time.perf_counter() - begun) / (len(part_of_process(trainer, index)) * number)
-    if not trainer.is_global_zero:
+    seconds = time.perf_counter() - begun
+    if not trainer.is_global_zero:  # which may have no image
         return
+    seconds /= len(part_of_process(trainer, index)) * number
     h_training = cached_activations(inverter.representation, training, "train", run.activations)
     true = datamodule.datasets["test"].first(NUM_TRUE)
     images, draws = asked.about(pixels), asked.about(drawn)
@@ -94,9 +93,9 @@ def compare(
         name=run.name, layer=layer, called=called(inverter), point_estimate=point_estimate,
         given_image=generator.given_image, trained=generator.trained,
         entropy_weight=generator.entropy_weight, seed=seed, num_images=len(pixels), num_samples=num_samples,
-        judge=str(asked.judge.path) if asked.judge else None,
+        judge=asked.judge.run if asked.judge else None,
         judge_digest=asked.judge.digest if asked.judge else None,
-        prior=str(asked.prior.path) if asked.prior else None,
+        prior=asked.prior.run if asked.prior else None,
         prior_digest=asked.prior.digest if asked.prior else None,
         input_log_prob=None if known is None else known.mean().item(),
         input_log_prob_sd=None if known is None or len(known) < 2 else known.std().item(),
@@ -111,7 +110,7 @@ def compare(
         **{f"nearest_{name}": values for name, values in of_floor.items()},
     })}  # fmt: skip
     run.write({"comparison.json": json_bytes(result.with_files(files).to_json()), **files})
-    say(result, inverter, run.folder, datamodule.name)
+    say(result, inverter, run, datamodule.name)
 
 
 def called(inverter: Inverter) -> str:
@@ -130,7 +129,7 @@ class Asked:
         prior: An unconditional model, if there is one.
     """
 
-    def __init__(self, inverter: Inverter, judge: Judge | None, prior: Prior | None) -> None:
+    def __init__(self, inverter: Inverter, judge: Opinion | None, prior: Opinion | None) -> None:
         self.inverter, self.judge, self.prior = inverter, judge, prior
 
     def h(self, image: Tensor) -> Tensor:
@@ -149,12 +148,12 @@ class Asked:
             image,
             self.h(flat).unflatten(0, its),
             in_parts(classes, one, flat).unflatten(0, its) if one.classifies else None,
-            in_parts(self.judge.classes, one, flat).unflatten(0, its) if self.judge else None,
-            in_parts(self.prior.log_prob, one, flat).unflatten(0, its) if self.prior else None,
+            in_parts(self.judge.of, one, flat).unflatten(0, its) if self.judge else None,
+            in_parts(self.prior.of, one, flat).unflatten(0, its) if self.prior else None,
         )
 
 
-def say(result: ComparisonResult, inverter: Inverter, folder: Path, data: str) -> None:
+def say(result: ComparisonResult, inverter: Inverter, run: Run, data: str) -> None:
     """What people are told at once."""
     rows: tuple[tuple[str, Scores], ...] = (
         (result.called, result.own), ("nearest training image", result.nearest), ("input", result.input),
@@ -172,9 +171,8 @@ def say(result: ComparisonResult, inverter: Inverter, folder: Path, data: str) -
             words.append(f"diversity {its.diversity:.3f}{alike}")
         print(f"  {called:24} {', '.join(words)}")
     if result.judge is None and inverter.classifies:
-        config = f"--config {inverter.classifier_name} --seed_everything 1 --trainer.default_root_dir"
-        print(f"  no second classifier judges them; train one: python cli.py fit {config} {folder.parents[1] / JUDGES}")
+        print(f"  no second classifier judges them; {train_judge(inverter, run)}")
     if result.prior is None:
-        print(f"  no p(x) judges them; train one: python cli.py fit --config unconditional_{data}, or give --prior")
+        print(f"  no p(x) judges them; {train_p_x(data, run.name)}, or give --prior")
     print(f"  {result.seconds_per_draw:.3g} s a draw ({result.device}, {result.num_threads} threads)")
-    print(f"  numbers and images       {folder}/comparison.json, comparison.npz")
+    print(f"  numbers and images       {run.folder}/comparison.json, comparison.npz")

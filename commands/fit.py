@@ -76,6 +76,7 @@ class Fit:
         command, settings = self.command, self.command.settings
         if command.verb != "fit":
             return None
+        self._check_clipping()
         self.interruption.listen()
         if self.checkpoint or not isinstance(self.model, Inverter):
             return None
@@ -103,6 +104,16 @@ class Fit:
         }
         with self._until_interrupted():
             return trained_classifier(command.root, name, self.data, shared, settings.train_classifier, command.presets)
+
+    def _check_clipping(self) -> None:
+        """Raises ValueError where one norm would be of two players' gradients, each of which would slow the other."""
+        clipped, by_value = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm == "value"
+        if clipped and not by_value and isinstance(self.model, Inverter) and self.model.density.own_groups():
+            raise ValueError(
+                f"--trainer.gradient_clip_val {clipped} clips the norm of the generator's and its discriminator's "
+                f"gradients together, so that each would slow the other; leave it out, or give "
+                f"--trainer.gradient_clip_algorithm value"
+            )
 
     def _check_classifier(self, classifier: str) -> None:
         """Raises ValueError where a classifier would be trained now, and is another network than is inverted."""

@@ -1,5 +1,6 @@
 """How much of the picture is in what is sent of h, and how much of that does the task not need?"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from commands.trained_inverter import trained_inverter
 from datamodules import ImageDataModule
 from datamodules.split import seen
 from evaluations.rates import Measured, RateResult, RatesResult, curve, of_alone
+from evaluations.trained_beside import train_p_x
 from inverters import Inverter
 from inverters.bottleneck import is_bottleneck, output_of_changed
 from inverters.channel import Channel
@@ -48,7 +50,8 @@ def rates(
         num_images: Test images, the first in their seeded order.
         alone: Inverters that were trained at one of the rates alone, to compare with: their checkpoints, or the folders
             of their runs.
-        prior: An unconditional model, which is sent nothing, likewise; by default the newest of unconditional_<data>.
+        prior: An unconditional model, which is sent nothing, likewise; by default the newest of
+            unconditional_... of the same data.
 
     Raises:
         OSError: There is no such run.
@@ -62,7 +65,7 @@ def rates(
     others = [opened(inverter, channel, datamodule, place) for place in alone or ()]
     if len({other.number for other in others}) < len(others):
         raise ValueError(f"--alone {alone} has two inverters of one rate; give one of each")
-    p_x = prior_of(inverter, datamodule, run.root, prior)
+    p_x = prior_of(inverter, datamodule, run, prior)
     datamodule.prepare_data()
     datamodule.setup("test")
     batch = datamodule.datasets["test"].first(num_images)
@@ -70,19 +73,21 @@ def rates(
 
     with tqdm(total=len(x) * (len(channel.rates) + len(others) + (p_x is not None)), desc="rates, images") as bar:
 
-        def log_prob(of: Inverter, number: int | None = None) -> Tensor:
+        def in_parts(log_prob: Callable[[dict[str, Tensor]], Tensor]) -> Tensor:
             found = []
-            with of.at_rate(of.rate if number is None else number):
-                for rows in torch.arange(len(x)).split(PART):
-                    part = {"image": x[rows], "context_image": pictures[rows]}
-                    given = {name: values.to(inverter.device) for name, values in part.items()}
-                    found.append(of.log_prob_in_parts(given).cpu())
-                    bar.update(len(rows))
+            for rows in torch.arange(len(x)).split(PART):
+                part = {"image": x[rows], "context_image": pictures[rows]}
+                found.append(log_prob({name: values.to(inverter.device) for name, values in part.items()}).cpu())
+                bar.update(len(rows))
             return torch.cat(found)
+
+        def log_prob(of: Inverter, number: int | None = None) -> Tensor:
+            with of.at_rate(of.rate if number is None else number):
+                return in_parts(of.log_prob_in_parts)
 
         log_probs = [log_prob(inverter, number) for number in range(len(channel.rates))]
         of_others = [log_prob(other.inverter) for other in others]
-        of_prior = log_prob(p_x.inverter) if p_x else None
+        of_prior = in_parts(lambda part: p_x.of(part["image"])) if p_x else None
 
     classes = None if datamodule.has_partners else classes_at_rates(inverter, pictures)
     measured, correct = [Measured(its, None, None) for its in log_probs], None
@@ -106,7 +111,7 @@ def rates(
     shown = sorted({round(k * (len(rows) - 1) / (NUM_SHOWN - 1)) for k in range(NUM_SHOWN)})
     its = {
         "name": run.name, "layer": inverter.representation.layer, "channel": channel.description,
-        "counted": channel.counted, "num_images": len(x), **found.whole, "prior": p_x and str(p_x.path.parent.parent),
+        "counted": channel.counted, "num_images": len(x), **found.whole, "prior": p_x and p_x.run,
         "rates": [row.to_json() for row in rows], "network_digest": digest(inverter.representation.network),
         "density_digest": digest(inverter.density),
     }  # fmt: skip
@@ -119,7 +124,7 @@ def rates(
     files = {"rates.npz": npz_bytes(arrays)}
     result = RatesResult.from_json(its).with_files(files)
     run.write({"rates.json": json_bytes(result.to_json()), **files})
-    say(result, run.folder)
+    say(result, run.folder, datamodule.name)
 
 
 class Alone(NamedTuple):
@@ -209,7 +214,7 @@ def draws_at_rates(
     }  # fmt: skip
 
 
-def say(result: RatesResult, folder: Path) -> None:
+def say(result: RatesResult, folder: Path, data: str) -> None:
     """What people are told at once."""
     print(f"{result.name}, {result.layer}, {result.num_images} test images; bits are {result.counted}")
     if result.prior_nce_nats is not None:
@@ -226,6 +231,6 @@ def say(result: RatesResult, folder: Path) -> None:
         print("  " + "  ".join(words))
     print(f"  {result.sentence}")
     if result.prior is None:
-        print("  no p(x), to which nothing is sent, stands beside it; give --prior, or train unconditional_<data>")
+        print(f"  no p(x), to which nothing is sent, stands beside it; {train_p_x(data, result.name)}, or give --prior")
     print("  another model may read more: this proves what is readable, and never that the rest is safe")
     print(f"  numbers and draws  {folder}/rates.json, rates.npz")

@@ -1,6 +1,7 @@
 """A world of known information as Python asks it, without a model."""
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
@@ -59,10 +60,11 @@ class World:
         the data's seed, 0 unless it is given, they are those of the config's test.
 
         Raises:
-            ValueError: A number is too small, or there is no such split.
+            ValueError: A number is none, or too small, or there is no such split.
         """
-        if num_images < 1 or seed < 0:
-            raise ValueError(f"num_images is {num_images} and seed {seed}; give at least 1 and 0")
+        whole = isinstance(num_images, Integral) and isinstance(seed, Integral)
+        if not whole or num_images < 1 or seed < 0:
+            raise ValueError(f"num_images is {num_images!r} and seed {seed!r}; give whole numbers of at least 1 and 0")
         if split not in SPLITS:
             raise ValueError(f"no split {split!r}; give one of {', '.join(SPLITS)}")
         batch = self._data.drawn(split, num_images, seed).first(num_images)

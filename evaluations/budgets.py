@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from evaluations.information import mean_and_standard_error
 NUM_RESAMPLES = 1000
 FACTOR = 4  # of the budget, over which an estimate has settled or not
 EXPONENTS = np.geomspace(0.05, 4, 200)  # the first stands for a line over ln C, which has no limit
+GRID = 0.003  # of a curve's range: more than an exact law is missed by as its exponent lies between two of these
+Verdict = Literal["settled", "within its error, still moving", "still moving"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PowerLaw:
     """limit - scale C^-exponent, fitted to a mean over test images at several budgets C.
 
@@ -26,6 +29,10 @@ class PowerLaw:
         high: See above.
         scale: In nats, of C as it was given.
         exponent: At least the first of EXPONENTS, and at most the last.
+        residuals: By how much each mean is above the law, [K] nats.
+        errors: Of these, their standard deviations over the same resamples, [K] nats: they are of the same images, and
+            so far smaller than those of the means.
+        range: Of the means, nats.
     """
 
     limit: float | None
@@ -33,6 +40,14 @@ class PowerLaw:
     high: float
     scale: float
     exponent: float
+    residuals: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    range: float
+
+    @property
+    def misfits(self) -> bool:
+        """Whether a mean is off by more than the choice of test images explains: by two errors of the residual."""
+        return bool((abs(self.residuals) > 2 * self.errors + GRID * self.range).any())
 
     def at(self, budgets: NDArray[np.float64]) -> NDArray[np.float64]:
         """Its value at these C, nats; only where there is a limit."""
@@ -52,12 +67,17 @@ def power_law(budgets: NDArray[np.float64], values: NDArray[np.float64], seed: i
         return None
     n = values.shape[1]
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=NUM_RESAMPLES)  # [R, N] times
-    limit, scale, best = _fitted(budgets, np.vstack([values.mean(axis=1), drawn @ values.T / n]))
+    means = np.vstack([values.mean(axis=1), drawn @ values.T / n])
+    limit, scale, best = _fitted(budgets, means)
+    off = means - limit[:, None] + scale[:, None] * (budgets / budgets.max()) ** -EXPONENTS[best, None]  # [R, K]
     bends, exponent = best > 0, EXPONENTS[best]
     limit = np.where(bends, limit, np.copysign(math.inf, scale))  # where a line goes
     low, high = np.quantile(limit[1:], (0.025, 0.975), method="nearest")
     found = float(limit[0]) if bends[0] else None
-    return PowerLaw(found, float(low), float(high), float(scale[0] * budgets.max() ** exponent[0]), float(exponent[0]))
+    return PowerLaw(
+        found, float(low), float(high), float(scale[0] * budgets.max() ** exponent[0]), float(exponent[0]),
+        off[0], off[1:].std(axis=0), float(np.ptp(means[0])),
+    )  # fmt: skip
 
 
 def _fitted(
@@ -116,11 +136,26 @@ class Curve:
         return int(enough[-1]) if len(enough) else None
 
     @property
-    def settled(self) -> bool | None:
-        """As `has_settled`; None where no budget is a quarter of the last, and of one image, which has no error."""
-        if self.before is None or self.values.shape[1] < 2:
+    def change(self) -> tuple[float, float] | None:
+        """Of the mean since `before`, paired, with its standard error, nats; None where there is none before."""
+        if self.before is None:
             return None
-        return has_settled(self.values[self.before], self.values[-1])
+        return mean_and_standard_error(torch.from_numpy(self.values[-1] - self.values[self.before]))
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """As `has_settled`; None where no budget is a quarter of the last, and of one image, which has no error.
+
+        What changed by less than the error over images is still moving where the paired change, which is known better,
+        is more than two of its own errors, or where the power law does not bend.
+        """
+        if self.before is None or self.change is None or self.values.shape[1] < 2:
+            return None
+        if not has_settled(self.values[self.before], self.values[-1]):
+            return "still moving"
+        change, error = self.change
+        unbent = self.law is not None and self.law.limit is None
+        return "within its error, still moving" if abs(change) > 2 * error or unbent else "settled"
 
 
 def has_settled(before: NDArray[np.float64], last: NDArray[np.float64]) -> bool:

@@ -64,14 +64,8 @@ def diversity(draws: Tensor, real: Tensor, classes: Tensor, of: Tensor | None = 
     return float(ratio), float(np.sqrt(of_draws + ratio**2 * of_real) / theirs.mean())
 
 
-def mean_pairwise_distance(images: Tensor) -> float:
-    """The mean Euclidean distance of two different ones of N images [N, ...], N > 1, in their own units."""
-    flat = images.double().flatten(1)
-    return float(torch.nn.functional.pdist(flat).mean())
-
-
-def spreads(draws: Tensor, images: Tensor) -> tuple[float, float | None]:
-    """Mean pairwise distances in pixels of draws over those of the true images: of several h, and of one.
+def spreads(draws: Tensor, images: Tensor) -> tuple[float | None, float | None]:
+    """The `diversity` in pixels of draws of several h, and of one, where all true images are as of one class.
 
     Where the first is small, all h give one image, whatever they say; where the second is, all noise gives one image,
     which is right only for a layer that keeps everything.
@@ -81,11 +75,10 @@ def spreads(draws: Tensor, images: Tensor) -> tuple[float, float | None]:
         images: Those, [N, C, H, W], in the same units.
 
     Returns:
-        That of one draw of each h; that of the draws of one h, the mean over h, and None where there is one of each.
+        That of one draw of each h; that of the draws of one h, None where there is one of each. Both None where the
+        true images are all the same, and there is nothing to compare with.
     """
-    true = mean_pairwise_distance(images)
-    if not true:
-        return 1.0, None  # there is nothing to compare with
-    over_noise = [mean_pairwise_distance(of_one) for of_one in draws] if draws.shape[1] > 1 else []
-    over_h = mean_pairwise_distance(draws[:, 0]) / true
-    return over_h, sum(over_noise) / len(over_noise) / true if over_noise else None
+    one_class = torch.zeros(len(images))
+    over_h, _ = diversity(draws[:, 0][None], images, one_class)
+    over_noise, _ = diversity(draws, images, one_class) if draws.shape[1] > 1 else (math.nan, math.nan)
+    return (None if math.isnan(over_h) else over_h, None if math.isnan(over_noise) else over_noise)

@@ -164,7 +164,8 @@ class InverterResult(TestResult):
             are None where that has not ended by itself, or another checkpoint was tested, and in rows of up to 0.8.
         training_flop: Forward and backward of the density for all of these, without h and the optimiser.
         recipe: A digest of all that decided the training but its length.
-        diversity_over_h: By `evaluations.diversity`, of a generator without likelihood; rows of up to 0.8 lack these.
+        diversity_over_h: By `evaluations.diversity.spreads`, of a generator without likelihood; rows of up to 0.8 lack
+            these, and up to 0.12 distances were Euclidean.
         diversity_over_noise: Likewise; None for a point estimate.
         loss_weights: Of the parts of the generator's loss by name, where it has them.
         channel: What lies between the layer and the inverter, and its rates; None where all of h is given.
@@ -209,7 +210,7 @@ class InverterResult(TestResult):
 
     @property
     def collapsed(self) -> bool:
-        """Whether draws have under 5 % of the diversity of true images."""
+        """Whether draws have less than COLLAPSED of the diversity of true images."""
         return any(d is not None and d < COLLAPSED for d in (self.diversity_over_h, self.diversity_over_noise))
 
     @property
@@ -247,7 +248,8 @@ class InverterResult(TestResult):
             lines += ["likelihood      none: this generator only draws images"]
         lines += self._of_diversity()
         if self.collapsed:
-            lines += ["collapsed       under 5 % of the diversity of true images: right only of a layer that keeps all"]
+            right = "right only of a layer that keeps all"
+            lines += [f"collapsed       under {COLLAPSED:.0%} of the diversity of true images: {right}"]
         if self.class_agreement is not None:
             those = f"{self.num_samples} samples get the class predicted for their input"
             low, high = wilson_interval(self.class_agreement, self.num_samples)

@@ -81,7 +81,9 @@ class Deconvnet(Untrained):
     or linear layer is transposed, without its bias. Of all of h at once, and not of one feature map.
 
     **It is given more than h**: the switches are those of the image. So it is no generator of x given h, and what it
-    shows need not be in h. Without rectification it is the gradient of h . h0 in x (Simonyan et al. 2013).
+    shows need not be in h. It is the gradient of h . h0 in x (Simonyan et al. 2013) but for the rectifiers, where the
+    gradient lets a signal pass if the rectifier's input was positive, and a deconvnet if the signal itself is. Of a
+    network without any the two are the same.
 
     The projection is signed, and has no scale; as people show it, 0 is mid-grey, 127.5, and the largest of an image's
     values, of either sign, black or white. So squared error and h of it say how it is shown as much as what it has.

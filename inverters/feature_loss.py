@@ -20,6 +20,7 @@ class FeatureLoss:
         standardised: From its raw h to the context.
         layer: Whose features count; None for the inverted one, whose features are the context.
         image_shape: (C, H, W) of the images that are compared.
+        key: Of the generator's argument that is its weight, for messages.
 
     Attributes:
         of_context: Whether the features are the context.
@@ -34,12 +35,13 @@ class FeatureLoss:
         standardised: Callable[[Tensor], Tensor],
         layer: str | None,
         image_shape: ImageShape,
+        key: str,
     ) -> None:
         self.of_context = layer in (None, representation.layer)
         self.representation = representation if layer is None or self.of_context else representation.at(layer)
         self.standardised = standardised
         size = "x".join(map(str, image_shape))
-        instead = "give the weight of the features 0, which leaves them out"
+        instead = f"give --model.density.{key} 0, which leaves them out"
         if self.representation.layer is None:
             raise ValueError(f"without a layer there are no features to compare; {instead}")
         x = (random_images(image_shape) / 255).requires_grad_()

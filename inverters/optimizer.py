@@ -14,7 +14,10 @@ QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """About U V^T of U S V^T, [N, R, C]: singular values between 0.7 and 1.2, whatever they were, and zeros of zeros.
+    """About U V^T of U S V^T, [N, R, C], and zeros of zeros.
+
+    Singular values of more than about 0.2 % of the Frobenius norm become such between 0.7 and 1.2. Smaller ones grow
+    by up to 3.4445^5 = 485, the first coefficient at each iteration.
 
     Five iterations of Newton and Schulz with the coefficients of Jordan et al. (2024), "Muon: An optimizer for hidden
     layers in neural networks".

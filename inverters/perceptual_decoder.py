@@ -21,7 +21,9 @@ class PerceptualDecoder(ConditionalGenerator):
     features alone it is Johnson et al. 2016. There is no likelihood, and no noise: all its draws of an h are one image.
 
     Each loss is a mean, over pixels in [0, 1], or over features, standardised (those of another layer than is inverted
-    by the mean square of its first batch). Differs in the discriminator: of hinge losses with spectral normalisation.
+    by the mean square of its first batch). Differs in the discriminator: of hinge losses with spectral normalisation;
+    and in the comparator: by default features are those of the layer that is inverted, where theirs are of one fixed
+    layer for all, as `feature_layer` gives it.
 
     Args:
         image_shape: (C, H, W).
@@ -38,7 +40,8 @@ class PerceptualDecoder(ConditionalGenerator):
         discriminator_betas: Its betas of Adam.
 
     Raises:
-        ValueError: All weights are 0, or h or the image is none that such layers or such a loss can be of.
+        ValueError: All weights are 0, a beta is none, or h or the image is none that such layers or such a loss can be
+            of.
     """
 
     point_estimate = True
@@ -68,7 +71,7 @@ class PerceptualDecoder(ConditionalGenerator):
         self.register_buffer("feature_scale", torch.tensor(1.0))
         self.layers = mirrored(image_shape, context_shape, filters, num_hidden)
         self.discriminator: Discriminator | None = None
-        self.rates = {"lr": float(discriminator_lr), "betas": discriminator_betas}
+        self.rates = rates_of(discriminator_lr, discriminator_betas)
         if adversarial_weight:
             self.discriminator = Discriminator(image_shape, context_shape, discriminator_filters, discriminator_sees_h)
             self.last_is_best = True
@@ -76,7 +79,9 @@ class PerceptualDecoder(ConditionalGenerator):
 
     def meet(self, representation: Representation, standardised: Callable[[Tensor], Tensor]) -> None:
         if "feature" in self.weights:
-            self.features = FeatureLoss(representation, standardised, self.feature_layer, self.image_shape)
+            self.features = FeatureLoss(
+                representation, standardised, self.feature_layer, self.image_shape, "feature_weight"
+            )
 
     def own_groups(self) -> list[dict[str, Any]]:
         return group_of(self.discriminator, self.rates)
@@ -141,6 +146,17 @@ def wanted(weights: dict[str, float]) -> dict[str, float]:
 def total(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
     """The weighted sum, [B], of the parts of a loss, each [B]; of the discriminator's own loss as it is."""
     return torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum(dim=0)
+
+
+def rates_of(lr: float, betas: tuple[float, float]) -> dict[str, Any]:
+    """What Adam takes of a discriminator's group.
+
+    Raises:
+        ValueError: A beta is none, which Adam checks only of its defaults and not of a group's.
+    """
+    if not all(0 <= beta < 1 for beta in betas):
+        raise ValueError(f"discriminator_betas are {', '.join(map(str, betas))}; give two of at least 0 and below 1")
+    return {"lr": float(lr), "betas": betas}
 
 
 def group_of(discriminator: nn.Module | None, rates: dict[str, Any]) -> list[dict[str, Any]]:

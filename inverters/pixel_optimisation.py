@@ -32,7 +32,9 @@ class PixelOptimisation(Untrained):
 
     Mahendran and Vedaldi 2015, "Understanding deep image representations by inverting them", eq. 1 to 3. Works for any
     network that has a gradient. h is standardised where the inverter's is. differs: x is kept in [0, 1], as an image
-    is; and Adam with a learning rate that falls to zero, in place of momentum with one that is lowered by hand.
+    is; Adam with a learning rate that falls to zero, in place of momentum with one that is lowered by hand; x is not
+    scaled by the mean norm of images, and both regularisers are means over pixels; and alpha is 2 and beta 1.5 by
+    default, where theirs are 6 and 2.
 
     What is found depends on the noise: a draw is a function of (seed, image, draw), and of no other image. There is no
     p(x | h) in this: what a draw has that h does not say is the regulariser's and the noise's.
@@ -53,7 +55,7 @@ class PixelOptimisation(Untrained):
         mean: Of each channel on the batch that initialises, [C, 1, 1], in [0, 1].
 
     Raises:
-        ValueError: There is no layer, or h has no gradient.
+        ValueError: There is no layer, or h has no gradient, or alpha is below 1.
     """
 
     called = "optimised pixels"
@@ -73,6 +75,8 @@ class PixelOptimisation(Untrained):
         noise: NonNegativeFloat = 0.1,
     ) -> None:
         super().__init__(image_shape)
+        if alpha < 1:
+            raise ValueError(f"alpha is {alpha}; give at least 1, or a pixel that is the mean has no finite gradient")
         self.num_steps, self.lr, self.restarts = num_steps, lr, restarts
         self.tv_weight, self.tv_beta = tv_weight, tv_beta
         self.alpha_weight, self.alpha = alpha_weight, alpha

@@ -12,7 +12,7 @@ from inverters.discriminator import Discriminator, strided
 from inverters.feature_loss import FeatureLoss
 from inverters.generators import ConditionalGenerator, ImageShape, check_images
 from inverters.mirrored import mirrored
-from inverters.perceptual_decoder import group_of, squashed, total, wanted
+from inverters.perceptual_decoder import group_of, rates_of, squashed, total, wanted
 from inverters.representation import Representation
 
 NUM_FIXED = 256  # noises that validation and test take
@@ -50,7 +50,8 @@ class StackedGAN(ConditionalGenerator):
         discriminator_betas: Its betas of Adam.
 
     Raises:
-        ValueError: All weights are 0, or h or the image is none that such layers or such a loss can be of.
+        ValueError: All weights are 0, a beta is none, or h or the image is none that such layers or such a loss can be
+            of.
     """
 
     called = "stacked GAN"
@@ -81,15 +82,14 @@ class StackedGAN(ConditionalGenerator):
         self.parts = (*self.weights, "discriminator") if adversarial_weight else (*self.weights,)
         noises = torch.randn(NUM_FIXED, self.num_noise, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noises", noises, persistent=False)
-        channels = (context_shape[0] + self.num_noise, *context_shape[1:])
-        self.layers = mirrored(image_shape, channels, filters, num_hidden, depth)
+        self.layers = mirrored(image_shape, context_shape, filters, num_hidden, depth, self.num_noise)
         self.offset = nn.Parameter(torch.zeros(image_shape[0], 1, 1))
         self.encoder: nn.Sequential | None = None
         if entropy_weight:
             layers = strided(image_shape, discriminator_filters, num_hidden, depth)
             self.encoder = nn.Sequential(*layers, nn.Linear(num_hidden, self.num_noise))
         self.discriminator: Discriminator | None = None
-        self.rates = {"lr": float(discriminator_lr), "betas": discriminator_betas}
+        self.rates = rates_of(discriminator_lr, discriminator_betas)
         if adversarial_weight:
             sees_h = discriminator_sees_h and math.prod(context_shape) > 0
             self.discriminator = Discriminator(
@@ -100,7 +100,7 @@ class StackedGAN(ConditionalGenerator):
 
     def meet(self, representation: Representation, standardised: Callable[[Tensor], Tensor]) -> None:
         if "conditional" in self.weights:
-            self.features = FeatureLoss(representation, standardised, None, self.image_shape)
+            self.features = FeatureLoss(representation, standardised, None, self.image_shape, "conditional_weight")
 
     def own_groups(self) -> list[dict[str, Any]]:
         return group_of(self.discriminator, self.rates)

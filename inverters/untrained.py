@@ -11,7 +11,7 @@ SMALLEST_NORM = 1e-12  # of h, squared, that a distance is relative to
 
 
 def relative_distance(context: Tensor, wanted: Tensor) -> Tensor:
-    """||h - h0||^2 / ||h0||^2 of each row, [B], of two [B, ...] (Mahendran and Vedaldi 2015, eq. 2 and section 3.3)."""
+    """||h - h0||^2 / ||h0||^2 of each row, [B], of two [B, ...] (Mahendran and Vedaldi 2015, eq. 2, and relative)."""
     squares = wanted.flatten(1).square().sum(dim=1).clamp(min=SMALLEST_NORM)
     return (context - wanted).flatten(1).square().sum(dim=1) / squares
 

@@ -18,8 +18,9 @@ import inverters
 from cli import main
 from datamodules import GlyphPositionDataModule
 from evaluations.coverage import covered, valid
-from evaluations.diversity import spreads
+from evaluations.diversity import diversity, spreads
 from inverters import GlyphNet, Inverter, PerceptualDecoder, StackedGAN
+from inverters.discriminator import Discriminator
 from inverters.generators import draw_generator
 from runtime.checkpoints import load_checkpoint
 
@@ -176,7 +177,7 @@ def test_the_features_of_another_layer_are_compared_in_their_own_scale():
 def test_a_layer_without_a_gradient_is_refused_in_a_sentence():
     make = partial(Inverter, "glyph", (1, 12, 12), 1, network=GlyphNet)
     density = partial(StackedGAN, filters=(4,))
-    with pytest.raises(ValueError, match="layer glyph gives pixels no gradient; give the weight of the features 0"):
+    with pytest.raises(ValueError, match=r"pixels no gradient; give --model\.density\.conditional_weight 0"):
         make(density=density)
     make(density=partial(density, conditional_weight=0.0))
 
@@ -205,6 +206,13 @@ def test_diversity_is_that_of_true_images_and_none_where_all_are_one():
     assert over_noise == pytest.approx(1, abs=0.1)
     assert spreads(draws[:1, :1].expand(20, 10, -1, -1, -1), images(20, (1, 6, 6))) == (0, 0)
     assert spreads(draws[:, :1], images(20, (1, 6, 6)))[1] is None
+    assert spreads(draws, images(1, (1, 6, 6)).expand(20, -1, -1, -1)) == (None, None)  # nothing to compare with
+
+
+def test_diversity_of_a_test_is_that_of_a_comparison_with_one_class():
+    draws, true = torch.randint(200, (7, 4, 1, 6, 6), dtype=torch.uint8), images(9, (1, 6, 6))
+    assert spreads(draws, true)[1] == diversity(draws, true, torch.zeros(9), torch.zeros(7))[0]
+    assert spreads(draws, true)[0] == diversity(draws[:, 0][None], true, torch.zeros(9))[0]
 
 
 def fit(kind, *more):
@@ -323,6 +331,57 @@ def test_its_networks_of_vectors_are_as_deep_as_asked():
         assert linear(generator.layers) == depth + 1
         assert linear(generator.encoder) == depth + 1
         assert linear(generator.discriminator.features) == depth
+
+
+@both
+@pytest.mark.parametrize("betas", [(0.5, 1.0), (-0.1, 0.9), (float("nan"), 0.9)])
+def test_betas_that_adam_would_not_take_are_refused(kind, betas):
+    with pytest.raises(ValueError, match=r"discriminator_betas are .*; give two of at least 0 and below 1"):
+        small(kind, discriminator_betas=betas)
+
+
+def test_a_map_that_no_stage_has_is_named_without_the_noise():
+    with pytest.raises(ValueError, match="this h is 48x7x7"):
+        StackedGAN(SHAPE, (48, 7, 7))
+    with pytest.raises(ValueError, match=r"without a layer there is none; give --model\.layer"):
+        PerceptualDecoder(SHAPE, (0,))
+    StackedGAN(SHAPE, (0,), conditional_weight=0.0)  # of noise alone
+
+
+def linear_judge(gradient_penalty, sees_h=False):
+    """Its score has no rectifier in between; and the layer that gives its features."""
+    torch.manual_seed(0)
+    judge = Discriminator((1, 3, 3), (5,), (), sees_h, gradient_penalty).double()
+    judge.features[2] = torch.nn.Identity()
+    return judge, judge.features[1]
+
+
+def test_the_penalty_of_a_linear_discriminator_is_half_the_square_of_its_slope():
+    """R1 (Mescheder et al. 2018), which of a linear score is the same at all images."""
+    judge, first = linear_judge(0.3)
+    real, made = (torch.rand(4, 1, 3, 3, dtype=torch.float64) for _ in range(2))
+    slope = 2 * judge.real.weight[0] @ first.weight
+    offset = judge.real.weight[0] @ first.bias + judge.real.bias
+    scores = [(x.flatten(1) - 0.5) @ slope + offset for x in (real, made)]
+    plain = torch.log1p(torch.exp(-scores[0])) + torch.log1p(torch.exp(scores[1]))
+    found = judge.losses(real, made, torch.zeros(4, 5, dtype=torch.float64))
+    torch.testing.assert_close(found["discriminator"], plain + 0.3 / 2 * slope.square().sum())
+    torch.testing.assert_close(found["adversarial"], torch.log1p(torch.exp(-scores[1])))
+
+
+def test_what_sees_h_adds_its_projection():
+    """Miyato and Koyama 2018, over the root of the length of h."""
+    judge, first = linear_judge(1.0, sees_h=True)
+    x, h = torch.rand(4, 1, 3, 3, dtype=torch.float64), torch.randn(4, 5, dtype=torch.float64)
+    features = (2 * x.flatten(1) - 1) @ first.weight.T + first.bias
+    of_h = h @ judge.of_h.weight.T + judge.of_h.bias
+    expected = features @ judge.real.weight[0] + judge.real.bias + (of_h * features).sum(1) / 5**0.5
+    torch.testing.assert_close(judge(x, h), expected)
+
+
+def test_a_clipped_norm_of_two_players_is_refused(with_classifier, capsys):
+    about = ["fit", "--config=gan_mnist5k_fc3.yaml", *FIT]
+    assert "gradients together, so that each would slow" in failure(capsys, *about, "--trainer.gradient_clip_val=1")
 
 
 def test_a_gradient_penalty_counts_in_training_alone():

@@ -84,6 +84,11 @@ def test_cost_at_a_given_rate(run):
     assert row["training at 1e+09 FLOP/s"] == f"{hours:.1f} h"
 
 
+def test_a_batch_without_pairs_is_refused(run):
+    with pytest.raises(SystemExit, match="--batch is 1; give at least 2"):
+        run("worlds", "--batch=1")
+
+
 def test_cost_of_a_classifier_is_refused(run):
     with pytest.raises(SystemExit, match="this takes an inverter's config"):
         run("cost", "--config", "classifier_mnist5k.yaml")

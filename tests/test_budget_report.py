@@ -44,16 +44,18 @@ def runs(tmp_path):
 
 
 def test_every_estimate_has_its_verdict_and_its_limit(runs):
-    error, over = SPREAD.std(ddof=1) / N**0.5, "over the last factor of 4.0 it changed by"
+    within = f"is within its error over images, {SPREAD.std(ddof=1) / N**0.5:.2f}, and still moving by"
+    over = "nats, paired, over the last factor of 4.0."
     *_, nce, p_x, information, _ = said(runs)
-    assert nce.startswith(
-        f"NCE of fc3 has settled: {over} +8.00 nats, less than its error, {error:.2f}. The power law goes to -56"
-    )
+    assert nce.startswith(f"NCE of fc3 {within} +8.00 ± 0.00 {over} The power law goes to -56")
     assert "by C^-0.50, and misses no mean by more than 0.0" in nce
-    assert p_x.startswith(f"log p(x) has settled: {over} +9.00 nats, less than its error, {error:.2f}. ")
+    assert "no power law" not in nce
+    assert p_x.startswith(f"log p(x) {within} +9.00 ± 0.00 {over} ")
     unbent = "The fit does not bend: it is a line over ln C, or steeper, which has no limit"
     assert p_x.endswith(f"{unbent} (95 % interval infinity to infinity).")
-    changed = f"{over} -1.00 nats, more than its error, 0.00."
+    changed = (
+        "over the last factor of 4.0 it changed by -1.00 ± 0.00 nats, paired, more than its error over images, 0.00."
+    )
     assert information.startswith(f"The estimate of I(x; fc3) is still moving: {changed}")
     assert "not how the same trainings would end with other seeds" in parts(runs).words
 
@@ -75,8 +77,8 @@ def test_other_sections_show_the_longest_run_and_whether_it_has_settled(runs):
     tables = parts(runs).tables
     (header, fc3, p_x) = tables[KEPT]
     assert fc3[2] == nats(SPREAD - SPREAD.mean() - 568)
-    assert (header[-1], fc3[-1]) == ("over budgets", "NCE settled; I(x; h) still moving")
-    assert p_x[-1] == "NCE settled"
+    assert (header[-1], fc3[-1]) == ("over budgets", "NCE within its error, still moving; I(x; h) still moving")
+    assert p_x[-1] == "NCE within its error, still moving"
     assert "Other settings." not in tables
 
 
@@ -90,6 +92,20 @@ def test_log_probabilities_that_differ_by_a_factor_are_on_a_scale_of_factors(tmp
     assert top - last > 0.05 * (last - bottom)  # on a scale of nats it would be 0.03
     assert len(axis.get_yticks()) >= 4
     assert "no power law over all these budgets" in words
+
+
+def test_what_changes_by_less_than_its_paired_error_has_settled(tmp_path):
+    images = np.random.default_rng(1).standard_normal((len(STEPS), N))
+    for k, steps in enumerate(STEPS):
+        its = images[k] - images[k].mean() - 64 * 4.0**-k
+        write_budget(tmp_path, "fc3", steps, -560)
+        (folder,) = tmp_path.glob(f"*{steps:06d}")
+        np.save(folder / "log_prob.npy", SPREAD - SPREAD.mean() - 560 + its)
+    assert parts(tmp_path).tables[KEPT][1][-1] == "NCE within its error, still moving"  # by 3 nats
+    np.save(folder / "log_prob.npy", SPREAD - SPREAD.mean() - 563 + its + 0.1)
+    words = said(tmp_path)[3]
+    assert words.startswith("NCE of fc3 has settled: over the last factor of 4.0 it changed by +0.10 ± 0.2")
+    assert parts(tmp_path).tables[KEPT][1][-1] == "NCE settled"
 
 
 @pytest.mark.parametrize("other", [
@@ -114,7 +130,7 @@ def test_a_budget_that_was_run_twice_is_nobody_s_number(tmp_path):
 def test_one_test_image_has_a_figure_and_no_verdict():
     curve = Curve("fc3", np.array(STEPS), 1e9 * np.array(STEPS), -600 - np.arange(4.0)[:, None])
     over_budgets({"NCE": [curve]}).savefig(io.BytesIO())
-    assert curve.settled is None
+    assert curve.verdict is None
 
 
 def test_two_budgets_have_no_fit_and_none_of_a_quarter_no_verdict(tmp_path):
@@ -133,4 +149,5 @@ def test_a_difference_is_of_the_budgets_that_both_have(runs):
         write_budget(runs, "fc3", steps, -565)
     information = said(runs)[2].figure.axes[1]
     assert len(information.containers[0].lines[0].get_ydata()) == len(STEPS)
-    assert parts(runs).tables[KEPT][1][-1] == "NCE settled"  # and nothing of a difference without the longest
+    (_, (*_, verdict), _) = parts(runs).tables[KEPT]
+    assert verdict == "NCE settled"  # and nothing of a difference without the longest

@@ -28,11 +28,20 @@ def test_the_limit_of_an_exact_power_law_is_found(limit, scale, exponent, num):
 
 
 def test_the_interval_holds_the_limit_over_all_images_as_often_as_it_says():
-    rng, within = np.random.default_rng(0), 0
-    for seed in range(60):
-        found = power_law(BUDGETS, curve(rng, -560, 60, 0.7, noise=5), seed)
-        within += found.low <= -560 <= found.high
-    assert 0.85 <= within / 60 <= 1
+    rng = np.random.default_rng(0)
+    found = [power_law(BUDGETS, curve(rng, -560, 60, 0.7, noise=5), seed) for seed in range(60)]
+    assert 0.85 <= np.mean([law.low <= -560 <= law.high for law in found]) <= 1
+    width, spread = np.mean([law.high - law.low for law in found]), np.std([law.limit for law in found], ddof=1)
+    assert width == pytest.approx(3.92 * spread, rel=0.25)  # 1.05 of it
+
+
+def test_a_misfit_is_told_from_what_the_choice_of_images_explains():
+    """By residuals, which the images have in common far less than the means."""
+    rng = np.random.default_rng(0)
+    values = [curve(rng, -560, 60, 0.7, noise=5) for _ in range(60)]
+    assert np.mean([power_law(BUDGETS, its).misfits for its in values]) < 0.1
+    off = np.array([0, 3, 0, 0])[:, None]  # less than an error of a mean, 3.5
+    assert np.mean([power_law(BUDGETS, its + off).misfits for its in values]) > 0.7
 
 
 def test_the_fit_does_not_depend_on_the_unit_of_the_budget():

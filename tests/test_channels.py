@@ -297,7 +297,10 @@ def test_worlds_of_python_are_the_configs_tests_and_take_their_arguments():
      "num_test, seed$"),
     (lambda worlds: worlds.world("pairs", layer="mab"), "no layer 'mab'"),
     (lambda worlds: worlds.world("pairs", information=70), "is not between 0 and 69.31 nats"),
-    (lambda worlds: worlds.world("pairs").draw(0), "num_images is 0 and seed 0; give at least 1 and 0"),
+    (lambda worlds: worlds.world("pairs").draw(0), "num_images is 0 and seed 0; give whole numbers of at least 1"),
+    (lambda worlds: worlds.world("pairs").draw("3"), "num_images is '3' and seed 0; give whole numbers"),
+    (lambda worlds: worlds.world("pairs").draw(2.5), "num_images is 2.5 and seed 0; give whole numbers"),
+    (lambda worlds: worlds.world("pairs").draw(3, seed=1.5), "num_images is 3 and seed 1.5; give whole numbers"),
     (lambda worlds: worlds.world("pairs").draw(1, split="tset"), "no split 'tset'; give one of train, val, test"),
 ])  # fmt: skip
 def test_python_is_told_what_is_wrong_with_a_world(ask, words):

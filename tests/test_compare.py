@@ -13,12 +13,15 @@ from small_runs import INVERTER, SMALL, failure, run_with_results
 from test_ddp import DIGITS, by_one_and_two
 
 from cli import main
+from commands.config_files import CONFIGS, config_names, read_config
+from datamodules import CIFAR10DataModule, MNIST5kDataModule, MNISTDataModule, SVHNDataModule
 from evaluations.comparison import Images, TrueImages, compared, diversities, signal_to_noise, structural_similarity
 from evaluations.distances import nearest
 from evaluations.diversity import diversity, pairwise_distances
 from evaluations.report import compared as section
 from evaluations.report.tested_runs import runs_under
 from evaluations.results import ComparisonResult
+from evaluations.trained_beside import config_of_p_x, train_p_x
 from runtime.checkpoints import load_checkpoint
 
 CLASSIFIER, P_X = "classifier_mnist5k", "unconditional_mnist5k"
@@ -139,18 +142,19 @@ def test_two_ways_are_compared_and_stand_side_by_side_in_the_report(judged, caps
     assert not mean.collapsed
     assert replace(mean, point_estimate=False).collapsed
     assert (mean.called, mean.point_estimate, mean.own.diversity) == ("MSE decoder", True, 0)
-    assert (row.nearest.im_s_ratio, row.input.squared_error, row.input.log_prob_difference) == (1, 0, 0)
+    assert (row.nearest.im_s_ratio, row.input.squared_error, row.input.log_prob_difference) == pytest.approx((1, 0, 0))
     assert (row.nearest, row.input) == (mean.nearest, mean.input)  # of the same images
     assert row.own.log_prob_difference < 0  # draws of a step of training are noise
     assert row.seconds_per_draw > 0
-    assert row.judge.startswith(f"runs/judge/{CLASSIFIER}/")
+    assert Path(row.judge).parent == Path(f"runs/judge/{CLASSIFIER}")
     arrays = np.load(run_with_results() / "comparison.npz")
     assert arrays["draws"].shape == (6, 3, 1, 28, 28)
     assert np.load(run_with_results("mse_mnist5k_fc3") / "comparison.npz")["draws"].shape == (6, 1, 1, 28, 28)
     found = section.section(runs_under([Path("runs")]))
     _, table, *remarks, picture = found.parts
     assert [cells[0] for cells in table.rows] == [row.called, mean.called, section.NEAREST, section.INPUT]
-    assert table.rows[0][1] == f"{row.own.im_s_ratio:.3f} ± {row.own.im_s_ratio_se:.3f}"
+    assert [cells[1] for cells in table.rows] == ["3", "1", "\N{EN DASH}", "\N{EN DASH}"]
+    assert table.rows[0][2] == f"{row.own.im_s_ratio:.3f} ± {row.own.im_s_ratio_se:.3f}"
     assert "0.000 ± 0.000" in table.rows[1]
     assert "\N{INFINITY}" in table.rows[-1]
     assert any(words.startswith("Point estimates, ") and "MSE decoder" in words for words in remarks)
@@ -184,15 +188,53 @@ def test_without_judge_and_prior_their_columns_are_left_out_with_how_to_get_them
     shutil.copytree(f"runs/{CLASSIFIER}", f"runs/judge/{CLASSIFIER}")  # it is the one that is inverted, and no judge
     main(COMPARE)
     said = capsys.readouterr().out
-    assert (
-        f"train one: python cli.py fit --config {CLASSIFIER} --seed_everything 1 --trainer.default_root_dir runs/judge"
-        in said
-    )
+    assert f"another seed: python cli.py fit --config {CLASSIFIER} --seed_everything 1 --trainer.default_root" in said
+    assert f"runs/judge/{CLASSIFIER}/" in said  # which was passed over, and why
+    assert "is the very network that is inverted" in said
     assert f"python cli.py fit --config {P_X}" in said
     assert (comparison().own.judge_agreement, comparison().own.log_prob_difference) == (None, None)
     remarks = section.section(runs_under([Path("runs")])).parts
     assert any("No second classifier has judged" in part for part in remarks if isinstance(part, str))
     assert any("no log p(x) without an unconditional model" in part for part in remarks if isinstance(part, str))
+
+
+def data_sets():
+    """What each data set is called whose images are no world's, and its class."""
+    return {
+        **{its.name: its.__name__ for its in (MNISTDataModule, MNIST5kDataModule, SVHNDataModule, CIFAR10DataModule)},
+        "photos": "PhotosDataModule", "affnist": "AffNISTDataModule", "affnist_generated": "AffNISTDataModule",
+        "images:of mine": "ImageFolderDataModule",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("beside", ["inverter_x", "inverter_x_small"])
+def test_the_config_of_p_x_that_is_advised_exists_and_is_of_that_data(beside):
+    for name, kind in data_sets().items():
+        config = config_of_p_x(name, beside)
+        having = [one for one in config_names() if one.startswith("unconditional_") and of_data(one) == kind]
+        assert config in having if having else config is None
+        assert config is None or f"--config {config}" in train_p_x(name, beside)
+        assert config is None or config.endswith("_small") == (
+            beside.endswith("_small") and f"{having[0]}_small" in having
+        )
+    assert "no config of one for photos" in train_p_x("photos", beside)
+
+
+def of_data(config):
+    data = read_config(CONFIGS / f"{config}.yaml")["data"]
+    return data["class_path"] if isinstance(data, dict) else data
+
+
+def test_p_x_is_found_whatever_its_config_is_called_and_a_training_that_has_not_ended_is_passed_over(judged, capsys):
+    """That of the test has the same data as a config of another name."""
+    (Path("runs") / P_X).rename("runs/unconditional_other")
+    shutil.copytree("runs/unconditional_other", f"runs/{P_X}")
+    (unfinished,) = Path(f"runs/{P_X}").glob("*/")
+    (unfinished / "unfinished").touch()
+    main(COMPARE)
+    assert f"{unfinished} does not judge: its training has not ended by itself" in capsys.readouterr().out
+    (other,) = Path("runs/unconditional_other").glob("*/")
+    assert comparison().prior == str(other)
 
 
 def test_the_papers_figure_3_is_shown_where_a_weight_of_entropy_was_changed(with_inverter):
@@ -211,9 +253,27 @@ def test_the_papers_figure_3_is_shown_where_a_weight_of_entropy_was_changed(with
     (axis,) = figure.axes
     assert axis.get_xlabel() == "weight of the entropy loss"
     assert axis.lines[0].get_ydata().tolist() == [0, 0.05, 0.5]
+    other = Path("runs/2/gan/a/results.json")
+    other.write_text(json.dumps({**json.loads(other.read_text()), "loss_weights": {"entropy": 10, "adversarial": 2}}))
+    (axis,) = section.section(runs_under([Path("runs")])).parts[-1].figure.axes
+    assert axis.lines[0].get_ydata().tolist() == [0, 0.05]  # what has other settings is no point of this curve
 
 
-def test_two_processes_compare_as_one_does(tmp_path, trained_runs):
+def test_ways_of_more_and_fewer_draws_stand_in_one_table_but_for_the_nearest_of_them(with_inverter):
+    main(COMPARE)
+    folder, row = run_with_results(), comparison()
+    for name, values in {"fewer": {"num_samples": 2}, "one": {"num_samples": 7, "point_estimate": True}}.items():
+        one = Path(shutil.copytree(folder, f"runs/{name}/x/a"))
+        (one / "comparison.json").write_text(json.dumps({**row.to_json(), "called": name, **values}))
+    rows = {cells[0]: cells for cells in section.section(runs_under([Path("runs")])).parts[1].rows}
+    nearest = f"{row.own.im_nn_ratio:.3f} ± {row.own.im_nn_ratio_se:.3f}"
+    assert rows["PixelCNN, p(x | h)"][1:4:2] == ["3", nearest]
+    assert rows["fewer"][1:4:2] == ["2", "\N{EN DASH}"]
+    assert rows["one"][1:4:2] == ["1", nearest]  # the nearest of any number of draws that are all alike
+
+
+@pytest.mark.parametrize("num_images", [5, 1])
+def test_two_processes_compare_as_one_does(tmp_path, trained_runs, num_images):
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         shutil.copytree(trained_runs, folder / "runs", symlinks=True)
@@ -222,7 +282,7 @@ def test_two_processes_compare_as_one_does(tmp_path, trained_runs):
         place = run_with_results(INVERTER, folder / "runs")
         return json.loads((place / "comparison.json").read_text()), np.load(place / "comparison.npz")
 
-    arguments = ["compare", *DIGITS, "--num_images=5", "--num_samples=2"]
+    arguments = ["compare", *DIGITS, f"--num_images={num_images}", "--num_samples=2"]
     (one, of_one), (two, of_two) = by_one_and_two(folders, arguments, found)
     assert np.array_equal(of_one["draws"], of_two["draws"])
     assert one["own"] == two["own"]

@@ -2,8 +2,10 @@
 
 import base64
 import json
+import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from small_runs import failure
 from test_report import LAYERS, SIDE, N, Reader, all_runs, change, log_prob, parts, result_in, runs, write  # noqa: F401
 
 from cli import main
+from evaluations import report
 from evaluations.report import sections
 from evaluations.report.maps import explorable
 from evaluations.report.page import Grid, Table, base64_of, json_block, page
@@ -18,6 +21,13 @@ from evaluations.report.tested_runs import runs_under
 from evaluations.report.training import Course
 
 EVIL = "<script>alert(1)</script>\"'&</script>"
+
+
+def test_a_number_of_a_csv_is_left_as_it_is_and_what_a_spreadsheet_would_calculate_is_not():
+    source = (Path(report.__file__).parent / "explorer.js").read_text()
+    (pattern,) = re.findall(r"\(/(.*)/\.test\(text\) \? \"'\"", source)
+    assert not any(re.search(pattern, text) for text in ("+1.23", "-4", "+.5", "-0.1 ± 2", "fc3"))
+    assert all(re.search(pattern, text) for text in ("=1+1", "+A1", "-cmd", "@x", "\t=1", "+-1", "+"))
 
 
 def test_the_headline_is_the_paired_estimate_of_the_last_layer_beside_the_first(all_runs):  # noqa: F811

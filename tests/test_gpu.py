@@ -48,18 +48,25 @@ def test_h_and_the_test_are_the_cpus_whatever_is_on_around_them():
     assert (found["log_prob"].cpu() - expected["log_prob"]).abs().mean() < 1e-4  # nats an image
 
 
-@pytest.mark.parametrize(("shape", "likelihood"), [(SHAPE, Categorical()), ((3, 16, 16), LogisticMixture(2))])
+@pytest.mark.parametrize(
+    ("layer", "shape", "arguments"),
+    [
+        (None, SHAPE, {"likelihood": Categorical()}),
+        (None, (3, 16, 16), {"likelihood": LogisticMixture(2)}),
+        ("fc3", SHAPE, {"palette": True, "level_features": 4, "decoder_filters": 8}),
+    ],
+)
 @pytest.mark.parametrize("sampler", ["incremental", "fixed_point"])
-def test_draws_are_the_cpus(shape, likelihood, sampler):
+def test_draws_are_the_cpus(layer, shape, arguments, sampler):
     """In float64, which has no ties; fixed-point iteration is made of full passes."""
-    here, there, _ = on_both(None, shape, likelihood=likelihood)
+    here, there, image = on_both(layer, shape, **arguments)
     for inverter in (here.double(), there.double()):
         inverter.density.sampler = sampler
     generators = [[draw_generator(i, 0, 0) for i in range(4)] for _ in range(2)]
-    empty = torch.empty(4, 0, dtype=torch.float64)
     with torch.no_grad():
-        drawn = there.density.sample(empty.cuda(), generators[0]).cpu()
-        assert torch.equal(drawn, here.density.sample(empty, generators[1]))
+        context = here.context(image[:4])
+        drawn = there.density.sample(context.cuda(), generators[0]).cpu()
+        assert torch.equal(drawn, here.density.sample(context, generators[1]))
 
 
 def test_a_file_of_what_arrives_is_the_cpus():

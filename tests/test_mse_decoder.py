@@ -92,7 +92,7 @@ def test_every_layer_of_the_classifier_is_decoded_to_the_size_of_the_image(image
     [
         ((1, 28, 28), (32, 11, 11), "starts from a vector or a map Kx12x12, Kx4x4; this h is 32x11x11"),
         ((1, 28, 28), (1, 28, 28), "this h is 1x28x28"),
-        ((1, 28, 28), (0,), "this h is 0"),
+        ((1, 28, 28), (0,), "without a layer there is none; give --model.layer"),
         ((1, 28, 28), (), "this h is a scalar"),
         ((1, 14, 28), (10,), "images of 14x28 are too small"),
     ],

@@ -24,6 +24,19 @@ def test_orthogonal_keeps_singular_vectors_and_levels_values(shape):
     assert torch.equal(orthogonal(torch.zeros(1, *shape)), torch.zeros(1, *shape))
 
 
+def test_singular_values_far_below_the_norm_grow_by_a_factor_and_are_not_levelled():
+    torch.manual_seed(0)
+    u, v = (torch.linalg.qr(torch.randn(n, 40, dtype=torch.float64)).Q for n in (40, 60))
+    values = 10.0 ** -torch.linspace(0, 6, 40, dtype=torch.float64)  # geometric
+    values /= values.norm()
+    found = (u.T @ orthogonal((u * values @ v.T)[None])[0] @ v).diagonal()
+    large = values > 2e-3
+    assert 0.65 < found[large].min() < found[large].max() < 1.25
+    assert found[values < 5e-4].max() < 0.25
+    assert (found / values).max() < 3.4445**5
+    torch.testing.assert_close(found[-9:], 3.4445**5 * values[-9:], rtol=1e-3, atol=0)
+
+
 def steps_of(optimizer, weights, num_steps=4, seed=1):
     """The weights after each step with random gradients."""
     generator, after = torch.Generator().manual_seed(seed), []

@@ -79,6 +79,13 @@ def test_objective_has_the_gradient_of_finite_differences():
     assert torch.autograd.gradcheck(lambda x: inverter.density.objective(x, wanted), (x,), fast_mode=True)
 
 
+def test_an_alpha_whose_gradient_at_the_mean_is_infinite_is_refused():
+    with pytest.raises(ValueError, match=r"alpha is 0\.5; give at least 1"):
+        PixelOptimisation((1, 16, 16), (3,), alpha=0.5)
+    inverter = inverter_of(ConvNet, "fc3", partial(PixelOptimisation, alpha=1.0, noise=0.0, num_steps=2))
+    assert inverter.draws(images(2), [0, 1], 1).any()  # NaN would be black
+
+
 def test_total_variation_of_a_flat_image_is_zero_with_a_finite_gradient():
     x = torch.full((1, 3, 5, 5), 0.3, dtype=torch.float64, requires_grad=True)
     variation = total_variation(x, 1.0)
@@ -199,11 +206,13 @@ def test_deconvnet_is_the_gradient_but_for_rectification():
     statistics = {"mean": [0.3, 0.4, 0.5], "std": [0.2, 0.3, 0.4]}
     linear = inverter_of(strided, "2", Deconvnet, (3, 18, 21), preprocessing=inverters.Preprocessing(**statistics))
     torch.testing.assert_close(linear.density.projection(x), gradient_of_half_the_square(linear, x))
-    first = inverter_of(ConvNet, "conv1", Deconvnet)  # of one stage: what comes down is not negative
     y = images(3)
-    torch.testing.assert_close(first.density.projection(y), gradient_of_half_the_square(first, y))
-    deep = inverter_of(ConvNet, "fc3", Deconvnet)
-    assert not torch.allclose(deep.density.projection(y), gradient_of_half_the_square(deep, y))
+    for layer in ("conv1", "conv2", "fc3", "logits"):
+        deep = inverter_of(ConvNet, layer, Deconvnet)
+        same = torch.allclose(deep.density.projection(y), gradient_of_half_the_square(deep, y))
+        assert same == (layer == "conv1")  # of one stage: h, which comes down, is positive where its input was
+        linear = inverter_of(partial(ConvNet, activation=nn.Identity), layer, Deconvnet)
+        torch.testing.assert_close(linear.density.projection(y), gradient_of_half_the_square(linear, y))
 
 
 @pytest.mark.parametrize(

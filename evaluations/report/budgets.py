@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluations.budgets import Curve
+from evaluations.budgets import Curve, Verdict
 from evaluations.charts import over_budgets
 from evaluations.information import paired_difference
 from evaluations.report.cells import NONE, number, with_interval
@@ -24,7 +24,8 @@ WORDS = (
     "only the number of steps differs, over which the learning rate has its course. FLOP are those of the density's "
     "forward and backward passes, without the optimiser's, of which Muon's grow with the steps and not with the batch. "
     "An estimate has settled where it changed by less than its standard error over the last factor of four in budget. "
-    "The change itself is paired, and known far better than that.",
+    "The change itself is paired, and known far better than that: where it is more than two of its own errors, or the "
+    "law below does not bend, the estimate is still moving all the same, though by less than its error over images.",
     "The law is limit - scale C^-exponent, by least squares over all budgets C alike; its limit is where it goes as C "
     "grows. The interval is of the bootstrap over test images, and knows no more than that: not how the same trainings "
     "would end with other seeds, as each was done once, and not whether the law holds beyond the budgets measured.",
@@ -157,17 +158,18 @@ def _rows(name: str, curve: Curve) -> list[list[str]]:
 
 
 def _verdict(curve: Curve) -> str:
-    if curve.before is None:
+    if curve.before is None or curve.change is None:
         return "has no run of a quarter of its largest budget, so that nothing is said of whether it has settled."
-    change, error = curve.means[-1] - curve.means[curve.before], curve.errors[-1]
-    factor = curve.images[-1] / curve.images[curve.before]
-    over = f"over the last factor of {factor:.1f} it changed by {change:+.2f} nats"
+    change, error = curve.change
+    over = f"over the last factor of {curve.images[-1] / curve.images[curve.before]:.1f}"
     if math.isnan(error):
-        return f"has no error, as one image was tested: {over}."
-    return (
-        f"has settled: {over}, less than its error, {error:.2f}."
-        if curve.settled else f"is still moving: {over}, more than its error, {error:.2f}."
-    )  # fmt: skip
+        return f"has no error, as one image was tested: {over} it changed by {change:+.2f} nats."
+    changed, of_mean = f"{change:+.2f} ± {error:.2f} nats, paired", f"its error over images, {curve.errors[-1]:.2f}"
+    if curve.verdict == "settled":
+        return f"has settled: {over} it changed by {changed}, less than {of_mean}."
+    if curve.verdict == "still moving":
+        return f"is still moving: {over} it changed by {changed}, more than {of_mean}."
+    return f"is within {of_mean}, and still moving by {changed}, {over}."
 
 
 def _limit(curve: Curve, log_prob: bool) -> str:
@@ -179,16 +181,19 @@ def _limit(curve: Curve, log_prob: bool) -> str:
     interval = f"95 % interval {ends[0]} to {ends[1]}"
     if law.limit is None:
         return f"The fit does not bend: it is a line over ln C, or steeper, which has no limit ({interval})."
-    off = abs(law.at(curve.flop) - curve.means).max()
+    off = abs(law.residuals).max()
     found = f"The power law goes to {law.limit:.2f} nats ({interval}), by C^-{law.exponent:.2f}, and misses no mean by "
     found += f"more than {off:.2f}."
-    if off > curve.errors[-1]:
-        found += " That is more than their error: it is no power law over all these budgets, and the limit says little."
+    if law.misfits:
+        found += (
+            " That is more than twice what other test images would make of it: it is no power law over all these "
+            "budgets, and the limit says little."
+        )
     if log_prob and law.limit > 0:
         found += " No log-probability of pixels is above 0: the law cannot hold so far."
     return found
 
 
-def said(settled: bool | None) -> str:
+def said(verdict: Verdict | None) -> str:
     """In a table."""
-    return NONE if settled is None else "settled" if settled else "still moving"
+    return verdict or NONE

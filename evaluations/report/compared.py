@@ -15,6 +15,7 @@ from evaluations.report.groups import by_depth, what_is_seen
 from evaluations.report.page import Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
 from evaluations.results import ComparisonResult, Scores
+from evaluations.trained_beside import second_classifier
 
 Compared = tuple[InverterRun, ComparisonResult, dict[str, np.ndarray]]
 NEAREST, INPUT = "nearest training image", "the input itself"
@@ -29,7 +30,7 @@ WORDS = (
     "error, PSNR and SSIM ask for the input's own pixels, and favour the mean of all images that h allows over each."
 )
 HEADER = [
-    "way", "a draw / 1NN, in h", "nearest draw / 1NN, in h", "class agreement", "by a second classifier",
+    "way", "draws", "a draw / 1NN, in h", "nearest draw / 1NN, in h", "class agreement", "by a second classifier",
     "log p(x) less the input's, nats", "diversity, pixels", "diversity, h", "squared error", "PSNR, dB", "SSIM",
     "seconds a draw", "training, FLOP", "NCE, nats",
 ]  # fmt: skip
@@ -51,7 +52,7 @@ def side_by_side(runs: Iterable[AnyRun]) -> list[list[Compared]]:
             place = run.folder / "comparison.npz"
             checked(arrays, place, ("index", "inputs", "draws", "nearest"), N=row.num_images)
             its = run.result
-            key = its.dataset, its.layer, *what_is_seen(its), its.tokens, its.pictures_digest, row.num_samples
+            key = its.dataset, its.layer, *what_is_seen(its), its.tokens, its.pictures_digest
             found.setdefault((*key, tuple(arrays["index"].tolist())), []).append((run, row, arrays))
     return list(found.values())
 
@@ -74,13 +75,14 @@ def names_of(those: Sequence[Compared]) -> list[str]:
 
 def _of_one_layer(those: Sequence[Compared]) -> list[Part]:
     names, (run, row, arrays) = names_of(those), those[0]
+    most = max((its.num_samples for _, its, _ in those if not its.point_estimate), default=0)
     rows = [
-        [name, *_cells(its.own, its), f"{its.seconds_per_draw:.2g}", _training(one, its),
+        [name, *_draws(its, most), f"{its.seconds_per_draw:.2g}", _training(one, its),
          number(one.result.nce_nats, one.result.nce_nats_se, 1)]
         for name, (one, its, _) in zip(names, those, strict=True)
     ]  # fmt: skip
-    rows += [[name, *_cells(its, row), *[NONE] * 3] for name, its in ((NEAREST, row.nearest), (INPUT, row.input))]
-    about = f"{run.result.dataset}, {row.layer}: {row.num_images} test images, {row.num_samples} draws of each."
+    rows += [[name, NONE, *_cells(its, row), *[NONE] * 3] for name, its in ((NEAREST, row.nearest), (INPUT, row.input))]
+    about = f"{run.result.dataset}, {row.layer}: {row.num_images} test images."
     columns = {NEAREST: arrays["nearest"][:, None]}
     columns |= {name: its["draws"][:, :NUM_DRAWS] for name, (_, _, its) in zip(names, those, strict=True)}
     words = f"{run.result.dataset}, {row.layer}: the same test images for all; of what is random several draws."
@@ -88,6 +90,17 @@ def _of_one_layer(those: Sequence[Compared]) -> list[Part]:
         Table(about, HEADER, rows), *_remarks(names, those), Picture(words, layers_grid(arrays["inputs"], columns)),
         *_over_weights(names, those),
     ]  # fmt: skip
+
+
+def _draws(row: ComparisonResult, most: int) -> list[str]:
+    """How many of each image, and their scores; of which the nearest gets nearer the more there are.
+
+    So that is left out where another way has more; of a point estimate, whose draws are one, it is that of any number.
+    """
+    if row.point_estimate:
+        return ["1", *_cells(row.own, row)]
+    a_draw, nearest, *others = _cells(row.own, row)
+    return [str(row.num_samples), a_draw, nearest if row.num_samples == most else NONE, *others]
 
 
 def _cells(its: Scores, row: ComparisonResult) -> list[str]:
@@ -130,8 +143,8 @@ def _prior(rows: Mapping[str, ComparisonResult]) -> list[str]:
     digests = {row.prior_digest for row in rows.values()}
     if digests == {None}:
         return [
-            "There is no log p(x) without an unconditional model: train one (configs/unconditional_*.yaml) and compare "
-            "again, or give it by --prior."
+            "There is no log p(x) without an unconditional model: train one (python cli.py configs unconditional lists "
+            "their configs) and compare again, or give it by --prior."
         ]
     row = next(row for row in rows.values() if row.prior)
     spread = "" if row.input_log_prob_sd is None else (
@@ -150,9 +163,8 @@ def _judge(rows: Mapping[str, ComparisonResult]) -> list[str]:
     digests = {row.judge_digest for row in rows.values()}
     if digests == {None} and any(row.own.class_agreement is not None for row in rows.values()):
         return [
-            "No second classifier has judged: train one from another seed in runs/judge (python cli.py fit --config "
-            "classifier_... --seed_everything 1 --trainer.default_root_dir runs/judge) and compare again, or give it "
-            "by --judge."
+            f"No second classifier has judged: train one from another seed ({second_classifier()}) and compare again, "
+            f"or give it by --judge."
         ]
     return _mixed(digests, "second classifiers", "--judge")
 
@@ -166,23 +178,25 @@ def _mixed(digests: set[str | None], what: str, key: str) -> list[str]:
 
 def _over_weights(names: Sequence[str], those: Sequence[Compared]) -> list[Part]:
     """The paper's fig 3: diversity is what its weight says, where there are runs at several, and of p(x | h) one."""
-    by_class: dict[str, dict[float, tuple[float, float]]] = {}
+    curves: dict[tuple[Any, ...], dict[float, tuple[float, float]]] = {}
     beside = {}
     for name, (run, row, _) in zip(names, those, strict=True):
         value, error = row.own.diversity, row.own.diversity_se
         if value is None or math.isnan(value):
             continue
         if row.entropy_weight is not None:
-            by_class.setdefault(row.called, {})[row.entropy_weight] = value, error or 0.0
+            others = [part for part in sorted(run.result.loss_weights.items()) if part[0] != "entropy"]
+            curves.setdefault((row.called, row.name, *others), {})[row.entropy_weight] = value, error or 0.0
         elif run.result.nce_nats is not None and not row.point_estimate:
             beside[name] = value, error or 0.0
     parts: list[Part] = []
-    for called, points in by_class.items():
+    for (called, config, *others), points in curves.items():
         if len(points) > 1:
+            weights = "".join(f", {part} weight {weight:g}" for part, weight in others)
             words = (
-                f"{called}: the diversity of its draws against the weight of its entropy loss, which someone must "
-                f"choose; p(x | h) has no such weight, as the likelihood itself says how diverse draws must be (the "
-                f"paper's fig 3). Bars and bands are of one standard error."
+                f"{called} ({config}{weights}): the diversity of its draws against the weight of its entropy loss, "
+                f"which someone must choose; p(x | h) has no such weight, as the likelihood itself says how diverse "
+                f"draws must be (the paper's fig 3). Bars and bands are of one standard error."
             )
             parts.append(Picture(words, diversity_over_weights(dict(sorted(points.items())), beside, called)))
     return parts

@@ -25,7 +25,7 @@ function save(name, type, text) {
 // Tables: sorted by a click, as numbers where all cells are, and as CSV.
 const cells = row => [...row.cells].map(cell => (cell.dataset.text ?? cell.textContent).replaceAll("\u00a0", " ").replaceAll("\u2212", "-"));
 function csv(table) {
-  const quoted = text => `"${(/^[=+@\t]|^-(?![\d.])/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
+  const quoted = text => `"${(/^[=@\t]|^[+-](?![\d.])/.test(text) ? "'" + text : text).replaceAll('"', '""')}"`;
   return [...table.rows].map(row => cells(row).map(quoted).join(",")).join("\r\n") + "\r\n";
 }
 for (const table of document.querySelectorAll("table")) {

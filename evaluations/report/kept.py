@@ -77,10 +77,10 @@ def _settled(folder: Path, budgets: Sequence[Budgets]) -> str:
     verdicts = []
     for one in budgets:
         if nce := one.nce.get(folder):
-            verdicts.append(f"NCE {said(nce.settled)}")
+            verdicts.append(f"NCE {said(nce.verdict)}")
             gain = one.information.get(folder)
             if gain and gain.images[-1] == nce.images[-1]:  # else it is of a shorter run than the one in this row
-                verdicts.append(f"I(x; h) {said(gain.settled)}")
+                verdicts.append(f"I(x; h) {said(gain.verdict)}")
     return "; ".join(verdicts) or NONE
 
 

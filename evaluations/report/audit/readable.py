@@ -17,6 +17,7 @@ from evaluations.report.kept import certified
 from evaluations.report.page import Grid, Lead, Missing, Part, Picture, Section, Table
 from evaluations.report.training import IMPROVING, courses_of
 from evaluations.results import ContrastResult
+from evaluations.trained_beside import config_of_p_x
 
 NUM_INPUTS, NUM_DRAWS = 6, 4  # that are shown
 MOST_CANDIDATES = 1e4  # as many as a number of nats is told as
@@ -25,11 +26,11 @@ P_X = "p(x), which knows nothing of h"
 
 
 def no_prior(audit: Audit) -> Missing:
-    data = audit.result.dataset
+    config = config_of_p_x(audit.result.dataset, audit.result.name)
     return Missing(
         "a model p(x) of the same images, to which h tells nothing. Without it there is no estimate of I(x; h), no map "
-        "and no region. Train one, or give the folder of one that there is",
-        [f"python cli.py fit --config unconditional_{data}"],
+        "and no region. Train one on the same data, or give the folder of one that there is",
+        [f"python cli.py fit --config {config}"] if config else ["python cli.py configs unconditional"],
     )
 
 
