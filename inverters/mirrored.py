@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from inverters.generators import ImageShape
 
@@ -66,3 +67,8 @@ def mirrored(
             nn.ConvTranspose2d(channels[i], channels[i - 1], kernel_size=5),
         ]
     return nn.Sequential(*layers)
+
+
+def squashed(logits: Tensor) -> Tensor:
+    """In [0, 1], in float32 or wider."""
+    return torch.sigmoid(logits if logits.dtype == torch.float64 else logits.float())

@@ -8,7 +8,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 
 from inverters.generators import AutoregressiveDensity, ImageShape, check_images
-from inverters.mirrored import mirrored
+from inverters.mirrored import mirrored, squashed
 
 SMALLEST_VARIANCE = 1e-8  # a standard deviation of 0.026 levels: an exact decoder is still a density
 
@@ -82,8 +82,7 @@ class MSEDecoder(AutoregressiveDensity):
 
     def mean(self, context: Tensor) -> Tensor:
         """The reconstruction from h [B, ...]: [B, C, H, W] in [0, 1], in float32 or wider."""
-        logits = self(context)
-        return torch.sigmoid(logits if logits.dtype == torch.float64 else logits.float())
+        return squashed(self(context))
 
     def shown(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         return (255 * self.mean(context)).round().to(torch.uint8)

@@ -1,20 +1,20 @@
 """A decoder trained by what a network, or an opponent, sees in its images, as of DeePSiM: one image of an h."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
+from inverters.adversarial import Adversarial
 from inverters.discriminator import Discriminator
 from inverters.feature_loss import FeatureLoss
-from inverters.generators import ConditionalGenerator, ImageShape, check_images
-from inverters.mirrored import mirrored
+from inverters.generators import ImageShape, check_images
+from inverters.mirrored import mirrored, squashed
 from inverters.representation import Representation
 
 
-class PerceptualDecoder(ConditionalGenerator):
+class PerceptualDecoder(Adversarial):
     """The `mirrored` layers from h to one image, trained by three losses (Dosovitskiy and Brox 2016a, eq. 2 to 5).
 
     Squared error of pixels, squared error of features in a layer of the frozen network, and an adversarial loss. By the
@@ -65,16 +65,12 @@ class PerceptualDecoder(ConditionalGenerator):
     ) -> None:
         super().__init__()
         self.image_shape, self.feature_layer = image_shape, feature_layer
-        weights = {"image": image_weight, "feature": feature_weight, "adversarial": adversarial_weight}
-        self.weights = wanted(weights)
-        self.parts = (*self.weights, "discriminator") if adversarial_weight else (*self.weights,)
+        self.weigh({"image": image_weight, "feature": feature_weight, "adversarial": adversarial_weight})
         self.register_buffer("feature_scale", torch.tensor(1.0))
         self.layers = mirrored(image_shape, context_shape, filters, num_hidden)
-        self.discriminator: Discriminator | None = None
-        self.rates = rates_of(discriminator_lr, discriminator_betas)
         if adversarial_weight:
-            self.discriminator = Discriminator(image_shape, context_shape, discriminator_filters, discriminator_sees_h)
-            self.last_is_best = True
+            opponent = Discriminator(image_shape, context_shape, discriminator_filters, discriminator_sees_h)
+            self.play_against(opponent, discriminator_lr, discriminator_betas)
         self.features: FeatureLoss | None = None
 
     def meet(self, representation: Representation, standardised: Callable[[Tensor], Tensor]) -> None:
@@ -82,9 +78,6 @@ class PerceptualDecoder(ConditionalGenerator):
             self.features = FeatureLoss(
                 representation, standardised, self.feature_layer, self.image_shape, "feature_weight"
             )
-
-    def own_groups(self) -> list[dict[str, Any]]:
-        return group_of(self.discriminator, self.rates)
 
     def reconstruction(self, context: Tensor) -> Tensor:
         """The image of h [B, ...]: [B, C, H, W] in [0, 1], in float32 or wider."""
@@ -101,16 +94,12 @@ class PerceptualDecoder(ConditionalGenerator):
             found["feature"] = self.features.of(made, self._target(x, context)) / self.feature_scale
         if self.discriminator is not None:
             found |= self.discriminator.losses(x, made, context)
-        return {"loss": total(found, self.weights), **found}
+        return {"loss": self.total(found), **found}
 
     def _target(self, x: Tensor, context: Tensor) -> Tensor:
         """The features that the image of x and its h should have."""
         assert self.features is not None
         return context if self.features.of_context else self.features(x).detach()
-
-    def loss(self, image: Tensor, context: Tensor) -> Tensor:
-        """The weighted sum of the parts, and the discriminator's own loss, of other weights, [B]."""
-        return self.losses(image, context)["loss"]
 
     def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         return self.losses(image, context)
@@ -124,43 +113,3 @@ class PerceptualDecoder(ConditionalGenerator):
         if self.features is not None and not self.features.of_context:
             square = self.features(image.to(self.feature_scale.dtype) / 255).square().mean()
             self.feature_scale.copy_(torch.where(square > 0, square, 1.0))
-
-
-def squashed(logits: Tensor) -> Tensor:
-    """In [0, 1], in float32 or wider."""
-    return torch.sigmoid(logits if logits.dtype == torch.float64 else logits.float())
-
-
-def wanted(weights: dict[str, float]) -> dict[str, float]:
-    """The weights of the parts of a loss that are not left out.
-
-    Raises:
-        ValueError: None is left.
-    """
-    found = {name: float(weight) for name, weight in weights.items() if weight}
-    if not found:
-        raise ValueError(f"all of {', '.join(f'{name}_weight' for name in weights)} are 0; give one that is not")
-    return found
-
-
-def total(parts: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """The weighted sum, [B], of the parts of a loss, each [B]; of the discriminator's own loss as it is."""
-    return torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum(dim=0)
-
-
-def rates_of(lr: float, betas: tuple[float, float]) -> dict[str, Any]:
-    """What Adam takes of a discriminator's group.
-
-    Raises:
-        ValueError: A beta is none, which Adam checks only of its defaults and not of a group's.
-    """
-    if not all(0 <= beta < 1 for beta in betas):
-        raise ValueError(f"discriminator_betas are {', '.join(map(str, betas))}; give two of at least 0 and below 1")
-    return {"lr": float(lr), "betas": betas}
-
-
-def group_of(discriminator: nn.Module | None, rates: dict[str, Any]) -> list[dict[str, Any]]:
-    """Adam's group of a discriminator's weights, where there is one."""
-    if discriminator is None:
-        return []
-    return [{"params": list(discriminator.parameters()), **rates, "argument": "density.discriminator_lr"}]

@@ -2,23 +2,22 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from inverters.adversarial import Adversarial
 from inverters.discriminator import Discriminator, strided
 from inverters.feature_loss import FeatureLoss
-from inverters.generators import ConditionalGenerator, ImageShape, check_images
-from inverters.mirrored import mirrored
-from inverters.perceptual_decoder import group_of, rates_of, squashed, total, wanted
+from inverters.generators import ImageShape, check_images
+from inverters.mirrored import mirrored, squashed
 from inverters.representation import Representation
 
 NUM_FIXED = 256  # noises that validation and test take
 
 
-class StackedGAN(ConditionalGenerator):
+class StackedGAN(Adversarial):
     """The `mirrored` layers from (h, noise) to an image, trained by three losses (Huang et al. 2017, section 3).
 
     The conditional loss: the features of the image are the h that it is made of. The entropy loss: an encoder, trained
@@ -77,9 +76,9 @@ class StackedGAN(ConditionalGenerator):
         super().__init__()
         self.image_shape, self.num_noise = image_shape, int(num_noise)
         self.entropy_weight = float(entropy_weight)
-        weights = {"conditional": conditional_weight, "entropy": entropy_weight, "adversarial": adversarial_weight}
-        self.weights = wanted(weights)
-        self.parts = (*self.weights, "discriminator") if adversarial_weight else (*self.weights,)
+        self.weigh({
+            "conditional": conditional_weight, "entropy": entropy_weight, "adversarial": adversarial_weight
+        })  # fmt: skip
         noises = torch.randn(NUM_FIXED, self.num_noise, generator=torch.Generator().manual_seed(0))
         self.register_buffer("noises", noises, persistent=False)
         self.layers = mirrored(image_shape, context_shape, filters, num_hidden, depth, self.num_noise)
@@ -88,22 +87,17 @@ class StackedGAN(ConditionalGenerator):
         if entropy_weight:
             layers = strided(image_shape, discriminator_filters, num_hidden, depth)
             self.encoder = nn.Sequential(*layers, nn.Linear(num_hidden, self.num_noise))
-        self.discriminator: Discriminator | None = None
-        self.rates = rates_of(discriminator_lr, discriminator_betas)
         if adversarial_weight:
             sees_h = discriminator_sees_h and math.prod(context_shape) > 0
-            self.discriminator = Discriminator(
+            opponent = Discriminator(
                 image_shape, context_shape, discriminator_filters, sees_h, float(gradient_penalty), depth
             )
-            self.last_is_best = True
+            self.play_against(opponent, discriminator_lr, discriminator_betas)
         self.features: FeatureLoss | None = None
 
     def meet(self, representation: Representation, standardised: Callable[[Tensor], Tensor]) -> None:
         if "conditional" in self.weights:
             self.features = FeatureLoss(representation, standardised, None, self.image_shape, "conditional_weight")
-
-    def own_groups(self) -> list[dict[str, Any]]:
-        return group_of(self.discriminator, self.rates)
 
     def made(self, context: Tensor, noise: Tensor) -> Tensor:
         """The images of h [B, ...] and noise [B, N]: [B, C, H, W] in [0, 1], in float32 or wider."""
@@ -131,11 +125,7 @@ class StackedGAN(ConditionalGenerator):
             found["entropy"] = (self.encoder(2 * made - 1) - noise).square().mean(dim=1)
         if self.discriminator is not None:
             found |= self.discriminator.losses(image.to(made.dtype) / 255, made, context)
-        return {"loss": total(found, self.weights), **found}
-
-    def loss(self, image: Tensor, context: Tensor) -> Tensor:
-        """The weighted sum of the parts, and the discriminator's own loss, of other weights, [B]."""
-        return self.losses(image, context)["loss"]
+        return {"loss": self.total(found), **found}
 
     def evaluation(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         """As `losses`, with one of a few fixed noises for each image, which is a function of the image alone."""
