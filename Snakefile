@@ -422,8 +422,8 @@ rule compared_entropy:
     params: judge=lambda wildcards, input: best(input.judge), prior=lambda wildcards, input: best(input.prior)
     resources: gpu=1, runtime="1d"
     shell:
-        ENVIRONMENT + "{CLI} compare --name {RUN} --config gan_mnist5k_fc3.yaml --judge {params.judge} "
-        "--prior {params.prior} --trainer.default_root_dir runs/entropy_{wildcards.weight} {ARGUMENTS}"
+        ENVIRONMENT + "{CLI} compare --name {RUN} --config gan_mnist5k_fc3.yaml --judge {params.judge} --prior {params.prior} "
+        "--model.density.entropy_weight {wildcards.weight} --trainer.default_root_dir runs/entropy_{wildcards.weight} {ARGUMENTS}"
 
 
 # What one network keeps, depth by depth: an inverter of every layer, p(x), and a report of these runs alone.

@@ -326,7 +326,8 @@ def test_every_way_to_invert_is_compared_by_one_judge_and_one_prior(plan):
     judges = "--judge runs/judge/classifier_mnist5k/study/checkpoints/best.ckpt"
     assert text.count(f"{judges} --prior runs/unconditional_mnist5k/study/checkpoints/best.ckpt") == 6 + 2
     assert "--seed_everything 1 --trainer.default_root_dir runs/judge" in text
-    assert text.count("--model.density.entropy_weight ") == 2
+    for weight in (0, 10):  # trained, and asked, with it
+        assert len(re.findall(rf"--model\.density\.entropy_weight {weight} .*runs/entropy_{weight} ", text)) == 2
     assert len(re.findall(r"cli\.py report .* --output runs/compare_mnist5k\.html", text)) == 1
 
 
