@@ -8,9 +8,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-SHARED = ("sample", "distances", "compare")  # every process does a part
+SHARED = ("sample", "distances", "compare", "contrast")  # every process does a part
 BY_FIRST_PROCESS = (
-    "score", "compress", "decompress", "contrast", "estimators", "ledger", "rates", "layers", "show", "download",
+    "score", "compress", "decompress", "estimators", "ledger", "rates", "layers", "show", "download",
 )  # fmt: skip
 VERBS = (*SHARED, *BY_FIRST_PROCESS)
 OF_DATA = ("layers", "show", "download")  # no run is asked

@@ -90,10 +90,10 @@ def scores(inverter: Inverter, image: Tensor, pictures: Tensor, batch_size: int 
         float64 [N, M] nats, on the CPU.
     """
     h = in_parts(inverter.representation, inverter, pictures)
-    found = []
-    pairs = torch.arange(len(image) * len(h)).split(batch_size)
-    for pair in tqdm(pairs, "scoring pairs, batches", delay=5, leave=False):
+    found, num_pairs = [torch.empty(0, dtype=torch.float64)], len(image) * len(h)  # a process may have no image
+    for first in tqdm(range(0, num_pairs, batch_size), "scoring pairs, batches", delay=5, leave=False):
+        pair = torch.arange(first, min(first + batch_size, num_pairs))
         batch = {"image": image[pair // len(h)], "h": h[pair % len(h)]}
         batch = {name: values.to(inverter.device) for name, values in batch.items()}
         found.append(inverter.log_prob_in_parts(batch).cpu())
-    return torch.cat(found).unflatten(0, (len(image), len(h)))
+    return torch.cat(found).reshape(len(image), len(h))

@@ -125,6 +125,7 @@ def test_the_command_keeps_the_bound_of_the_runs_first_test_images_and_python_gi
     image = torch.from_numpy(np.load(folder / "samples.npz")["inputs"])[:2]
     inverter = inverters.load(f"runs/{INVERTER}")
     assert inverter.bound(image) == contrastive_bound(inverter.scores(image).numpy())
+    assert scores(inverter._inverter, image[:0], image).shape == (0, 2)  # of a process that has none
     with pytest.raises(ValueError, match="h_of has 1 images for 2; give the same images"):
         inverter.bound(image, h_of=image[:1])
 

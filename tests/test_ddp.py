@@ -89,6 +89,21 @@ def test_two_processes_draw_what_one_draws(tmp_path, two_processes):
         assert np.array_equal(one, two)
 
 
+def test_two_processes_score_every_pair_as_one_does(tmp_path, two_processes):
+    shutil.copytree(two_processes / "runs", tmp_path / "runs", symlinks=True)
+
+    def read(folder):
+        (path,) = (folder / "runs" / "inverter_mnist5k_fc3").glob("*/scores.npy")
+        matrix = np.load(path)
+        path.unlink()
+        return matrix
+
+    one, two = by_one_and_two([tmp_path] * 2, ["contrast", *DIGITS, "--num_images=5"], read)
+    assert one.shape == (5, 5)
+    assert one.std(axis=0).min() > 1  # rows that are exchanged would be noticed
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+
+
 def test_two_processes_predict_what_one_predicts(tmp_path, two_processes):
     shutil.copytree(two_processes / "runs", tmp_path / "runs", symlinks=True)
 
