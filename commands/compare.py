@@ -14,7 +14,7 @@ from commands.trained_inverter import check_draws_have_h, in_parts, trained_inve
 from datamodules import ImageDataModule
 from evaluations.comparison import Images, TrueImages, compared, diversities
 from evaluations.distances import nearest
-from evaluations.results import ComparisonResult, Scores
+from evaluations.measurements import ComparisonResult, Scores
 from evaluations.trained_beside import train_p_x
 from inverters import Inverter
 from inverters.representation import digest

@@ -10,8 +10,8 @@ from commands.score import load_images
 from commands.trained_inverter import NO_H_OF_X, in_parts, trained_inverter
 from datamodules import ImageDataModule
 from datamodules.split import seen
+from evaluations.measurements import CompressionResult
 from evaluations.other_formats import sizes
-from evaluations.results import CompressionResult
 from inverters.compressed_file import compressed, received
 from inverters.generators import bits_per_dim
 from inverters.representation import digest

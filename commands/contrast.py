@@ -13,8 +13,8 @@ from commands.trained_inverter import scores, trained_inverter
 from datamodules import ImageDataModule
 from datamodules.split import seen
 from evaluations.contrast import contrastive_bound
+from evaluations.measurements import ContrastResult, Reidentification
 from evaluations.reidentification import accuracy, whose
-from evaluations.results import ContrastResult, Reidentification
 from inverters.representation import digest
 from runtime.files import json_bytes, npy_bytes
 from runtime.processes import in_order, part_of_process

@@ -9,7 +9,7 @@ from jsonargparse.typing import PositiveInt, restricted_number_type
 from commands.trained_inverter import check_draws_have_h, in_parts, trained_inverter, training_images
 from datamodules import ImageDataModule
 from evaluations.distances import NUM_SHOWN, nearest, neighbours, table_1
-from evaluations.results import DistancesResult
+from evaluations.measurements import DistancesResult
 from inverters.representation import digest
 from runtime.activations import cached_activations
 from runtime.files import json_bytes, npz_bytes

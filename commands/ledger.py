@@ -15,7 +15,7 @@ from datamodules import ImageDataModule
 from datamodules.attributes import Attribute
 from datamodules.split import seen
 from evaluations.ledger import bins, entry
-from evaluations.results import LedgerResult
+from evaluations.measurements import LedgerResult
 from inverters import Classifier, Inverter
 from inverters.networks import network_name
 from inverters.representation import Representation, digest

@@ -10,13 +10,13 @@ import matplotlib.pyplot as plt
 import wandb
 
 from evaluations.estimators import breakdown
+from evaluations.measurements import EstimatorResult
 from evaluations.regions import Region, region
 from evaluations.report import sections
 from evaluations.report.audit import audit_of
 from evaluations.report.audit import sections as audit_sections
 from evaluations.report.page import Picture, Section, Story, Table, page
 from evaluations.report.tested_runs import AnyRun, runs_under
-from evaluations.results import EstimatorResult
 from runtime.files import replacing
 from runtime.wandb_account import is_offline_by_default, labels, project, safe_id, say_if_offline, wandb_settings
 from runtime.wandb_lineage import log_file, use_file

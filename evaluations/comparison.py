@@ -12,7 +12,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from evaluations.distances import sample_distances
 from evaluations.diversity import diversity
 from evaluations.information import mean_and_standard_error, ratio_of_means
-from evaluations.results import Scores
+from evaluations.measurements import Scores
 
 SMALLEST_SIDE = 6  # of an image with a structural similarity, whose window reaches 5 pixels beyond the edge
 

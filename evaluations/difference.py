@@ -12,7 +12,7 @@ from torch import Tensor
 
 from evaluations.distances import sample_distances
 from evaluations.information import paired_difference
-from evaluations.results import Number, Row
+from evaluations.rows import Number, Row
 
 NUM_PAIRS = 5  # that are listed each way
 NUM_ALIKE = 6  # images of a set, the input with them

@@ -1,10 +1,10 @@
 """How one run differs from another, as diff_<the other>.json beside it has it."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from evaluations.difference import Nats, Pair
-from evaluations.results import InverterResult, Measurement, Row, RowWithFiles
+from evaluations.results import InverterResult
+from evaluations.rows import MeasurementOfDensity, Row, RowWithFiles
 
 PREFIX = "diff_"  # of the names of such files
 
@@ -41,7 +41,7 @@ class Side(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DifferenceResult(Measurement, RowWithFiles):
+class DifferenceResult(MeasurementOfDensity, RowWithFiles):
     """What B, in whose folder it lies, has and A has not: nats an image.
 
     Attributes:
@@ -55,7 +55,6 @@ class DifferenceResult(Measurement, RowWithFiles):
     """
 
     verb = "diff"
-    density_digest: str
     dataset: str
     a: Side
     b: Side
@@ -68,9 +67,6 @@ class DifferenceResult(Measurement, RowWithFiles):
     seed: int
     pairs_of_a: tuple[Pair, ...]
     pairs_of_b: tuple[Pair, ...]
-
-    def is_of(self, tested: Any) -> bool:
-        return super().is_of(tested) and self.density_digest == tested.density_digest
 
     def is_from(self, tested: InverterResult) -> bool:
         """Whether A has the weights that were tested."""

@@ -15,7 +15,7 @@ from sklearn.metrics import pairwise_distances_chunked
 from torch import Tensor
 
 from evaluations.distances import as_rows
-from evaluations.results import EstimatorResult
+from evaluations.measurements import EstimatorResult
 
 NUM_BINS = 30  # Shwartz-Ziv and Tishby (2017)
 RELATIVE_NOISE = 0.1  # standard deviation of the noise of the kernel density bounds, over that of a unit of the layer

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from evaluations.information import Estimate, mean_and_standard_error, paired_difference
-from evaluations.results import InverterResult, Measurement, Number, Row, RowWithFiles
+from evaluations.rows import MeasurementOfDensity, Number, Row, RowWithFiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ class RateResult(Row):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RatesResult(Measurement, RowWithFiles):
+class RatesResult(MeasurementOfDensity, RowWithFiles):
     """The curve of NCE, and of accuracy, against the bits of h that are sent, from the least to the most.
 
     Attributes:
@@ -92,10 +92,6 @@ class RatesResult(Measurement, RowWithFiles):
     gain_of_first_nats: float | None
     gain_of_first_nats_se: float | None
     rates: tuple[RateResult, ...]
-    density_digest: str
-
-    def is_of(self, tested: InverterResult) -> bool:
-        return super().is_of(tested) and self.density_digest == tested.density_digest
 
     @property
     def sentence(self) -> str:

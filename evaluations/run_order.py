@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluations.results import Row
+from evaluations.rows import Row
 
 RECORD = "run.json"  # in a run's folder
 

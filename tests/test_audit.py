@@ -14,7 +14,7 @@ from small_runs import SMALL, failure, run_with_results
 from test_report import OTHER, TESTED, Reader, change, result_in, write, write_inverter
 
 from cli import main
-from evaluations import results
+from evaluations import measurements, results
 from evaluations.information import information_estimate
 from evaluations.rates import Measured, curve
 from evaluations.regions import Region, inside_and_outside, quarters, region
@@ -31,19 +31,19 @@ TITLES = [
 NOTHING = {"network": None, "network_digest": None, "class_agreement": None, "shuffled_nce_nats": None}
 OF_FC3 = {"name": AUDITED, "layer": "fc3", "network_digest": "of a network"}
 DENSITY = {"density_digest": "of a density"}
-CONTRAST = results.ContrastResult(
+CONTRAST = measurements.ContrastResult(
     **OF_FC3, num_images=256, bound_nats=4.25, bound_nats_se=0.1, bound_nats_low=4.05, bound_nats_high=4.45,
     ceiling_nats=np.log(256), density_digest="of a density", reidentified=tuple(
-        results.Reidentification(
+        measurements.Reidentification(
             attack="whose h is it", num_images=256, k=k, share=0.75, share_low=0.69, share_high=0.8
         ) for k in (1, 5)
     ),
 )  # fmt: skip
-LEDGER = results.LedgerResult(
+LEDGER = measurements.LedgerResult(
     **OF_FC3, network="ConvNet", attribute="class", kind="discrete", kept_nats=2.1, kept_nats_se=0.05, kept_nats_low=2,
     kept_nats_high=2.2, entropy_nats=2.3, num_values=10, num_images=500, num_train=4000,
 )  # fmt: skip
-COMPRESSION = results.CompressionResult(
+COMPRESSION = measurements.CompressionResult(
     **OF_FC3, num_images=500, num_dims=64, num_bytes=35_000, ideal_bytes=34_990.0, h_bytes=640_000,
     alone_bytes={"PNG": 90_000}, mosaic_bytes={"PNG": 80_000}, density_digest="of a density",
 )  # fmt: skip

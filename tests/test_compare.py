@@ -18,9 +18,9 @@ from datamodules import CIFAR10DataModule, MNIST5kDataModule, MNISTDataModule, S
 from evaluations.comparison import Images, TrueImages, compared, diversities, signal_to_noise, structural_similarity
 from evaluations.distances import nearest
 from evaluations.diversity import diversity, pairwise_distances
+from evaluations.measurements import ComparisonResult
 from evaluations.report import compared as section
 from evaluations.report.tested_runs import runs_under
-from evaluations.results import ComparisonResult
 from evaluations.trained_beside import config_of_p_x, train_p_x
 from runtime.checkpoints import load_checkpoint
 

@@ -13,8 +13,8 @@ from torch import nn
 
 import inverters
 from cli import main
+from evaluations.measurements import CompressionResult
 from evaluations.other_formats import sizes
-from evaluations.results import CompressionResult
 from inverters.compressed_file import HEADER, compressed, decompressed
 from inverters.entropy_coding import decoded, encoded
 from inverters.generators import bits_per_dim, draw_generator

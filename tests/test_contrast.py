@@ -16,7 +16,7 @@ from commands.trained_inverter import scores
 from datamodules import GlyphPositionDataModule, PairsDataModule
 from evaluations import contrast
 from evaluations.contrast import contrastive_bound
-from evaluations.results import ContrastResult
+from evaluations.measurements import ContrastResult
 from inverters.exact_networks import PositionNet
 from inverters.inverter import Inverter
 from inverters.likelihoods import Categorical

@@ -8,7 +8,7 @@ import torch
 from scipy.stats import bootstrap
 
 from evaluations.distances import _by_torch, most_different_samples, nearest, neighbours, sample_distances, table_1
-from evaluations.results import DistancesResult
+from evaluations.measurements import DistancesResult
 
 
 def on_disk(folder, rows):

@@ -17,10 +17,10 @@ from cli import main
 from commands.ledger import Asked
 from datamodules import GlyphPositionDataModule, PhotosDataModule
 from evaluations.ledger import bins, entry
+from evaluations.measurements import LedgerResult
 from evaluations.report.ledgers import section
 from evaluations.report.page import Table
 from evaluations.report.tested_runs import runs_under
-from evaluations.results import LedgerResult
 from inverters.exact_networks import GlyphNet, PositionNet
 from inverters.representation import Representation
 

@@ -14,11 +14,12 @@ from small_runs import INVERTER, SHORT, SMALL, checkpoint_of, command, failure, 
 import inverters
 from cli import main
 from datamodules import MNIST5kDataModule
+from evaluations.measurements import CompressionResult, LedgerResult
 from evaluations.rates import Measured, RatesResult, curve
 from evaluations.report import sections
 from evaluations.report.rates import section
 from evaluations.report.tested_runs import runs_under
-from evaluations.results import CompressionResult, LedgerResult, result_from_json
+from evaluations.results import result_from_json
 from runtime.checkpoints import load_checkpoint
 
 NAME = "inverter_mnist5k_fc3_rates"

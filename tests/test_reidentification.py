@@ -12,8 +12,8 @@ from small_runs import SMALL, failure, the_run
 
 from cli import main
 from datamodules import BitDropDataModule, MNIST5kDataModule, PhotosDataModule
+from evaluations.measurements import ContrastResult
 from evaluations.reidentification import accuracy, whose
-from evaluations.results import ContrastResult
 
 
 def channel(rng, n, of_x=0.0, rho=0.9):

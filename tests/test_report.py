@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluations import results
+from evaluations import measurements, results
 from evaluations.report import sections
 from evaluations.report.cells import NONE
 from evaluations.report.page import Explorer, Lead, Picture, Section, Table, page
@@ -31,7 +31,7 @@ NO_LIKELIHOOD = dict.fromkeys(("nce_nats", "nce_nats_se", "bits_per_dim", "shuff
 BIT_DROP = results.WorldResult(
     entropy_nats=133.08, exact_nce_nats=-88.72, excess_nats=1.234, excess_nats_se=0.056, passes=True, must_fail=False
 )
-DISTANCES = results.DistancesResult(
+DISTANCES = measurements.DistancesResult(
     name="inverter_mnist5k_fc3", layer="fc3", seed=0, num_images=500, num_samples=10, class_agreement=0.8,
     class_agreement_se=0.02, one_nn=1.25, one_nn_se=0.1, im_s=2.25, im_s_se=1.1, im_nn=3.25, im_nn_se=2.1,
     im_s_ratio=4.25, im_s_ratio_se=3.1, im_nn_ratio=5.25, im_nn_ratio_se=4.1, network_digest="of a network",
@@ -41,7 +41,7 @@ OPTIONAL = {"split", "published", "files", "class_agreement_low", "class_agreeme
 OPTIONAL |= {"sees", "seen_shape", "image_shape", "preprocessing", "tokens", "pictures_digest"}
 OPTIONAL |= {"training_images", "training_flop", "recipe"}
 OPTIONAL |= {"diversity_over_h", "diversity_over_noise", "loss_weights", "channel", "rate"}
-BINNING = results.EstimatorResult(
+BINNING = measurements.EstimatorResult(
     estimator="a", estimate_nats=2.345, ceiling_nats=3.0, parameters={}, num_images=9, network_digest="of a network"
 )
 
@@ -709,7 +709,7 @@ def test_what_sees_the_original_has_nats_of_its_own(runs):
 
 
 def test_the_contrastive_bound_stands_beside_the_estimate_where_it_was_measured(runs, all_said):
-    found = results.ContrastResult(
+    found = measurements.ContrastResult(
         name="a", layer="fc3", num_images=9, bound_nats=2.125, bound_nats_se=0.25, bound_nats_low=1.5,
         bound_nats_high=2.5, ceiling_nats=math.log(9), network_digest="of a network", density_digest="of a density",
     )  # fmt: skip

@@ -23,8 +23,8 @@ from small_runs import INVERTER, ROOT, SHORT, environment_of_its_own, failure, r
 from cli import main
 from commands.classifier import trained_classifier
 from datamodules import MNIST5kDataModule
+from evaluations.measurements import DistancesResult
 from evaluations.report.tested_runs import runs_under
-from evaluations.results import DistancesResult
 from evaluations.run_order import in_order
 from runtime import files
 from runtime.checkpoints import load_checkpoint

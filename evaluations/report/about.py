@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 
-from evaluations.rates import RatesResult
-from evaluations.report.page import Section
-from evaluations.report.tested_runs import AnyRun, inverters
-from evaluations.results import (
+from evaluations.measurements import (
     ComparisonResult,
     CompressionResult,
     ContrastResult,
     DistancesResult,
     EstimatorResult,
     LedgerResult,
-    Measurement,
 )
+from evaluations.rates import RatesResult
+from evaluations.report.page import Section
+from evaluations.report.tested_runs import AnyRun, inverters
+from evaluations.rows import Measurement
 
 HOW_TO_READ = (
     "NCE is the mean of log p(x | h) over the test images, in nats per image: the negative of a cross-entropy. It "

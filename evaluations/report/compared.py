@@ -9,12 +9,12 @@ import numpy as np
 from evaluations.charts import diversity_over_weights
 from evaluations.diversity import COLLAPSED
 from evaluations.figures import layers_grid
+from evaluations.measurements import ComparisonResult, Scores
 from evaluations.report.arrays import checked
 from evaluations.report.cells import NONE, number, share
 from evaluations.report.groups import by_depth, what_is_seen
 from evaluations.report.page import Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters
-from evaluations.results import ComparisonResult, Scores
 from evaluations.trained_beside import second_classifier
 
 Compared = tuple[InverterRun, ComparisonResult, dict[str, np.ndarray]]

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+from evaluations.measurements import CompressionResult
 from evaluations.report.cells import number
 from evaluations.report.groups import Group
 from evaluations.report.kept import NOTHING
 from evaluations.report.page import Section, Table
-from evaluations.results import CompressionResult
 
 
 def section(groups: Sequence[Group]) -> Section | None:

@@ -8,11 +8,11 @@ import numpy as np
 
 from evaluations.figures import layers_grid
 from evaluations.information import data_processing_rises, information_estimate, paired_difference, relative_nce
+from evaluations.measurements import ContrastResult, Reidentification
 from evaluations.report.budgets import Budgets, said
 from evaluations.report.cells import NONE, nce, number, share, with_interval
 from evaluations.report.groups import Group
 from evaluations.report.page import Grid, Part, Picture, Section, Table
-from evaluations.results import ContrastResult, Reidentification
 
 NOTHING = "nothing: p(x)"
 

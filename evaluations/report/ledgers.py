@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from evaluations.charts import ledger_chart
 from evaluations.information import information_estimate
+from evaluations.measurements import LedgerResult
 from evaluations.report.cells import number
 from evaluations.report.groups import images_of
 from evaluations.report.page import Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, inverters
-from evaluations.results import LedgerResult
 
 WORDS = (
     "A probe is trained to tell an attribute from h, on images of training; what it gains over the shares that its "

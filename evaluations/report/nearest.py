@@ -1,10 +1,10 @@
 """Which samples and training images are nearest, and what is the layer blind to?"""
 
 from evaluations.figures import nearest_grid
+from evaluations.measurements import DistancesResult
 from evaluations.report.arrays import checked
 from evaluations.report.groups import Group
 from evaluations.report.page import Picture, Section
-from evaluations.results import DistancesResult
 
 NEEDED = (
     "inputs", "num_samples", "samples", "training", "blind",

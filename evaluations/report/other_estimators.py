@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from evaluations.charts import breakdown_chart
 from evaluations.estimators import Breakdown, breaks_down_at
+from evaluations.measurements import EstimatorResult
 from evaluations.report.cells import number
 from evaluations.report.groups import Group
 from evaluations.report.page import Part, Picture, Section, Table
-from evaluations.results import EstimatorResult
 
 
 def section(groups: Sequence[Group], breakdown_rows: Sequence[Breakdown]) -> Section | None:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from evaluations.charts import table1_ratios
+from evaluations.measurements import DistancesResult
 from evaluations.report.cells import NONE, number, share
 from evaluations.report.groups import Group
 from evaluations.report.page import Picture, Section, Table
-from evaluations.results import DistancesResult
 
 
 def section(groups: Sequence[Group]) -> Section | None:

@@ -15,17 +15,11 @@ from torch import Tensor
 
 from evaluations.difference import NUM_ALIKE
 from evaluations.difference_result import PREFIX, DifferenceResult
+from evaluations.measurements import ComparisonResult, DistancesResult
 from evaluations.rates import RatesResult
 from evaluations.report.arrays import checked
-from evaluations.results import (
-    ClassifierResult,
-    ComparisonResult,
-    DistancesResult,
-    InverterResult,
-    Measurement,
-    Row,
-    result_from_json,
-)
+from evaluations.results import ClassifierResult, InverterResult, result_from_json
+from evaluations.rows import Measurement, Row
 from evaluations.run_order import RECORD, in_order
 
 R = TypeVar("R", bound=ClassifierResult | InverterResult, covariant=True)

@@ -1,11 +1,11 @@
 """What else was asked of the layer: whose h it is, attributes, rates, and the proof in bytes."""
 
+from evaluations.measurements import CompressionResult, ContrastResult, LedgerResult
 from evaluations.rates import RatesResult
 from evaluations.report import compression, ledgers, rates
 from evaluations.report.audit.audited import Audit, called, command, same_h
 from evaluations.report.kept import reidentified
 from evaluations.report.page import Missing, Part, Section
-from evaluations.results import CompressionResult, ContrastResult, LedgerResult
 
 
 def whose(audit: Audit) -> Section:

@@ -1,8 +1,8 @@
 """Who could read so much: what the attacker is taken to have, and what not."""
 
+from evaluations.measurements import CompressionResult
 from evaluations.report.audit.audited import Audit
 from evaluations.report.page import Facts, Section
-from evaluations.results import CompressionResult
 
 
 def section(audit: Audit) -> Section:

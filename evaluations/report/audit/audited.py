@@ -7,10 +7,12 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluations.information import Estimate, information_estimate
+from evaluations.measurements import ContrastResult
 from evaluations.report.groups import Group, images_of, what_is_seen
 from evaluations.report.page import Missing
 from evaluations.report.tested_runs import AnyRun, InverterRun, inverters, runs_under
-from evaluations.results import ContrastResult, InverterResult, Measurement
+from evaluations.results import InverterResult
+from evaluations.rows import Measurement
 from evaluations.run_order import record_of
 
 

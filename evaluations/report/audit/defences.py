@@ -7,6 +7,7 @@ import numpy as np
 
 from evaluations.difference_figures import figures
 from evaluations.figures import layers_grid
+from evaluations.measurements import ContrastResult
 from evaluations.rates import RatesResult
 from evaluations.report import differences
 from evaluations.report.audit.audited import Audit, called, command
@@ -14,7 +15,7 @@ from evaluations.report.cells import NONE, number, share, with_interval
 from evaluations.report.groups import nce_difference
 from evaluations.report.page import Grid, Missing, Part, Picture, Section, Table
 from evaluations.report.tested_runs import AnyRun, InverterRun
-from evaluations.results import ClassifierResult, ContrastResult
+from evaluations.results import ClassifierResult
 
 NUM_INPUTS, NUM_DRAWS, MOST_SHOWN = 4, 2, 5
 WORDS = (

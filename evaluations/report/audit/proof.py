@@ -4,13 +4,13 @@ import hashlib
 import shlex
 from collections.abc import Sequence
 
+from evaluations.measurements import CompressionResult, ContrastResult, LedgerResult
 from evaluations.rates import RatesResult
 from evaluations.report import differences, made
 from evaluations.report.audit.audited import Audit
 from evaluations.report.audit.readable import not_ended
 from evaluations.report.page import Code, Facts, Part, Section
 from evaluations.report.tested_runs import InverterRun
-from evaluations.results import CompressionResult, ContrastResult, LedgerResult
 
 AGAIN = "again"  # the name of runs that repeat those of the page
 

@@ -8,6 +8,7 @@ import torch
 
 from evaluations.figures import boxes_on_map, layers_grid
 from evaluations.information import Estimate, is_rise, paired_difference
+from evaluations.measurements import ContrastResult
 from evaluations.regions import Region, check_inside, inside_and_outside, quarters
 from evaluations.report.audit.audited import Audit, command
 from evaluations.report.budgets import P_X as NO_H
@@ -16,7 +17,6 @@ from evaluations.report.groups import is_function
 from evaluations.report.kept import certified
 from evaluations.report.page import Grid, Lead, Missing, Part, Picture, Section, Table
 from evaluations.report.training import IMPROVING, courses_of
-from evaluations.results import ContrastResult
 from evaluations.trained_beside import config_of_p_x
 
 NUM_INPUTS, NUM_DRAWS = 6, 4  # that are shown
