@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 from dataset_files import loaded
-from small_runs import SMALL, failure, run_with_results
+from small_runs import INVERTER, SMALL, failure, run_with_results
 from test_audit import LEDGER, NOTHING
 from test_channel import EVERY, IMAGES, inverter_of
 from test_report import write_inverter
 
+import inverters
 from cli import main
 from commands.ledger import Asked
-from datamodules import GlyphPositionDataModule, PhotosDataModule
+from datamodules import GlyphPositionDataModule, MNIST5kDataModule, PhotosDataModule
 from evaluations.ledger import bins, entry
 from evaluations.measurements import LedgerResult
 from evaluations.report.ledgers import section
@@ -151,6 +152,17 @@ def test_the_rest_is_less_the_best_p_x_and_of_what_the_inverter_was_given(tmp_pa
     assert row[4] == f"{mean - 2.1:.2f} ± {math.hypot(error, 0.05):.2f}"
 
 
+def of_python():
+    """What README's lines give for the class, of the images that the verb takes by `few`."""
+    data = loaded(MNIST5kDataModule(num_train=100))
+    train, val, test = (data.datasets[split] for split in ("train", "val", "test"))
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:80].tolist()
+    batches = train.__getitems__(chosen), val.first(100), test.first(100)
+    h = tuple(inverters.load(f"runs/{INVERTER}").h(batch["image"]) for batch in batches)
+    kept, entropy, _ = entry(h, tuple(batch["label"] for batch in batches), num_values=10)
+    return kept.mean, entropy
+
+
 def test_the_verb_asks_an_inverters_layer_or_a_classifiers(with_inverter, capsys, monkeypatch):
     few = ["--num_images=100", "--num_train=80"]
     with monkeypatch.context() as patch:
@@ -160,6 +172,7 @@ def test_the_verb_asks_an_inverters_layer_or_a_classifiers(with_inverter, capsys
     main(["ledger", *SMALL, *few])
     (row,) = json.loads((run_with_results() / "ledger.json").read_text())
     of_inverter = LedgerResult.from_json(row)
+    assert of_python() == (of_inverter.kept_nats, of_inverter.entropy_nats)
     classifier = ["--config=classifier_mnist5k.yaml", "--trainer.accelerator=cpu"]
     assert "no layer is given; give some as --layers '[fc3]'" in failure(capsys, "ledger", *classifier, *few)
     main(["ledger", *classifier, *few, "--layers=[fc3, logits]"])
