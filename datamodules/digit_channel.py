@@ -1,6 +1,7 @@
 """A known world of handwritten digits, whose classes alone are shared: only I(x; h) is known."""
 
 import math
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -45,28 +46,9 @@ class DigitChannelDataModule(ChannelDataModule):
         self.bits, self.known_information = bits, bits * math.log(2) * self.copies
         self.flip = flip_probability(bits * math.log(2) / NUM_DIGITS, num_levels=2)
         self.image_shape = (1, 16, 40 * self.copies)
-        self._digits: dict[str, Pixels] = {}
-
-    def digits(self, split: str) -> Pixels:
-        """The zeros and the ones of a split in all ways, uint8 [2, n, 8, 8], of levels 0, 64, 128 and 192."""
-        if not self._digits:
-            for name, part in MNIST5kDataModule(seed=self.seed).load().items():
-                every = part.first(len(part))
-                of_class = [every["image"][every["label"] == label] for label in (0, 1)]
-                ways = [torch.stack([self._way(digits, k) for digits in of_class]) for k in range(NUM_WAYS)]
-                self._digits[name] = torch.cat(ways, dim=1).numpy()
-        return self._digits[split]
-
-    def _way(self, digits: Tensor, k: int) -> Tensor:
-        """Digits [n, 1, 28, 28] warped, put at place k of 25, and made small: uint8 [n, 8, 8]."""
-        angle, shear, scale, _ = drawn(len(digits), torch.arange(len(digits)), k, self.seed)
-        row, column = divmod(k % 25, 5)
-        placed = warped(digits, angle, shear, scale)[:, 0, 6 + row : 30 + row, 6 + column : 30 + column]
-        cells = placed.unflatten(2, (8, 3)).unflatten(1, (8, 3)).double().mean(dim=(2, 4))
-        return (cells // 64 * 64).byte()
 
     def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
-        digits = self.digits(split)
+        digits = digits_of(self.seed)[split]
         label, which = generator.integers(2, size=NUM_DIGITS), generator.integers(digits.shape[1], size=NUM_DIGITS)
         others = label ^ (generator.random(NUM_DIGITS) < self.flip)
         partner = digits[others, generator.integers(digits.shape[1], size=NUM_DIGITS)]
@@ -94,7 +76,7 @@ class DigitChannelDataModule(ChannelDataModule):
         return self.known_information
 
     def _tells_classes(self, encode: Encode, seen: Tensor) -> bool:
-        zeros_and_ones = torch.from_numpy(self.digits("train")[:, :NUM_TRIED]).flatten(0, 1)[:, None]
+        zeros_and_ones = torch.from_numpy(digits_of(self.seed)["train"][:, :NUM_TRIED]).flatten(0, 1)[:, None]
         rows, columns = (range(0, side, 8) for side in self.image_shape[1:])
         for row, column in product(rows, columns):
             pictures = seen.repeat(len(zeros_and_ones), 1, 1, 1)
@@ -103,6 +85,27 @@ class DigitChannelDataModule(ChannelDataModule):
             if torch.isin(zero, one).any():
                 return False
         return True
+
+
+@cache  # takes seconds
+def digits_of(seed: int) -> dict[str, Pixels]:
+    """The zeros and the ones of each split in all ways, uint8 [2, n, 8, 8], of levels 0, 64, 128 and 192."""
+    found = {}
+    for name, split in MNIST5kDataModule(seed=seed).load().items():
+        every = split.first(len(split))
+        of_class = [every["image"][every["label"] == label] for label in (0, 1)]
+        ways = [torch.stack([_way(digits, k, seed) for digits in of_class]) for k in range(NUM_WAYS)]
+        found[name] = torch.cat(ways, dim=1).numpy()
+    return found
+
+
+def _way(digits: Tensor, k: int, seed: int) -> Tensor:
+    """Digits [n, 1, 28, 28] warped, put at place k of 25, and made small: uint8 [n, 8, 8]."""
+    angle, shear, scale, _ = drawn(len(digits), torch.arange(len(digits)), k, seed)
+    row, column = divmod(k % 25, 5)
+    placed = warped(digits, angle, shear, scale)[:, 0, 6 + row : 30 + row, 6 + column : 30 + column]
+    cells = placed.unflatten(2, (8, 3)).unflatten(1, (8, 3)).double().mean(dim=(2, 4))
+    return (cells // 64 * 64).byte()
 
 
 def _in_two_rows(cells: Pixels) -> Pixels:
