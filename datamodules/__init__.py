@@ -8,6 +8,7 @@ from datamodules.finite_worlds import EnumerableDataModule, GlyphPositionDataMod
 from datamodules.image_folder import ImageFolderDataModule
 from datamodules.images import ImageDataModule
 from datamodules.mnist import MNIST5kDataModule, MNISTDataModule
+from datamodules.parity import ParityDataModule
 from datamodules.photos import PhotosDataModule
 from datamodules.svhn import SVHNDataModule
 from datamodules.worlds import BitDropDataModule, MarkovDataModule, ShuffledDataModule
@@ -15,6 +16,6 @@ from datamodules.worlds import BitDropDataModule, MarkovDataModule, ShuffledData
 __all__ = [
     "AffNISTDataModule", "BitDropDataModule", "CIFAR10DataModule", "DigitChannelDataModule", "EnumerableDataModule",
     "GlyphPositionDataModule", "ImageDataModule", "ImageFolderDataModule", "MNIST5kDataModule", "MNISTDataModule",
-    "MarkovDataModule", "PairsDataModule", "PhotosDataModule", "SVHNDataModule", "ShuffledDataModule",
-    "StepsDataModule",
+    "MarkovDataModule", "PairsDataModule", "ParityDataModule", "PhotosDataModule", "SVHNDataModule",
+    "ShuffledDataModule", "StepsDataModule",
 ]  # fmt: skip

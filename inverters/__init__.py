@@ -11,6 +11,7 @@ from inverters.exact_networks import (
     CoordinatesNet,
     EverySecondPixel,
     GlyphNet,
+    MixedBits,
     PermutedLevels,
     PositionNet,
     ReluNet,
@@ -32,7 +33,7 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "AdditiveNoise", "Categorical", "Classifier", "ConvNet", "CoordinatesNet", "Deconvnet", "EverySecondPixel",
-    "FullyConnectedNet", "GlyphNet", "Inverter", "KMeansCodes", "LogisticMixture", "MSEDecoder", "Network",
+    "FullyConnectedNet", "GlyphNet", "Inverter", "KMeansCodes", "LogisticMixture", "MSEDecoder", "MixedBits", "Network",
     "PerceptualDecoder", "PermutedLevels", "PixelCNN", "PixelOptimisation", "PositionNet", "Preprocessing",
     "PrincipalComponents", "ReluNet", "StackedGAN", "TopBits", "UniformQuantiser", "UnitsKept", "load", "worlds",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from jsonargparse.typing import NonNegativeInt, PositiveInt
+from scipy.linalg import hadamard
 from torch import Tensor, nn
 
 # The data has the same ones; it shares no code with the networks.
@@ -154,6 +155,40 @@ class PositionNet(nn.Sequential):
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, glyphs: Sequence[str] = GLYPHS) -> None:
         super().__init__(OrderedDict(both=_MatchedFilter(glyphs), position=_Position()))
+
+
+class _Bits(nn.Module):
+    def __init__(self, num_bits: int) -> None:
+        super().__init__()
+        self.num_bits = num_bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * (x[:, 0, 0, : self.num_bits] > 0).to(x.dtype) - 1
+
+
+class _Mixed(nn.Module):
+    signs: Tensor
+
+    def __init__(self, num_bits: int) -> None:
+        super().__init__()
+        self.register_buffer("signs", torch.from_numpy(hadamard(num_bits)).float())
+
+    def forward(self, bits: Tensor) -> Tensor:
+        return bits @ self.signs / len(self.signs)
+
+
+class MixedBits(nn.Sequential):
+    """Reads the bits that an image shows at the beginning of its first row.
+
+    Stages: `bits`, each -1 or 1, [K], and `mixed`, sums of all with the signs of Hadamard's matrix, over K, [K]: exact
+    in floats, and the bits can be had from them.
+
+    Args:
+        num_bits: K, a power of 2.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, num_bits: PositiveInt = 16) -> None:
+        super().__init__(OrderedDict(bits=_Bits(num_bits), mixed=_Mixed(num_bits)))
 
 
 class _ReluConv(nn.Module):

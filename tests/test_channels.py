@@ -20,9 +20,17 @@ from benchmarks import worlds
 from benchmarks.worlds import donsker_varadhan, info_nce
 from callbacks.initialise_from_data import InitialiseFromData
 from cli import main
-from datamodules import BitDropDataModule, DigitChannelDataModule, MNIST5kDataModule, PairsDataModule, StepsDataModule
+from datamodules import (
+    BitDropDataModule,
+    DigitChannelDataModule,
+    MNIST5kDataModule,
+    PairsDataModule,
+    ParityDataModule,
+    StepsDataModule,
+)
 from datamodules.affine import drawn, warped
 from datamodules.channels import flip_probability
+from datamodules.parity import PAIR_OF_PIXEL, _parities
 from inverters.exact_networks import PermutedLevels, TopBits
 from inverters.representation import Representation
 
@@ -210,6 +218,47 @@ def test_h_that_misses_one_of_the_digits_is_refused(copies):
     assert data.exact_information(lambda x: x.flatten(1).flip(1)) == data.known_information
 
 
+def first_bits(num_bits):
+    return lambda x: x[:, 0, 0, :num_bits].float()
+
+
+def test_no_bit_says_anything_of_a_parity_and_words_differ_in_many_pixels():
+    words = torch.tensor(list(itertools.product((0, 1), repeat=16)), dtype=torch.uint8)
+    seen = torch.zeros(len(words), 28, 28, dtype=torch.uint8)
+    seen[:, 0, :16] = 255 * words
+    data = ParityDataModule(flip=0.0)
+    drawn = data.drawn("train", 400, seed=0).first(400)
+    number = {word.numpy().tobytes(): i for i, word in enumerate(words)}
+    rows = [number[(word > 0).byte().numpy().tobytes()] for word in drawn["context_image"][:, 0, 0, :16]]
+    assert torch.equal(drawn["context_image"][:, 0], seen[rows])
+    pixels = _parities(words)
+    assert torch.equal(drawn["image"][:, 0] > 0, pixels[rows])
+    for bit in range(16):
+        assert (pixels[words[:, bit] == 1].float().mean(dim=0) == 0.5).all()
+    differ = (pixels ^ pixels[0]).sum(dim=(1, 2)).sort().values
+    assert differ[:2].tolist() == [0, 0]  # all bits turned are the same picture
+    assert differ[2] >= 90
+
+
+@pytest.mark.parametrize(("num_bits", "known"), [(16, 15), (3, 2), (1, 0), (0, 0)])
+def test_h_of_some_of_the_bits_has_their_information_and_log_p_is_the_mean_over_the_words_that_it_leaves(
+    num_bits, known
+):
+    data = ParityDataModule(flip=0.2)
+    encode = first_bits(num_bits)
+    assert data.exact_information(encode) == pytest.approx(known * math.log(2), abs=1e-9)
+    if num_bits < 3:
+        return
+    (image,), (seen,) = (data.drawn("test", 1, seed=1).first(1)[key] for key in ("image", "context_image"))
+    word, total = (seen[0, 0, :16] > 0).int().tolist(), 0.0
+    for rest in itertools.product((0, 1), repeat=16 - num_bits):
+        bits = np.array([*word[:num_bits], *rest])
+        differ = ((bits[PAIR_OF_PIXEL[..., 0]] + bits[PAIR_OF_PIXEL[..., 1]]) % 2 != (image[0].numpy() > 0)).sum()
+        total += 0.2 ** int(differ) * 0.8 ** int(784 - differ) / 2 ** (16 - num_bits)
+    found = data.exact_log_prob(image[None], encode, seen[None])
+    assert found.item() == pytest.approx(math.log(total), abs=1e-9)
+
+
 @pytest.mark.parametrize("other", [{"num_bits": 2}, {"seed": 1}])
 def test_world_of_other_arguments_or_another_seed_has_other_pictures(other):
     assert BitDropDataModule().pictures_digest == BitDropDataModule(num_test=5, batch_size=3).pictures_digest
@@ -230,6 +279,7 @@ def test_report_takes_no_p_x_of_another_seed(tmp_path, monkeypatch):
     (PairsDataModule, {"information": 70}, "information 70 is not between 0 and 69.31 nats"),
     (PairsDataModule, {"information": 35, "num_bits": 1}, "between 0 and 34.66 nats, what 50 pixels of 1 bits have"),
     (PairsDataModule, {"num_bits": 8}, "num_bits 8 must be 1 to 7"),
+    (ParityDataModule, {"flip": 0.3}, "flip 0.3 is not between 0 and 0.2"),
     (StepsDataModule, {"num_steps": 3}, "num_steps 3 is no power of two"),
     (StepsDataModule, {"flip": 0.6}, "flip 0.6 is not between 0 and 0.5"),
     (DigitChannelDataModule, {"bits": 11}, "bits 11 is not between 0 and 10"),

@@ -18,6 +18,7 @@ from datamodules import (
     GlyphPositionDataModule,
     MarkovDataModule,
     PairsDataModule,
+    ParityDataModule,
     ShuffledDataModule,
     StepsDataModule,
 )
@@ -26,6 +27,7 @@ from inverters.exact_networks import (
     CoordinatesNet,
     EverySecondPixel,
     GlyphNet,
+    MixedBits,
     PermutedLevels,
     PositionNet,
     ReluNet,
@@ -55,6 +57,7 @@ WORLDS = {  # of each config, the data, the network, its layer, and H(x | h) in 
     "pairs_vector": (PairsDataModule, PermutedLevels, "vector", 100 * math.log(2) - 20),
     "pairs_independent": (partial(PairsDataModule, information=0), PermutedLevels, "map", 100 * math.log(2)),
     "steps": (StepsDataModule, partial(TopBits, bits=8), "bits", 784 * (chain_entropy(0.05, 2) - math.log(2))),
+    "parity": (ParityDataModule, MixedBits, "mixed", 784 * (chain_entropy(0.05, 2) - math.log(2))),
     "enumerable": (EnumerableDataModule, ReluNet, "relu", None),  # by counting
     "enumerable_quantised": (EnumerableDataModule, ReluNet, "quantised", None),
 }
