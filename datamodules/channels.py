@@ -64,6 +64,14 @@ class ChannelDataModule(WorldDataModule):
         """Of more images of this world, to learn about a representation from them: uint8 [N, 1, H, W]."""
         return self.drawn("train", num_images, self.seed).first(num_images)["context_image"]
 
+    def handed_over(self, seen: Tensor | None) -> Tensor:
+        """The partners, of which h is. Raises ValueError where there are none."""
+        if seen is None:
+            raise ValueError(
+                f"h of {self.name} is no function of x: its log p(x | h) is asked for with the partners, of which h is"
+            )
+        return seen
+
 
 class PixelChannelDataModule(ChannelDataModule):
     """Independent uniform pixels, each with a partner that says something of it, and of it alone.
@@ -82,10 +90,7 @@ class PixelChannelDataModule(ChannelDataModule):
         """log p(pixel | its partner), nats, of uint8 pixels: float64, elementwise."""
 
     def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor:
-        if seen is None:
-            raise ValueError(
-                f"h of {self.name} is no function of x: its log p(x | h) is asked for with the partners, of which h is"
-            )
+        seen = self.handed_over(seen)
         told = self._told(encode, seen)
         log_prob = self.log_posterior(image.cpu(), seen.cpu()).flatten(1)
         log_prob = torch.where(told, log_prob, torch.full_like(log_prob, -math.log(self.num_levels)))

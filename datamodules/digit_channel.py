@@ -35,7 +35,7 @@ class DigitChannelDataModule(ChannelDataModule):
         bits: I(x; h), without copies: 0 to 10.
     """
 
-    name = "digit_channel"
+    name = "warped_digit_channel"  # as "digit_channel" up to 0.13 had other pictures
     CHANNEL = ("bits",)
     entropy = None
 

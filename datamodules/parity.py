@@ -52,8 +52,7 @@ class ParityDataModule(ChannelDataModule):
 
     def exact_log_prob(self, image: Tensor, encode: Encode, seen: Tensor | None = None) -> Tensor:
         """log of the mean of p(x | word) over the words with the same h, which is known of every representation."""
-        if seen is None:
-            raise ValueError(f"log p(x | h) of {self.name} is asked for with the partners, of which h is")
+        seen = self.handed_over(seen)
         group, is_white = _groups(encode, seen.device), image[:, 0].cpu() > 0
         words = ((seen[:, 0, 0, :NUM_BITS].cpu() > 0) << torch.arange(NUM_BITS)).sum(dim=1)
         found = []

@@ -186,6 +186,12 @@ def test_classes_of_digits_agree_as_often_as_the_channel_says_and_test_digits_ar
     assert 10 * (1 + q * math.log2(q) + (1 - q) * math.log2(1 - q)) == pytest.approx(3.0, abs=1e-12)
 
 
+def test_a_model_of_the_digits_that_were_not_warped_is_refused():
+    old = {"data": {"dataset": "digit_channel", "identity": DigitChannelDataModule().identity}}
+    with pytest.raises(ValueError, match="was trained on digit_channel, not on warped_digit_channel"):
+        DigitChannelDataModule().check(old, "last.ckpt")
+
+
 def test_digits_information_is_not_known_where_h_loses_partners():
     data = DigitChannelDataModule()
     lossy, none = (
@@ -255,6 +261,8 @@ def test_h_of_some_of_the_bits_has_their_information_and_log_p_is_the_mean_over_
         bits = np.array([*word[:num_bits], *rest])
         differ = ((bits[PAIR_OF_PIXEL[..., 0]] + bits[PAIR_OF_PIXEL[..., 1]]) % 2 != (image[0].numpy() > 0)).sum()
         total += 0.2 ** int(differ) * 0.8 ** int(784 - differ) / 2 ** (16 - num_bits)
+    with pytest.raises(ValueError, match="is asked for with the partners, of which h is"):
+        data.exact_log_prob(image[None], encode)
     found = data.exact_log_prob(image[None], encode, seen[None])
     assert found.item() == pytest.approx(math.log(total), abs=1e-9)
 
