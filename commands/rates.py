@@ -10,7 +10,7 @@ from jsonargparse.typing import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.from_python import checkpoint_at, inverter_of
+from commands.built_from_run import checkpoint_at, inverter_of
 from commands.second_opinions import prior_of
 from commands.trained_inverter import trained_inverter
 from datamodules import ImageDataModule

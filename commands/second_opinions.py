@@ -8,8 +8,8 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 
+from commands.built_from_run import checkpoint_at, inverter_of, keys_of_run, made, model_of
 from commands.config_files import config_names
-from commands.from_python import checkpoint_at, inverter_of, keys_of_run, made, model_of
 from datamodules import ImageDataModule
 from evaluations.trained_beside import JUDGES, config_of_p_x, second_classifier, train_p_x
 from inverters import Classifier, Inverter

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from commands.from_python import checkpoint_at, device_of, inverter_of, made
+from commands.built_from_run import checkpoint_at, device_of, inverter_of, made
 from commands.trained_inverter import in_parts
 from datamodules import ImageDataModule
 from datamodules.split import Batch, seen

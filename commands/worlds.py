@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import datamodules
+from commands.built_from_run import made
 from commands.config_files import CONFIGS, config_names, read_config
-from commands.from_python import made
 from datamodules.split import seen
 from datamodules.worlds import SPLITS, WorldDataModule
 from inverters.inverter import Inverter

@@ -44,6 +44,11 @@ class ParityDataModule(ChannelDataModule):
         self.known_information = (NUM_BITS - 1) * math.log(2)
         self.entropy = self.known_information + SIDE * SIDE * float(entr(flip) + entr(1 - flip))
 
+    @classmethod
+    def arguments(cls) -> dict[str, Any]:
+        """But for copies, of which it is one."""
+        return {name: default for name, default in super().arguments().items() if name != "copies"}
+
     def pair(self, generator: np.random.Generator, split: str) -> tuple[Pixels, Pixels]:
         bits = generator.integers(2, size=NUM_BITS, dtype=np.uint8)
         flipped = generator.random((SIDE, SIDE)) < self.flip

@@ -361,6 +361,7 @@ def test_worlds_of_python_are_the_configs_tests_and_take_their_arguments():
     (lambda worlds: worlds.world("pairs", bits=3),
      "^the world pairs has no argument bits; give some of copies, information, left_out_classes, num_bits, num_pixels, "
      "num_test, seed$"),
+    (lambda worlds: worlds.world("parity", copies=2), "^the world parity has no argument copies; give some of flip, "),
     (lambda worlds: worlds.world("pairs", layer="mab"), "no layer 'mab'"),
     (lambda worlds: worlds.world("pairs", information=70), "is not between 0 and 69.31 nats"),
     (lambda worlds: worlds.world("pairs").draw(0), "num_images is 0 and seed 0; give whole numbers of at least 1"),
