@@ -12,6 +12,7 @@ OF_DATA = {
     "cifar10": "unconditional_cifar",
     "affnist": "unconditional_affnist",
     "affnist_generated": "unconditional_affnist",
+    "photos": "unconditional_photos",
     "images": "unconditional_images",
 }
 FOR_A_CPU = {"unconditional_mnist", "unconditional_images"}  # of which there is one with _small

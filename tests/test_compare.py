@@ -217,7 +217,7 @@ def test_the_config_of_p_x_that_is_advised_exists_and_is_of_that_data(beside):
         assert config is None or config.endswith("_small") == (
             beside.endswith("_small") and f"{having[0]}_small" in having
         )
-    assert "no config of one for photos" in train_p_x("photos", beside)
+    assert "no config of one for stripes" in train_p_x("stripes", beside)
 
 
 def of_data(config):
