@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -321,6 +322,16 @@ def test_report_compares_what_is_known_with_the_difference_of_two_runs_where_onl
     assert "NCE less that of p(x)" in page
     assert f"{nce - prior - 5 * math.log(2):+.3f}" in page
     assert f"{result('world_pairs')['nce_nats'] + pairs['entropy_nats'] - 20:+.3f}" in page
+
+
+def test_report_has_a_world_once_for_each_information_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(InitialiseFromData.__init__, "__defaults__", (64, 100, 50))
+    for information in (20, 30, 20):
+        main(["fit", "--config=world_pairs.yaml", f"--data.information={information}", *SHORT, *INVERTER])
+    main(["report", "runs", "--output", "page.html"])
+    rows = re.findall(r">world_pairs</th><td>(\d+\.\d+)</td>", Path("page.html").read_text())  # of two tables
+    assert sorted(rows) == ["20.000", "30.000", "69.315", "69.315"]
 
 
 def test_layer_of_unknown_information_is_refused_before_the_training(tmp_path, monkeypatch, capsys):

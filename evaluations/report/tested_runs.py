@@ -61,7 +61,9 @@ class TestedRun(Generic[R]):
             "seen_at", "tokens", "channel",
         )  # fmt: skip
         seen = str(getattr(self.result, "preprocessing", None))
-        return *(getattr(self.result, name, None) for name in its), seen
+        world = getattr(self.result, "world", None)
+        truth = world and world.information_nats  # a world of another information is another
+        return *(getattr(self.result, name, None) for name in its), seen, truth
 
     def array(self, name: str) -> np.ndarray | None:
         """`name`.npy, None where there is none."""
