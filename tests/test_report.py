@@ -350,7 +350,7 @@ def test_what_is_taken_of_tokens_and_how_a_network_sees_are_experiments_of_their
         write_run(runs, f"run_{number}", 10 + number, "fc3", -2.0)
         change(runs / "inverter_mnist5k_fc3" / f"run_{number}", **more)
     found = [run for run in runs_under([runs]) if run.result.name == "inverter_mnist5k_fc3"]
-    assert len({run.experiment[-3:] for run in found}) == 3
+    assert len({run.experiment[-4:] for run in found}) == 3
 
 
 def test_nothing_is_shown_that_was_not_measured(tmp_path):
