@@ -329,6 +329,10 @@ def test_report_has_a_world_once_for_each_information_it_was_given(tmp_path, mon
     monkeypatch.setattr(InitialiseFromData.__init__, "__defaults__", (64, 100, 50))
     for information in (20, 30, 20):
         main(["fit", "--config=world_pairs.yaml", f"--data.information={information}", *SHORT, *INVERTER])
+    newest = max(Path("runs/world_pairs").glob("*/results.json"))
+    row = json.loads(newest.read_text())
+    row["world"]["information_nats"] += 1e-9  # as another machine may have it
+    newest.write_text(json.dumps(row))
     main(["report", "runs", "--output", "page.html"])
     rows = re.findall(r">world_pairs</th><td>(\d+\.\d+)</td>", Path("page.html").read_text())  # of two tables
     assert sorted(rows) == ["20.000", "30.000", "69.315", "69.315"]
