@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from small_runs import failure
-from test_report import LAYERS, SIDE, N, Reader, all_runs, change, log_prob, parts, result_in, runs, write  # noqa: F401
+from test_report import LAYERS, SIDE, N, Reader, all_runs, change, log_prob, parts, runs, write_inverter  # noqa: F401
 
 from cli import main
 from evaluations import report
@@ -48,6 +48,23 @@ def test_without_p_x_the_headline_is_a_difference_of_nce(runs):  # noqa: F811
     shutil.rmtree(runs / "unconditional_mnist5k")
     assert parts(runs).lead[0].startswith("NCE of conv1 is ")
     assert " nats above that of fc3." in parts(runs).lead[0]
+
+
+@pytest.mark.parametrize("with_p_x", [True, False])
+def test_of_several_networks_the_headline_is_how_far_each_is_below_the_best_paired(runs, with_p_x):  # noqa: F811
+    for name, level in (("deep", -0.5), ("wide", -9)):
+        about = {"network": name, "network_digest": name, "classifier": f"classifier_{name}"}
+        write_inverter(runs / f"inverter_{name}_fc3", "fc3", level, **about)
+    p_x = log_prob(runs, "unconditional_mnist5k")
+    if not with_p_x:
+        shutil.rmtree(runs / "unconditional_mnist5k")
+    best, *others = (log_prob(runs, f"inverter_{name}_fc3") for name in ("deep", "mnist5k", "wide"))
+    told = [best - p_x if with_p_x else best, *(best - other for other in others)]
+    of_best, first, second = (f"{one.mean():.1f} ± {one.std(ddof=1) / N**0.5:.1f}" for one in told)
+    begins = f"fc3 of deep keeps {of_best} nats of the image, by estimate"
+    if not with_p_x:
+        begins = f"NCE of fc3 of deep is {of_best} nats an image"
+    assert parts(runs).lead[0] == f"{begins}, {first} more than fc3 of ConvNet and {second} more than fc3 of wide."
 
 
 def test_maps_to_explore_are_the_exact_ones_within_half_a_step(all_runs):  # noqa: F811

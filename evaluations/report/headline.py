@@ -1,6 +1,6 @@
 """What came out, in one sentence and one picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -17,7 +17,7 @@ NOTHING = "nothing: p(x)"
 
 
 def section(group: Group) -> Section | None:
-    """Of the last layer beside the first; None where no inverter has a likelihood."""
+    """Of the last layer beside the first, or in each network that it is inverted in; None without a likelihood."""
     log_probs = group.log_probs
     if not log_probs:
         return None
@@ -44,6 +44,10 @@ def section(group: Group) -> Section | None:
 def _sentence(group: Group, gains: Mapping[str, Estimate]) -> str:
     labels, log_probs = list(group.log_probs), group.log_probs
     first, last = labels[0], labels[-1]
+    its_layer = group.inverters[last].result.layer
+    of_networks = [label for label in labels if group.inverters[label].result.layer == its_layer]
+    if not group.one_network and len(of_networks) > 1:
+        return _of_networks(group, of_networks, gains)
     if not gains:
         if len(labels) == 1 or not group.one_network:
             run = group.inverters[last]
@@ -58,6 +62,20 @@ def _sentence(group: Group, gains: Mapping[str, Estimate]) -> str:
     if len(labels) == 1 or not group.one_network or gains[first].mean <= its.mean:
         return f"{told}nats of the image, by estimate."
     return f"{told}of {first}'s {gains[first].mean:.1f} nats."
+
+
+def _of_networks(group: Group, labels: Sequence[str], gains: Mapping[str, Estimate]) -> str:
+    """How far the networks are below the one that keeps most by one layer, paired."""
+    log_probs = group.log_probs
+    best, *others = sorted(labels, key=lambda label: -log_probs[label].mean().item())
+    result = group.inverters[best].result
+    if gains:
+        told = f"{best} keeps {_short(gains[best].mean, gains[best].standard_error)} nats of the image, by estimate"
+    else:
+        told = f"NCE of {best} is {_short(result.nce_nats or 0, result.nce_nats_se)} nats an image"
+    gaps = {label: paired_difference(log_probs[best], log_probs[label]) for label in others}
+    more = (f"{_short(gap.mean, gap.standard_error)} more than {label}" for label, gap in gaps.items())
+    return f"{told}, {' and '.join(more)}."
 
 
 def _short(mean: float, error: float | None) -> str:
