@@ -89,8 +89,8 @@ class ConditionalGenerator(nn.Module, ABC):
         """What validation and test keep of each image, tensors [B, ...] by name; arguments as for `loss`."""
         return {"loss": self.loss(image, context)}
 
-    def directions(self) -> list[nn.Parameter]:
-        """Weights of which only the direction counts, not the norm, and which Muon may turn."""
+    def directions(self) -> list[tuple[nn.Parameter, float]]:
+        """Weights of which only the direction counts, not the norm, and the part of Muon's share that each takes."""
         return []
 
     def own_groups(self) -> list[dict[str, Any]]:

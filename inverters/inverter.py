@@ -383,7 +383,7 @@ class Inverter(LightningModule):
     def optimizer(self) -> torch.optim.Optimizer:
         """Of the density, before its first step."""
         groups, turned = self.density.own_groups(), [] if self.muon is None else self.density.directions()
-        apart = {id(p) for p in (*turned, *(p for group in groups for p in group["params"]))}
+        apart = {id(p) for p in (*(p for p, _ in turned), *(p for group in groups for p in group["params"]))}
         rest = [{"params": [p for p in self.density.parameters() if id(p) not in apart]}, *groups]
         if self.muon is None:
             return torch.optim.Adam(rest, lr=self.lr, betas=self.betas, fused=True)

@@ -41,7 +41,8 @@ class AdamAndMuon(Adam):
 
     Args:
         params: Adam's, or groups of them.
-        directions: Weights of which each step turns the matrix that their first axis and all others make.
+        directions: Weights of which each step turns the matrix that their first axis and all others make, and the part
+            of the share that each takes.
         share: Of a direction's norm, the length of a step.
         lr: Adam's, and so are the others.
     """
@@ -49,14 +50,18 @@ class AdamAndMuon(Adam):
     def __init__(
         self,
         params: Iterable[Any],
-        directions: Iterable[nn.Parameter],
+        directions: Iterable[tuple[nn.Parameter, float]],
         share: float,
         lr: float,
         **of_adam: Any,
     ) -> None:
         super().__init__(params, lr=lr, **of_adam)
-        self.add_param_group({"params": list(directions), "lr": share, "argument": "muon"})
+        self._parts = dict(directions)
+        self.add_param_group({"params": list(self._parts), "lr": share, "argument": "muon"})
         self._step_supports_amp_scaling = False  # a step with infinite gradients is left out as a whole
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_parts": self._parts}  # torch's own are all that a copy would have
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Adam's own completes the state of older versions of torch, and expects to find its own for every weight.
@@ -86,13 +91,13 @@ class AdamAndMuon(Adam):
         torch._foreach_lerp_(momenta, gradients, 1 - MOMENTUM)
         ahead = torch._foreach_lerp(gradients, momenta, MOMENTUM)
         # Those of one shape at once: on a GPU a launch for each would take longer than its work.
-        alike: dict[torch.Size, list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+        alike: dict[tuple[torch.Size, float], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
         for weight, update in zip(moved, ahead, strict=True):
-            alike[weight.flatten(1).shape].append((weight, update.flatten(1)))
-        for those in alike.values():
+            alike[weight.flatten(1).shape, self._parts[weight]].append((weight, update.flatten(1)))
+        for (_, part), those in alike.items():
             weights, updates = zip(*those, strict=True)
             before = torch.stack([weight.flatten(1) for weight in weights])  # [N, O, I]
-            after = turned_by(before, orthogonal(torch.stack(updates)), share)
+            after = turned_by(before, orthogonal(torch.stack(updates)), share * part)
             torch._foreach_copy_(list(weights), [a.view_as(w) for a, w in zip(after, weights, strict=True)])
 
 

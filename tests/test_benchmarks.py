@@ -79,8 +79,8 @@ def test_a_missing_peer_is_named(run, tmp_path):
 
 def test_cost_at_a_given_rate(run):
     (row,) = run("cost", "--config", "inverter_mnist5k_fc3.yaml", "--flop_rate=1e9")["rows"]
-    assert (row["steps"], row["batch"]) == (1250, 16)
-    hours = 1250 * 16 * row["GFLOP an image"] / 3600
+    assert (row["steps"], row["batch"]) == (2500, 8)
+    hours = 2500 * 8 * row["GFLOP an image"] / 3600
     assert row["training at 1e+09 FLOP/s"] == f"{hours:.1f} h"
 
 

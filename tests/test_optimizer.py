@@ -52,7 +52,7 @@ def test_the_direction_of_a_step_is_that_of_torchs_muon():
     torch.manual_seed(0)
     ours = nn.Parameter(torch.randn(12, 5, 2, 3))
     theirs = nn.Parameter(ours.detach().flatten(1).clone())
-    mine = AdamAndMuon([nn.Parameter(torch.zeros(1))], [ours], share=1e-3, lr=0.0)
+    mine = AdamAndMuon([nn.Parameter(torch.zeros(1))], [(ours, 1.0)], share=1e-3, lr=0.0)
     other = torch.optim.Muon([theirs], lr=1e-3, weight_decay=0.0, momentum=0.95, nesterov=True)
     generator = torch.Generator().manual_seed(1)
     for _ in range(3):
@@ -67,22 +67,24 @@ def test_the_direction_of_a_step_is_that_of_torchs_muon():
         assert torch.cosine_similarity(moves[0].flatten(), moves[1].flatten(), dim=0) > 0.999  # theirs is in bfloat16
 
 
-def test_a_step_is_an_angle_and_keeps_the_norm():
+def test_a_step_is_an_angle_of_each_ones_part_and_keeps_the_norm():
     torch.manual_seed(0)
     weights = [nn.Parameter(torch.randn(6, 4, 2, 2) * 10.0**k) for k in range(-3, 3)]
     before = [weight.detach().clone() for weight in weights]
-    optimizer = AdamAndMuon([nn.Parameter(torch.zeros(1))], weights, share=0.02, lr=0.1)
+    parts = [1.0, 0.5, 1.0, 0.25, 0.25, 1.0]
+    turned = zip(weights, parts, strict=True)
+    optimizer = AdamAndMuon([nn.Parameter(torch.zeros(1))], turned, share=0.02, lr=0.1)
     (after,) = steps_of(optimizer, weights, num_steps=1)
-    for old, new in zip(before, after, strict=True):
+    for old, new, part in zip(before, after, parts, strict=True):
         assert new.norm() == pytest.approx(old.norm().item(), rel=1e-5)
-        assert (new - old).norm() / old.norm() == pytest.approx(0.02, rel=0.1)
+        assert (new - old).norm() / old.norm() == pytest.approx(0.02 * part, rel=0.1)
 
 
 def test_the_rest_moves_as_adam_alone_moves_it():
     torch.manual_seed(0)
     rest, filters = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(4, 3, 2, 2))
     alone = nn.Parameter(rest.detach().clone())
-    both = AdamAndMuon([rest], [filters], share=0.02, lr=0.1, betas=(0.9, 0.99), fused=True)
+    both = AdamAndMuon([rest], [(filters, 1.0)], share=0.02, lr=0.1, betas=(0.9, 0.99), fused=True)
     adam = torch.optim.Adam([alone], lr=0.1, betas=(0.9, 0.99), fused=True)
     generator = torch.Generator().manual_seed(2)
     for _ in range(3):
@@ -95,7 +97,7 @@ def test_the_rest_moves_as_adam_alone_moves_it():
 
 def test_a_filter_without_a_gradient_stays():
     weight = nn.Parameter(torch.randn(4, 3, 2, 2))
-    optimizer = AdamAndMuon([nn.Parameter(torch.zeros(1))], [weight], share=0.02, lr=0.1)
+    optimizer = AdamAndMuon([nn.Parameter(torch.zeros(1))], [(weight, 1.0)], share=0.02, lr=0.1)
     before = weight.detach().clone()
     optimizer.step()
     weight.grad = torch.zeros_like(weight)
@@ -112,6 +114,17 @@ def test_filters_of_a_density_are_turned_and_all_else_is_adams():
     assert turned == {
         name for name in everything if name.endswith("original1") and not name.startswith(("first", "head"))
     }
+
+
+@pytest.mark.parametrize(
+    ("context_shape", "slower"), [((5,), ["decoder_of_h.start.1", "decoder_of_h.start.3"]), ((5, 2, 2), [])]
+)
+def test_what_vectors_go_through_takes_less_of_the_share(context_shape, slower):
+    density = PixelCNN((1, 8, 8), context_shape, num_filters=4, num_layers=1, decoder_filters=2)
+    names = {id(p): name for name, p in density.named_parameters()}
+    parts = {names[id(p)].removesuffix(".parametrizations.weight.original1"): part for p, part in density.directions()}
+    assert {part for name, part in parts.items() if name not in slower} == {1.0}
+    assert {name for name, part in parts.items() if part < 1} == set(slower)
 
 
 def small(image_shape, context_shape):
@@ -175,18 +188,21 @@ def test_a_copy_goes_on_as_the_optimiser_does():
     """What a checkpoint keeps of it is all that it has."""
     torch.manual_seed(0)
     weights = [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(4, 3, 2, 2))]
-    optimizer = AdamAndMuon(weights[:1], weights[1:], share=0.02, lr=0.1)
+    optimizer = AdamAndMuon(weights[:1], [(weight, 0.5) for weight in weights[1:]], share=0.02, lr=0.1)
     steps_of(optimizer, weights, num_steps=2)
     copies = copy.deepcopy(weights)
-    resumed = AdamAndMuon(copies[:1], copies[1:], share=0.02, lr=0.1)
+    resumed = AdamAndMuon(copies[:1], [(weight, 0.5) for weight in copies[1:]], share=0.02, lr=0.1)
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    for ours, theirs in zip(steps_of(optimizer, weights), steps_of(resumed, copies), strict=True):
-        assert all(map(torch.equal, ours, theirs))
+    others, copied = copy.deepcopy((weights, optimizer))
+    expected = steps_of(optimizer, weights)
+    for found in (steps_of(resumed, copies), steps_of(copied, others)):
+        for ours, theirs in zip(expected, found, strict=True):
+            assert all(map(torch.equal, ours, theirs))
 
 
 def test_a_gradient_scaler_leaves_out_a_step_with_infinite_gradients_as_a_whole():
     weights = [nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(4, 3, 2, 2))]
-    optimizer = AdamAndMuon(weights[:1], weights[1:], share=0.02, lr=0.1, fused=True)
+    optimizer = AdamAndMuon(weights[:1], [(weight, 1.0) for weight in weights[1:]], share=0.02, lr=0.1, fused=True)
     before, scaler = copy.deepcopy(weights), torch.amp.GradScaler("cpu")
     scaler.scale(weights[0].sum() + (weights[1] * torch.inf).sum()).backward()
     scaler.step(optimizer)

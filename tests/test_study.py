@@ -276,7 +276,7 @@ def steps_of(text, config):
 
 def test_a_budget_is_four_times_the_one_before_with_p_x_at_the_same(plan):
     text = plan("budget", *BUDGET, "arguments=--data.seed 3 --model.layer conv1")
-    assert steps_of(text, "inverter_mnist5k_fc3") == steps_of(text, "unconditional_mnist5k") == [20, 78, 312, 1250]
+    assert steps_of(text, "inverter_mnist5k_fc3") == steps_of(text, "unconditional_mnist5k") == [39, 156, 625, 2500]
     assert text.count("--trainer.fast_dev_run true") == 1  # which trains the classifier on the way
     assert len(re.findall(r"budget_unconditional_mnist5k_\d+\.yaml --data.seed 3\n", text)) == 4
     assert len(re.findall(r"budget_inverter_mnist5k_fc3_\d+\.yaml --data.seed 3 --model.layer conv1\n", text)) == 4
@@ -302,7 +302,7 @@ def test_budgets_that_cannot_be_are_one_sentence(keys, words, tmp_path):
 def test_budgets_are_trained_and_validated_at_their_ends_and_more_are_added_to_them(plan, tmp_path):
     write_short_config(tmp_path, "unconditional_mnist5k", 8)
     config = tmp_path / "unconditional_mnist5k.yaml"
-    config.write_text(config.read_text().replace("val_check_interval: 250", "val_check_interval: 3"))
+    config.write_text(config.read_text().replace("val_check_interval: 500", "val_check_interval: 3"))
     short = "--data.num_train 100 --data.batch_size 4 --data.eval_batch_size 10 --sample_grid.num_images 0"
     short += " --trainer.logger false"
     keys = ["--config", "inverter=unconditional_mnist5k", "budgets=2", f"arguments={short}"]

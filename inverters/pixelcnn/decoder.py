@@ -5,6 +5,10 @@ from torch import Tensor, nn
 
 from inverters.pixelcnn.layers import CentredConv2d
 
+# Of Muon's share, what a matrix takes that vectors go through. B images give it a gradient of rank B at most, so that
+# of all its directions, which Muon turns alike, most are noise; a filter sees B images in hundreds of places.
+TURN = 0.4
+
 
 class ContextDecoder(nn.Module):
     """From h to features of places, as a decoder of images begins.
@@ -35,9 +39,9 @@ class ContextDecoder(nn.Module):
         if vector:
             self.start: nn.Module = nn.Sequential(
                 nn.Unflatten(1, (context_shape[0], 1, 1)),
-                CentredConv2d(context_shape[0], 8 * num_filters, 1),
+                CentredConv2d(context_shape[0], 8 * num_filters, 1, turn=TURN),
                 nn.ELU(),
-                CentredConv2d(8 * num_filters, num_filters * (height // 4) * (width // 4), 1),
+                CentredConv2d(8 * num_filters, num_filters * (height // 4) * (width // 4), 1, turn=TURN),
                 nn.Flatten(),
                 nn.Unflatten(1, (num_filters, height // 4, width // 4)),
                 nn.ELU(),

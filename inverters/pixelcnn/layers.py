@@ -23,6 +23,7 @@ class Normalised(nn.Module):
     weight: Tensor
     bias: Tensor
     transposed: bool
+    turn = 1.0  # the part of Muon's share that it takes
     ready: tuple[Tensor, Tensor] | None = None  # in a block of `weights_at_once`
 
     def normalise_weight(self) -> None:
@@ -70,9 +71,11 @@ class CentredConv2d(Normalised, nn.Conv2d):
 
     bias: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, init_scale: float = 1.0) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, init_scale: float = 1.0, turn: float = 1.0
+    ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2)
-        self.init_scale = init_scale
+        self.init_scale, self.turn = init_scale, turn
         self.normalise_weight()
 
     def forward(self, x: Tensor) -> Tensor:

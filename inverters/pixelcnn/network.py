@@ -241,11 +241,11 @@ class PixelCNNNetwork(nn.Module):
         vertical, horizontal = first.chunk(2, dim=1)
         return context, (vertical, horizontal)
 
-    def directions(self) -> list[nn.Parameter]:
+    def directions(self) -> list[tuple[nn.Parameter, float]]:
         """v of the convolutions between the first and the head; those see pixels, or are read as probabilities."""
         first = (self.first_vertical, self.first_above, self.first_left)
         inner: list[Any] = [layer for layer in self.body if layer not in first]
-        return [layer.parametrizations.weight.original1 for layer in inner]  # of weight_norm
+        return [(layer.parametrizations.weight.original1, layer.turn) for layer in inner]  # of weight_norm
 
     def noise(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """All the noise of one draw a generator, as the likelihood takes it: [B, U, H, W].
