@@ -53,7 +53,7 @@ def test_a_preset_names_no_run_wherever_it_stands_and_the_command_line_says_more
         made = ParsedCommand(["fit", *words, "--trainer.accelerator=cpu", "--trainer.precision=32-true"])
         assert made.name == INVERTER
         trainer = made.settings.trainer
-        assert (made.settings.patience, trainer.val_check_interval, trainer.precision) == (7, 250, "32-true")
+        assert (made.settings.patience, trainer.val_check_interval, trainer.precision) == (7, 500, "32-true")
         assert made.settings.compile
 
 
