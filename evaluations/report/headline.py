@@ -50,32 +50,39 @@ def _sentence(group: Group, gains: Mapping[str, Estimate]) -> str:
         return _of_networks(group, of_networks, gains)
     if not gains:
         if len(labels) == 1 or not group.one_network:
-            run = group.inverters[last]
-            return f"NCE of {last} is {_short(run.result.nce_nats or 0, run.result.nce_nats_se)} nats an image."
+            return f"{_alone(group, last, gains)}."
         gap = paired_difference(log_probs[first], log_probs[last])
         way = "above" if gap.mean >= 0 else "below"
         return f"NCE of {first} is {_short(abs(gap.mean), gap.standard_error)} nats {way} that of {last}."
     its = gains[last]
-    if its.mean <= 2 * its.standard_error:
-        return f"In {last}, p(x | h) finds no more than p(x) knows: {_short(its.mean, its.standard_error)} nats."
-    told = f"{last} keeps {_short(its.mean, its.standard_error)} "
-    if len(labels) == 1 or not group.one_network or gains[first].mean <= its.mean:
-        return f"{told}nats of the image, by estimate."
-    return f"{told}of {first}'s {gains[first].mean:.1f} nats."
+    if len(labels) == 1 or not group.one_network or _nothing(its) or gains[first].mean <= its.mean:
+        return f"{_alone(group, last, gains)}."
+    return f"{last} keeps {_short(its.mean, its.standard_error)} of {first}'s {gains[first].mean:.1f} nats."
+
+
+def _nothing(gain: Estimate) -> bool:
+    """Whether it is no more than two of its errors above 0."""
+    return gain.mean <= 2 * gain.standard_error
+
+
+def _alone(group: Group, label: str, gains: Mapping[str, Estimate]) -> str:
+    """What one layer keeps, or its NCE where there is no p(x)."""
+    if gains:
+        nats = _short(gains[label].mean, gains[label].standard_error)
+        if _nothing(gains[label]):
+            return f"In {label}, p(x | h) finds no more than p(x) knows: {nats} nats"
+        return f"{label} keeps {nats} nats of the image, by estimate"
+    result = group.inverters[label].result
+    return f"NCE of {label} is {_short(result.nce_nats or 0, result.nce_nats_se)} nats an image"
 
 
 def _of_networks(group: Group, labels: Sequence[str], gains: Mapping[str, Estimate]) -> str:
     """How far the networks are below the one that keeps most by one layer, paired."""
     log_probs = group.log_probs
     best, *others = sorted(labels, key=lambda label: -log_probs[label].mean().item())
-    result = group.inverters[best].result
-    if gains:
-        told = f"{best} keeps {_short(gains[best].mean, gains[best].standard_error)} nats of the image, by estimate"
-    else:
-        told = f"NCE of {best} is {_short(result.nce_nats or 0, result.nce_nats_se)} nats an image"
     gaps = {label: paired_difference(log_probs[best], log_probs[label]) for label in others}
     more = (f"{_short(gap.mean, gap.standard_error)} more than {label}" for label, gap in gaps.items())
-    return f"{told}, {' and '.join(more)}."
+    return f"{_alone(group, best, gains)}, {' and '.join(more)}."
 
 
 def _short(mean: float, error: float | None) -> str:
