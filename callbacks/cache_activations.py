@@ -32,6 +32,11 @@ class CacheActivations(Callback):
         assert isinstance(representation, Representation)
         if representation.layer is None or split.seen is None:
             return
+        if split.originals is not None and pl_module.warp:
+            raise ValueError(
+                "--model.warp takes h of warped pictures, and batches with h from disk do not have them at the side "
+                "that the network sees; give --cache_activations null, or --model.warp 0"
+            )
         batch_size = data.batch_size // trainer.world_size
         split.h = Rows(cached_activations(representation, split.seen, "train", self.folder, self.dtype, batch_size))
 

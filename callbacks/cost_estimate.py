@@ -38,7 +38,7 @@ class CostEstimate(Callback):
             return
         data = datamodule_of(trainer)
         size = data.batch_size // trainer.world_size
-        batch = data.datasets["train"].first(size)
+        batch = data.datasets["train"].first(size * (1 + data.companions))
         image, original = (x.to(pl_module.device) for x in (batch["image"], seen(batch)))
         cost = measured_cost(pl_module, image, trainer.precision_plugin.train_step_context, original)
         seconds = steps * size / cost.images_per_second
@@ -61,8 +61,9 @@ def say_beforehand(inverter: Inverter, image_shape: tuple[int, int, int], steps:
         size: Images a step.
         smaller: The config of the same experiment for a CPU.
     """
-    image = torch.zeros(size, *image_shape, dtype=torch.uint8)
-    seen = torch.zeros(size, *inverter.seen_shape, dtype=torch.uint8)
+    number = size * (1 + inverter.density.companions)
+    image = torch.zeros(number, *image_shape, dtype=torch.uint8)
+    seen = torch.zeros(number, *inverter.seen_shape, dtype=torch.uint8)
     seconds = steps * size / measured_cost(inverter, image, nullcontext, seen).images_per_second
     if said := smaller_advice(seconds, smaller):
         print(f"cost: at most {steps} steps of {size} images would take {duration(seconds)} here{said}", flush=True)

@@ -22,9 +22,12 @@ def recipe(settings: Any, data: ImageDataModule) -> str:
     model = {key: value for key, value in its["model"]["init_args"].items() if key not in NOT_OF_TRAINING}
     if model.get("channel") is None:
         model.pop("channel", None)  # as before there were any
+    if not model.get("warp"):
+        model.pop("warp", None)
     density = model.get("density")
-    if isinstance(density, dict) and "sampler" in density.get("init_args", {}):
-        model["density"] = density | {"init_args": {k: v for k, v in density["init_args"].items() if k != "sampler"}}
+    if isinstance(density, dict) and "init_args" in density:
+        its_own = {k: v for k, v in density["init_args"].items() if k != "sampler" and (k, v) != ("companions", 0)}
+        model["density"] = density | {"init_args": its_own}
     decides = [
         its["model"]["class_path"],
         model,

@@ -101,6 +101,7 @@ class ImageDataModule(LightningDataModule):
         self.left_out_classes = left_out_classes or None
         self.datasets: dict[str, Split] = {}  # after `setup`
         self.first_epoch = self.batches_done = 0  # of a resumed run
+        self.companions = 0  # so many images more, in training, for each of `batch_size`; a fit sets it
 
     @property
     def seen_shape(self) -> tuple[int, int, int]:
@@ -236,7 +237,7 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         world, rank = self._replicas()
         self.check_processes(world)
-        mine, train = self.batch_size // world, self.datasets["train"]
+        mine, train = self.batch_size * (1 + self.companions) // world, self.datasets["train"]
         sampler = ResumableSampler(train, world, rank, self.seed, self.first_epoch, self.batches_done * mine)
         return self._loader(sampler, mine)
 

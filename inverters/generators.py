@@ -44,6 +44,7 @@ class ConditionalGenerator(nn.Module, ABC):
         given_image: Whether it works from the image itself, by `reconstruct`, as what it needs is not all in h.
         called: What its pictures are called; None for draws from p(x | h).
         entropy_weight: Of a loss that keeps its draws apart; None where it has no such knob.
+        companions: Images that come along with each one of a training batch, of which `guess_loss` alone is asked.
     """
 
     image_shape: ImageShape
@@ -56,6 +57,7 @@ class ConditionalGenerator(nn.Module, ABC):
     given_image: ClassVar[bool] = False
     called: ClassVar[str | None] = None
     entropy_weight: float | None = None
+    companions: int = 0
 
     @abstractmethod
     def loss(self, image: Tensor, context: Tensor) -> Tensor:
@@ -64,6 +66,10 @@ class ConditionalGenerator(nn.Module, ABC):
     def losses(self, image: Tensor, context: Tensor) -> dict[str, Tensor]:
         """What a training step gives, tensors [B] by name: `loss`, as above, and each of the `parts`."""
         return {"loss": self.loss(image, context)}
+
+    def guess_loss(self, image: Tensor, context: Tensor) -> Tensor:
+        """Where it has `companions`: what training minimises of these too, [B]; arguments as for `loss`."""
+        raise NotImplementedError  # never asked of what has none
 
     @abstractmethod
     def sample(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:

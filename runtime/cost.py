@@ -22,7 +22,8 @@ class Cost:
     """The cost of training an inverter, and of sampling from it.
 
     Attributes:
-        flops: Of a training step, per image: forward and backward of the density, without h and the optimiser.
+        flops: Of a training step, per image and its companions: forward and backward of the density, without h and the
+            optimiser.
         images_per_second: In training, on this machine; of one process.
         activation_bytes: Kept for the backward pass, per image.
         fixed_bytes: Weights, before and after their normalisation, gradients, Adam's moments and the averaged weights.
@@ -54,8 +55,8 @@ def measured_cost(
 
     Args:
         inverter: On the device that is to be measured. Where its steps are to be compiled, they are here, for B images.
-        image: The images of one process's batch, uint8 [B, C, H, W]. Fewer are used where a step takes over a second
-            and is not compiled.
+        image: The images of one process's batch and their companions, uint8 [B, C, H, W]. Fewer are used where a step
+            takes over a second and is not compiled.
         autocast: The precision of the run.
         seen: What the network sees of the images, uint8 [B, C, H', W'], where it is not the same.
     """
@@ -64,9 +65,13 @@ def measured_cost(
     forked = [image.device.index] if image.device.type == "cuda" else []
     buffers = [(buffer, buffer.clone()) for buffer in inverter.density.buffers()]  # a step may change them
 
+    each = 1 + inverter.density.companions
+    num_images = max(1, len(image) // each)
+
     def step(size: int) -> None:
         with autocast():
-            loss = inverter.training_step({"image": image[:size], "context_image": seen[:size]}, 0)["loss"]
+            its = {"image": image[: each * size], "context_image": seen[: each * size]}
+            loss = inverter.training_step(its, 0)["loss"]
         torch.autograd.grad(loss, parameters, allow_unused=True)
         synchronise(image.device)
 
@@ -75,23 +80,23 @@ def measured_cost(
         flops, bytes_of_one = _counted(inverter, image[:1], context, autocast)
         _, bytes_of_two = _counted(inverter, torch.cat([image[:1]] * 2), torch.cat([context] * 2), autocast)
         if inverter.steps_are_compiled:
-            size = len(image)
+            size = num_images
             step(size)  # is compiled
             step(size)  # records its CUDA graph
             seconds = _seconds(step, size)
         else:
             step(1)
-            size = min(len(image), max(1, round(1 / _seconds(step, 1))))
+            size = min(num_images, max(1, round(1 / _seconds(step, 1))))
             step(size)
             seconds = _seconds(step, size)
-        seconds_of_all = seconds * len(image) / size + _update_seconds(inverter)
+        seconds_of_all = seconds * num_images / size + _update_seconds(inverter)
         sample_seconds = _seconds(inverter.draws, seen[:1], [0], 1)
     for buffer, before in buffers:
         buffer.copy_(before)
     activation_bytes = bytes_of_two - bytes_of_one
     return Cost(
         flops=flops,
-        images_per_second=len(image) / seconds_of_all,
+        images_per_second=num_images / seconds_of_all,
         activation_bytes=activation_bytes,
         fixed_bytes=5 * sum(p.nbytes for p in parameters) + bytes_of_one - activation_bytes,
         sample_seconds=sample_seconds,
@@ -144,6 +149,9 @@ def _counted(inverter: Inverter, image: Tensor, context: Tensor, autocast: Autoc
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), autocast():
             loss = density.loss(image, context).mean()
+            if density.companions:
+                its = (x.repeat_interleave(density.companions, dim=0) for x in (image, context))
+                loss = loss + density.guess_loss(*its).mean()
         num_bytes = sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in own)
         loss.backward()
     return counter.get_total_flops(), num_bytes

@@ -25,17 +25,23 @@ class ContextDecoder(nn.Module):
         size: (H, W).
         num_filters: F, of all layers of maps; a vector's features are 8 F.
         num_outputs: O.
+        num_guessed: C, of the images that `guess` is asked for; 0 where it never is.
     """
 
     def __init__(
-        self, context_shape: tuple[int, ...], size: tuple[int, int], num_filters: int, num_outputs: int
+        self,
+        context_shape: tuple[int, ...],
+        size: tuple[int, int],
+        num_filters: int,
+        num_outputs: int,
+        num_guessed: int = 0,
     ) -> None:
         super().__init__()
         height, width = size
         half = height // 2, width // 2
         vector = len(context_shape) == 1
-        self.doubles = vector or (context_shape[1] <= half[0] and context_shape[2] <= half[1])
-        self.size = half if self.doubles else size
+        self.factor = 2 if vector or (context_shape[1] <= half[0] and context_shape[2] <= half[1]) else 1
+        self.size = half if self.factor == 2 else size
         if vector:
             self.start: nn.Module = nn.Sequential(
                 nn.Unflatten(1, (context_shape[0], 1, 1)),
@@ -51,12 +57,21 @@ class ContextDecoder(nn.Module):
         else:
             self.start = CentredConv2d(context_shape[0], num_filters, 3)
         self.middle = CentredConv2d(num_filters, num_filters, 3)
-        self.end = CentredConv2d(num_filters, (4 if self.doubles else 1) * num_outputs, 3, init_scale=0.5)
+        self.end = CentredConv2d(num_filters, self.factor**2 * num_outputs, 3, init_scale=0.5)
+        self.for_guess = CentredConv2d(num_filters, self.factor**2 * num_guessed, 3) if num_guessed else None
 
     def forward(self, context: Tensor) -> tuple[Tensor, Tensor]:
         """Features for every layer, [B, F, H / 2, W / 2], of a larger map [B, F, H, W]; for the first, [B, O, H, W]."""
+        x = self._features(context)
+        return x, F.pixel_shuffle(self.end(x), self.factor)
+
+    def guess(self, context: Tensor) -> Tensor:
+        """The logit of each value's mean, as a share of 255: [B, C, H, W]."""
+        assert self.for_guess is not None
+        return F.pixel_shuffle(self.for_guess(self._features(context)), self.factor)
+
+    def _features(self, context: Tensor) -> Tensor:
         x = F.elu(self.start(context))
         if tuple(x.shape[2:]) != self.size:
             x = F.interpolate(x, size=self.size, mode="bilinear")
-        x = F.elu(self.middle(x))
-        return x, F.pixel_shuffle(self.end(x), 2 if self.doubles else 1)
+        return F.elu(self.middle(x))

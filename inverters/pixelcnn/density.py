@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jsonargparse.typing import ClosedUnitInterval
 from torch import Tensor
 
@@ -11,6 +12,8 @@ from inverters.generators import AutoregressiveDensity, Choice, ImageShape, chec
 from inverters.pixelcnn.fixed_point import fixed_point_sample
 from inverters.pixelcnn.incremental import in_raster_order, incremental_sample
 from inverters.pixelcnn.network import PixelCNNNetwork
+
+GUESS = 4.0  # the weight of a guess: what the decoder learns from a few images all too well counts for less beside it
 
 
 class PixelCNN(PixelCNNNetwork, AutoregressiveDensity):
@@ -49,6 +52,13 @@ class PixelCNN(PixelCNNNetwork, AutoregressiveDensity):
             return super().loss(image, context)
         check_images(image, self.image_shape)
         return -self.likelihood.log_prob(self(self._corrupted(image), context), image).sum(dim=(1, 2))
+
+    def guess_loss(self, image: Tensor, context: Tensor) -> Tensor:
+        """Of each value as a share of 255, whose mean is guessed from h alone: cross-entropy, [B] nats by a weight."""
+        check_images(image, self.image_shape)
+        logit = self.guess(context)
+        share = image.to(logit.dtype) / 255
+        return GUESS * F.binary_cross_entropy_with_logits(logit, share, reduction="none").sum(dim=(1, 2, 3))
 
     def _corrupted(self, image: Tensor) -> Tensor:
         """Some pixels of uint8 images [B, C, H, W] replaced; a quarter of the values are 0, a quarter the largest.

@@ -105,10 +105,13 @@ class PixelCNNNetwork(nn.Module):
         level_features: Learned numbers of each of a pixel's 256 levels, which the network sees beside its value; 0 for
             none, as in the paper. Worth far more than they cost where images repeat their levels exactly.
         palette: Whether a softmax is told which levels an image has had so far; not in the paper. Worth as much there.
+        companions: So many images come along with each one of a training batch, from which only the decoder of h
+            learns, by a guess of each value's mean: it costs little beside learning all from an image. For h that is a vector
+            and must be computed with; of a map the decoder then knows less of what lies where. Not in the paper.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
-            likelihood cannot model C channels, or h is too large for the memory.
+            likelihood cannot model C channels, companions have no decoder to teach, or h is too large for the memory.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class PixelCNNNetwork(nn.Module):
         decoder_filters: NonNegativeInt = 0,
         level_features: NonNegativeInt = 0,
         palette: bool = False,
+        companions: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -143,6 +147,12 @@ class PixelCNNNetwork(nn.Module):
         self.likelihood = likelihood
         # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
         decodes = decoder_filters > 0 and context_shape[0] > 0
+        if companions and not decodes:
+            raise ValueError(
+                f"companions {companions} teach a decoder of h, which this density has not; give 0, or of an inverter "
+                f"decoder_filters"
+            )
+        self.companions = int(companions)
         num_weights = (12 * num_layers + 4) * 2 * num_filters * (decoder_filters if decodes else context_shape[0])
         # And of the first layers of a decoder.
         if decodes and len(context_shape) == 1:
@@ -166,7 +176,9 @@ class PixelCNNNetwork(nn.Module):
 
         self.decoder_of_h = None
         if decodes:
-            self.decoder_of_h = ContextDecoder(context_shape, (height, width), decoder_filters, 2 * num_filters)
+            self.decoder_of_h = ContextDecoder(
+                context_shape, (height, width), decoder_filters, 2 * num_filters, channels if companions else 0
+            )
             context_shape = (decoder_filters, *self.decoder_of_h.size)
         shared = (num_filters, context_shape, dropout, context_dropout)
         self.encoder = nn.ModuleList(Block(num_layers, *shared, decoder=False) for _ in range(3))
@@ -240,6 +252,11 @@ class PixelCNNNetwork(nn.Module):
         context, first = self.decoder_of_h(context)
         vertical, horizontal = first.chunk(2, dim=1)
         return context, (vertical, horizontal)
+
+    def guess(self, context: Tensor) -> Tensor:
+        """Of a density with companions: the logit of each value's mean as a share of 255, [B, C, H, W], from h."""
+        assert self.decoder_of_h is not None
+        return self.decoder_of_h.guess(folded(context, self.fold))
 
     def directions(self) -> list[tuple[nn.Parameter, float]]:
         """v of the convolutions between the first and the head; those see pixels, or are read as probabilities."""
