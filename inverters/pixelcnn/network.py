@@ -106,8 +106,8 @@ class PixelCNNNetwork(nn.Module):
             none, as in the paper. Worth far more than they cost where images repeat their levels exactly.
         palette: Whether a softmax is told which levels an image has had so far; not in the paper. Worth as much there.
         companions: So many images come along with each one of a training batch, from which only the decoder of h
-            learns, by a guess of each value's mean: it costs little beside learning all from an image. For h that is a vector
-            and must be computed with; of a map the decoder then knows less of what lies where. Not in the paper.
+            learns, by a guess of each value's mean: it costs little beside learning all from an image. For h that is a
+            vector and must be computed with; given a map (conv1 of digits) the bound gets looser. Not in the paper.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
