@@ -44,7 +44,8 @@ class ConditionalGenerator(nn.Module, ABC):
         given_image: Whether it works from the image itself, by `reconstruct`, as what it needs is not all in h.
         called: What its pictures are called; None for draws from p(x | h).
         entropy_weight: Of a loss that keeps its draws apart; None where it has no such knob.
-        companions: Images that come along with each one of a training batch, of which `guess_loss` alone is asked.
+        companions: Images that come along with each one of a training batch, of which `guess_loss` alone is asked:
+            a batch has (1 + companions) times as many as are modelled, which stand first.
     """
 
     image_shape: ImageShape

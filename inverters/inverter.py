@@ -8,13 +8,13 @@ from copy import deepcopy
 from typing import Any, NoReturn
 
 import torch
-import torch.distributed as dist
 from jsonargparse.typing import ClosedUnitInterval, OpenUnitInterval, PositiveInt
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from inverters.channel import Channel, ChannelFactory, Kept
+from inverters.companions import parted
 from inverters.compiled import Compiled, Question, evaluation, loss
 from inverters.exact_float32 import exact_float32
 from inverters.generators import (
@@ -32,7 +32,6 @@ from inverters.pixelcnn import PixelCNN
 from inverters.preprocessing import Preprocessing, check_same
 from inverters.reading import Tokens
 from inverters.representation import NOT_LOADED, Representation, check_fingerprint, fingerprint, random_images
-from inverters.warp import NUM_NUMBERS, warped
 
 OF_CLASSIFIER = ("classifier_name", "classifier_updates", "classifier_course")  # absent from older checkpoints
 
@@ -383,7 +382,7 @@ class Inverter(LightningModule):
         self.initialised.fill_(True)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        batch, companions = self._and_companions(batch)
+        batch, companions = parted(batch, self.density.companions, self.warp, self.global_step)
         found = self._loss(self.density, batch["image"], self._batch_context(batch, in_training=True))
         loss = found["loss"].mean()
         if companions:
@@ -392,27 +391,6 @@ class Inverter(LightningModule):
         parts = {name: found[name].detach() for name in self.density.parts}
         log_prob = {"log_prob": -found["loss"].detach()} if self.density.by_likelihood else {}
         return {"loss": loss, **parts, **log_prob}
-
-    def _and_companions(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """A training batch without the companions of its images, and these, warped; nothing where there are none."""
-        size = len(batch["image"])
-        if not self.density.companions:
-            return batch, {}
-        number = max(1, size // (1 + self.density.companions))
-        # One image, with which an epoch may end, is its own companion, so that every weight has a gradient.
-        rest = slice(number if size > 1 else 0, None)
-        its = ("image", "context_image") if self.warp else ("image", "context_image", "h")
-        companions = {name: batch[name][rest] for name in its if name in batch}
-        if self.warp:
-            numbers = self.warp * self._numbers_of_step(size)[rest].to(batch["image"].device)
-            companions = dict(zip(companions, warped(list(companions.values()), numbers), strict=True))
-        return {name: values[:number] for name, values in batch.items()}, companions
-
-    def _numbers_of_step(self, size: int) -> Tensor:
-        """Those of this process's images, [size, 6] in [-1, 1]: of the step and the seed, whatever the processes."""
-        world, rank = (dist.get_world_size(), dist.get_rank()) if dist.is_initialized() else (1, 0)
-        generator = draw_generator(self.global_step, 0, torch.initial_seed())
-        return 2 * torch.rand(world * size, NUM_NUMBERS, generator=generator)[rank::world] - 1
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """One draw from p(x | h) for each image, uint8 [B, C, H, W]."""

@@ -6,15 +6,20 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from small_runs import SHORT
+from small_runs import SHORT, result, the_run
+from test_ddp import by_one_and_two
 from torch.utils.flop_counter import FlopCounterMode
 
 from cli import main
+from commands.parser import ParsedCommand
+from commands.recipe import recipe
 from datamodules.images import ImageDataModule
 from datamodules.split import ImageDataset
 from inverters import ConvNet, Inverter, PixelCNN
+from inverters.companions import numbers_of_step, parted
 from inverters.likelihoods import LogisticMixture
 from inverters.warp import SHEAR, SHIFT, STRETCH, TURN, warped
+from runtime.checkpoints import load_checkpoint
 from runtime.cost import training_flop
 
 SHAPE = (1, 16, 16)
@@ -84,38 +89,34 @@ def test_two_halves_of_a_batch_have_the_gradient_of_the_whole():
 
 
 def test_two_processes_warp_as_one_does(monkeypatch):
-    inverter = inverter_with(3, warp=1.0)
-    whole = inverter._numbers_of_step(16)
+    whole = numbers_of_step(0, 16)
     assert (whole.min() < -0.9, whole.max() > 0.9, whole.abs().max() <= 1) == (True, True, True)
 
     halves = []
     for rank in range(2):
         for name, value in {"is_initialized": True, "get_world_size": 2, "get_rank": rank}.items():
             monkeypatch.setattr(f"torch.distributed.{name}", lambda value=value: value)
-        halves.append(inverter._numbers_of_step(8))
+        halves.append(numbers_of_step(0, 8))
     assert torch.equal(torch.stack(halves, dim=1).flatten(0, 1), whole)
-    monkeypatch.setattr(Inverter, "global_step", 1)
-    assert not torch.equal(inverter._numbers_of_step(8), halves[1])
+    assert not torch.equal(numbers_of_step(1, 8), halves[1])
 
 
 @pytest.mark.parametrize(("size", "modelled", "guessed"), [(8, 2, 6), (7, 1, 6), (3, 1, 2), (1, 1, 1)])
 def test_the_last_batch_of_an_epoch_may_be_of_any_size(size, modelled, guessed):
     batch = {"image": images(size), "index": torch.arange(size)}
-    first, companions = inverter_with(3)._and_companions(batch)
+    first, companions = parted(batch, 3, 0.0, 0)
     assert (len(first["image"]), len(first["index"]), len(companions["image"])) == (modelled, modelled, guessed)
 
 
 def test_h_of_companions_is_of_the_warped_pictures_and_not_from_disk():
-    inverter = inverter_with(1, warp=1.0)
-    image = images(6)
-    h = inverter.representation(image)
-    first, companions = inverter._and_companions({"image": image, "h": h})
+    image, h = images(6), torch.randn(6, 5)
+    first, companions = parted({"image": image, "h": h}, 1, 0.5, 7)
     assert torch.equal(first["h"], h[:3])
     assert "h" not in companions
-    numbers = inverter._numbers_of_step(6)[3:]
+    numbers = 0.5 * numbers_of_step(7, 6)[3:]
     assert torch.equal(companions["image"], warped([image[3:]], numbers)[0])
     assert not torch.equal(companions["image"], image[3:])
-    assert torch.equal(inverter_with(1)._and_companions({"image": image, "h": h})[1]["h"], h[3:])
+    assert torch.equal(parted({"image": image, "h": h}, 1, 0.0, 7)[1]["h"], h[3:])
 
 
 def test_a_plane_is_turned_sheared_stretched_and_moved_as_its_numbers_say():
@@ -201,9 +202,47 @@ def test_colours_and_folded_maps_are_guessed_too():
 
 
 def test_a_fit_with_companions_says_what_is_modelled(tmp_path, monkeypatch, trained_runs, capsys):
+    sizes, step = [], Inverter.training_step
+
+    def counted(inverter, batch, batch_idx):
+        found = step(inverter, batch, batch_idx)
+        sizes.append((len(batch["image"]), len(found["log_prob"])))
+        return found
+
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Inverter, "training_step", counted)
     more = ["--model.density.companions=2", "--model.warp=1", "--data.batch_size=4", "--trainer.max_steps=2"]
     classifier = next((trained_runs / "classifier_mnist5k").glob("*/checkpoints/best.ckpt"))
     arguments = [*SHORT[1:], f"--classifier={classifier}", "--sample_grid.num_images=0", "--trainer.logger=false"]
     main(["fit", "--config=inverter_mnist5k_fc3.yaml", *arguments, *more])
     assert "at most 2 steps of 4 images at " in capsys.readouterr().out
+    assert sizes[-2:] == [(12, 4)] * 2
+    assert result("inverter_mnist5k_fc3")["training_images"] == 2 * 4
+
+
+def test_two_processes_train_with_warped_companions_as_one_does(tmp_path):
+    arguments = [
+        "fit", "--config=world_pairs_vector.yaml", "--model.density.companions=3", "--model.warp=1",
+        "--model.density.num_filters=4", "--data.batch_size=4", "--data.num_test=20", "--sample_grid.num_images=0",
+        "--num_agreement=3", "--trainer.max_steps=3", "--trainer.precision=64-true", "--trainer.accelerator=cpu",
+    ]  # fmt: skip
+
+    def weights(folder):
+        return load_checkpoint(the_run(folder, "world_pairs_vector") / "checkpoints" / "last.ckpt")["state_dict"]
+
+    one, two = by_one_and_two([tmp_path / "one", tmp_path / "two"], arguments, weights)
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], rtol=1e-9, atol=1e-11, msg=name)
+
+
+def test_what_a_recipe_of_before_had_not_changes_it_only_where_it_is_given():
+    """Else trainings of one recipe, begun before there were companions, would be of another experiment."""
+    made = ParsedCommand(["fit", "--config=inverter_mnist5k_fc3.yaml"])
+    settings, data = made.settings, made.datamodule
+    before, model = recipe(settings, data), settings.model.init_args
+    model.density.init_args.companions = 3
+    with_companions = recipe(settings, data)
+    model.warp = 1.0
+    assert len({before, with_companions, recipe(settings, data)}) == 3
+    del model["warp"], model["density"].init_args["companions"]
+    assert recipe(settings, data) == before
