@@ -188,6 +188,14 @@ def test_where_the_original_is_x_every_number_is_that_of_x(tmp_path, monkeypatch
     assert found[0][0]["class_agreement"] is not None
 
 
+def test_h_on_disk_is_not_that_of_warped_originals(run, copied, capsys):
+    warped = ["--model.density.decoder_filters=2", "--model.density.companions=1", "--model.warp=1"]
+    with pytest.raises(SystemExit):
+        main([*FIT, *warped, "--cache_activations=float32", "--name=warped"])
+    assert "--model.warp takes h of warped pictures" in capsys.readouterr().err
+    main([*FIT, *warped, "--name=without_disk"])
+
+
 def test_h_on_disk_is_of_the_originals_and_changes_no_weight(run, copied):
     folder, inverter, data = run
     shutil.move("runs/inverter", "before")
