@@ -193,7 +193,9 @@ def test_ctrl_c_while_libraries_are_imported_is_answered_without_a_traceback(tmp
         run.send_signal(signal.SIGINT)
         _, said = run.communicate(timeout=60)
     assert "Traceback" not in said
-    assert run.returncode in (1, 130)  # 1 where it had ended by itself: there are no runs
+    # 1 where it had ended by itself, as there are no runs; and while Python takes itself down, a signal ends it as a
+    # program without handlers, which a shell calls 130 too.
+    assert run.returncode in (1, 130, -signal.SIGINT)
 
 
 def test_a_trained_classifier_is_found_though_its_config_lies_elsewhere(tmp_path, monkeypatch):
