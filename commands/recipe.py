@@ -7,6 +7,7 @@ from typing import Any
 from datamodules import ImageDataModule
 
 OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches")
+NONE = (("companions", 0), ("decoder_layers", 1))  # of a density, as before there were any
 NOT_OF_TRAINING = ("sample_batch_size", "weights")  # of an inverter; the weights that it inverts have a digest
 
 
@@ -26,8 +27,8 @@ def recipe(settings: Any, data: ImageDataModule) -> str:
         model.pop("warp", None)
     density = model.get("density")
     if isinstance(density, dict) and "init_args" in density:
-        its_own = {k: v for k, v in density["init_args"].items() if k != "sampler" and (k, v) != ("companions", 0)}
-        model["density"] = density | {"init_args": its_own}
+        its_own = density["init_args"].items()
+        model["density"] = density | {"init_args": {k: v for k, v in its_own if k != "sampler" and (k, v) not in NONE}}
     decides = [
         its["model"]["class_path"],
         model,

@@ -37,10 +37,13 @@ def log_prob(parameters, image, context, likelihood, num_layers):
     def decoded():
         (rows, columns), of = image.shape[2:], "decoder_of_h"
         if context.ndim == 2:
-            units = F.elu(context @ weight(f"{of}.start.1")[:, :, 0, 0].T + p[f"{of}.start.1.bias"])
-            flat = units @ weight(f"{of}.start.3")[:, :, 0, 0].T + p[f"{of}.start.3.bias"]
+            *features, to_map, conv = (f"{of}.start.{i}" for i in range(1, 12) if f"{of}.start.{i}.bias" in p)
+            units = context
+            for name in features:
+                units = F.elu(units @ weight(name)[:, :, 0, 0].T + p[f"{name}.bias"])
+            flat = units @ weight(to_map)[:, :, 0, 0].T + p[f"{to_map}.bias"]
             x = F.elu(flat.view(len(image), -1, rows // 4, columns // 4))
-            x = F.conv2d(x, weight(f"{of}.start.7"), p[f"{of}.start.7.bias"], padding=1)
+            x = F.conv2d(x, weight(conv), p[f"{conv}.bias"], padding=1)
             x = F.pixel_shuffle(x, 2)
         else:
             r, s = (-(-side // of_image) for side, of_image in zip(context.shape[2:], image.shape[2:], strict=True))

@@ -244,5 +244,8 @@ def test_what_a_recipe_of_before_had_not_changes_it_only_where_it_is_given():
     with_companions = recipe(settings, data)
     model.warp = 1.0
     assert len({before, with_companions, recipe(settings, data)}) == 3
-    del model["warp"], model["density"].init_args["companions"]
+    model.density.init_args.decoder_layers = 2
+    del model["warp"], model.density.init_args["companions"]
+    assert recipe(settings, data) not in (before, with_companions)
+    del model.density.init_args["decoder_layers"]
     assert recipe(settings, data) == before

@@ -117,10 +117,11 @@ def test_filters_of_a_density_are_turned_and_all_else_is_adams():
 
 
 @pytest.mark.parametrize(
-    ("context_shape", "slower"), [((5,), ["decoder_of_h.start.1", "decoder_of_h.start.3"]), ((5, 2, 2), [])]
+    ("context_shape", "layers", "slower"), [((5,), 1, (1, 3)), ((5,), 2, (1, 3, 5)), ((5, 2, 2), 1, ())]
 )
-def test_what_vectors_go_through_takes_less_of_the_share(context_shape, slower):
-    density = PixelCNN((1, 8, 8), context_shape, num_filters=4, num_layers=1, decoder_filters=2)
+def test_what_vectors_go_through_takes_less_of_the_share(context_shape, layers, slower):
+    density = PixelCNN((1, 8, 8), context_shape, num_filters=4, num_layers=1, decoder_filters=2, decoder_layers=layers)
+    slower = [f"decoder_of_h.start.{position}" for position in slower]
     names = {id(p): name for name, p in density.named_parameters()}
     parts = {names[id(p)].removesuffix(".parametrizations.weight.original1"): part for p, part in density.directions()}
     assert {part for name, part in parts.items() if name not in slower} == {1.0}

@@ -16,7 +16,7 @@ CONTEXTS = [(5,), (3, 5, 6), (0,), (2, 20, 9)]  # a vector, a map that must be r
 WAYS = [  # of h, and what the paper's network has not
     *((shape, {}) for shape in CONTEXTS),
     *((shape, {"decoder_filters": 3}) for shape in [*CONTEXTS, (3, 8, 8)]),
-    ((5,), {"decoder_filters": 3, "level_features": 2, "palette": True}),
+    ((5,), {"decoder_filters": 3, "decoder_layers": 2, "level_features": 2, "palette": True}),
 ]
 
 
@@ -258,6 +258,15 @@ def test_a_decoder_that_would_not_fit_is_refused_before_it_is_made(monkeypatch):
         PixelCNN((1, 64, 64), (1000,), decoder_filters=32, **small)
     with pytest.raises(ValueError, match=r"give a smaller --model.density.num_filters or decoder_filters"):
         PixelCNN((1, 64, 64), (1000, 2, 2), decoder_filters=32, **small)
+    PixelCNN((1, 8, 8), (5,), decoder_filters=8, decoder_layers=12, **small)
+    with pytest.raises(ValueError, match=r"takes 1\.0 MB.*density.num_filters or decoder_filters"):
+        PixelCNN((1, 8, 8), (5,), decoder_filters=8, decoder_layers=13, **small)
+
+
+@pytest.mark.parametrize(("context_shape", "filters"), [((5,), 0), ((3, 4, 4), 2), ((0,), 2)])
+def test_layers_of_a_vector_s_features_are_refused_where_there_is_no_decoder_or_no_vector(context_shape, filters):
+    with pytest.raises(ValueError, match=r"^decoder_layers 2 are of .* give 1, or of a vector decoder_filters$"):
+        PixelCNN((1, 8, 8), context_shape, decoder_filters=filters, decoder_layers=2)
 
 
 def test_only_a_softmax_has_a_palette():

@@ -22,7 +22,7 @@ CASES = [  # image, h, likelihood, what the paper's network has not
     ((3, 8, 8), (3, 5, 6), LogisticMixture(3), {}),
     ((2, 4, 8), (3, 4, 8), LogisticMixture(2), {}),
     ((1, 8, 12), (2, 20, 30), Categorical(8), {}),  # folded
-    ((1, 8, 12), (5,), Categorical(4), {"decoder_filters": 3}),
+    ((1, 8, 12), (5,), Categorical(4), {"decoder_filters": 3, "decoder_layers": 2}),
     ((3, 8, 8), (3, 5, 6), LogisticMixture(2), {"decoder_filters": 3}),
     ((1, 8, 12), (5,), Categorical(16), {"decoder_filters": 3, "level_features": 3, "palette": True}),
     ((3, 8, 8), (0,), LogisticMixture(2), {"level_features": 3}),

@@ -1,5 +1,7 @@
 """What h says of each place, worked out before PixelCNN++ sees a pixel."""
 
+import itertools
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,6 +27,7 @@ class ContextDecoder(nn.Module):
         size: (H, W).
         num_filters: F, of all layers of maps; a vector's features are 8 F.
         num_outputs: O.
+        num_layers: Of a vector's features, one upon the other; a map has none.
         num_guessed: C, of the images that `guess` is asked for; 0 where it never is.
     """
 
@@ -34,6 +37,7 @@ class ContextDecoder(nn.Module):
         size: tuple[int, int],
         num_filters: int,
         num_outputs: int,
+        num_layers: int = 1,
         num_guessed: int = 0,
     ) -> None:
         super().__init__()
@@ -43,10 +47,11 @@ class ContextDecoder(nn.Module):
         self.factor = 2 if vector or (context_shape[1] <= half[0] and context_shape[2] <= half[1]) else 1
         self.size = half if self.factor == 2 else size
         if vector:
+            widths = (context_shape[0], *[8 * num_filters] * num_layers)
+            features = ((CentredConv2d(k, f, 1, turn=TURN), nn.ELU()) for k, f in itertools.pairwise(widths))
             self.start: nn.Module = nn.Sequential(
                 nn.Unflatten(1, (context_shape[0], 1, 1)),
-                CentredConv2d(context_shape[0], 8 * num_filters, 1, turn=TURN),
-                nn.ELU(),
+                *itertools.chain(*features),
                 CentredConv2d(8 * num_filters, num_filters * (height // 4) * (width // 4), 1, turn=TURN),
                 nn.Flatten(),
                 nn.Unflatten(1, (num_filters, height // 4, width // 4)),

@@ -108,10 +108,13 @@ class PixelCNNNetwork(nn.Module):
         companions: So many images come along with each one of a training batch, from which only the decoder of h
             learns, by a guess of each value's mean: it costs little beside learning all from an image. For h that is a
             vector and must be computed with; given a map (conv1 of digits) the bound gets looser. Not in the paper.
+        decoder_layers: Of features that the decoder makes of a vector, one upon the other. Two are better where what
+            lies where must be computed of few numbers, and a little worse given fc3 of digits.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
-            likelihood cannot model C channels, companions have no decoder to teach, or h is too large for the memory.
+            likelihood cannot model C channels, companions have no decoder to teach, `decoder_layers` no vector to begin
+            with, or h is too large for the memory.
     """
 
     def __init__(
@@ -127,6 +130,7 @@ class PixelCNNNetwork(nn.Module):
         level_features: NonNegativeInt = 0,
         palette: bool = False,
         companions: NonNegativeInt = 0,
+        decoder_layers: PositiveInt = 1,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -152,11 +156,17 @@ class PixelCNNNetwork(nn.Module):
                 f"companions {companions} teach a decoder of h, which this density has not; give 0, or of an inverter "
                 f"decoder_filters"
             )
+        if decoder_layers > 1 and not (decodes and len(context_shape) == 1):
+            raise ValueError(
+                f"decoder_layers {decoder_layers} are of a decoder of a vector h, which this density has not; "
+                f"give 1, or of a vector decoder_filters"
+            )
         self.companions = int(companions)
         num_weights = (12 * num_layers + 4) * 2 * num_filters * (decoder_filters if decodes else context_shape[0])
         # And of the first layers of a decoder.
         if decodes and len(context_shape) == 1:
-            num_weights += 8 * decoder_filters * (context_shape[0] + decoder_filters * height * width // 16)
+            of_features = context_shape[0] + 8 * decoder_filters * (decoder_layers - 1)
+            num_weights += 8 * decoder_filters * (of_features + decoder_filters * height * width // 16)
         elif decodes:
             num_weights += decoder_filters * context_shape[0] * 9
         num_bytes, free = 20 * num_weights, free_memory()
@@ -177,7 +187,12 @@ class PixelCNNNetwork(nn.Module):
         self.decoder_of_h = None
         if decodes:
             self.decoder_of_h = ContextDecoder(
-                context_shape, (height, width), decoder_filters, 2 * num_filters, channels if companions else 0
+                context_shape,
+                (height, width),
+                decoder_filters,
+                2 * num_filters,
+                decoder_layers,
+                channels if companions else 0,
             )
             context_shape = (decoder_filters, *self.decoder_of_h.size)
         shared = (num_filters, context_shape, dropout, context_dropout)
