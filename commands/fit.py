@@ -110,8 +110,7 @@ class Fit:
     def _check_clipping(self) -> None:
         """Raises ValueError where one norm would be of two players' gradients, each of which would slow the other."""
         clipped, by_value = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm == "value"
-        groups = self.model.density.own_groups() if isinstance(self.model, Inverter) else []
-        if clipped and not by_value and any("lr" in group for group in groups):  # of another player
+        if clipped and not by_value and isinstance(self.model, Inverter) and self.model.density.own_groups():
             raise ValueError(
                 f"--trainer.gradient_clip_val {clipped} clips the norm of the generator's and its discriminator's "
                 f"gradients together, so that each would slow the other; leave it out, or give "

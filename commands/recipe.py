@@ -7,7 +7,7 @@ from typing import Any
 from datamodules import ImageDataModule
 
 OF_TRAINER = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "limit_train_batches", "overfit_batches")
-NONE = (("companions", 0), ("decoder_layers", 1), ("context_decay", 0))  # of a density, as before there were any
+NONE = (("companions", 0), ("decoder_layers", 1))  # of a density, as before there were any
 NOT_OF_TRAINING = ("sample_batch_size", "weights")  # of an inverter; the weights that it inverts have a digest
 
 

@@ -101,7 +101,7 @@ class ConditionalGenerator(nn.Module, ABC):
         return []
 
     def own_groups(self) -> list[dict[str, Any]]:
-        """Groups of weights with settings of their own, as Adam takes them: a discriminator, a decay."""
+        """Groups of weights with a learning rate and betas of their own, as Adam takes them: a discriminator's."""
         return []
 
     def meet(self, representation: "Representation", standardised: Callable[[Tensor], Tensor]) -> None:

@@ -15,7 +15,6 @@ OF_SCHEDULERS = {
     "cooldown": "cooldown",
     "num_steps": "max_steps",
 }  # how the command line calls them
-DECAY = "density.context_decay"
 
 
 class Configured:
@@ -39,7 +38,7 @@ class Configured:
         self.forms = [{key: _form(value) for key, value in twin.state[p].items()} for p in parameters]
 
     def check_groups(self, saved: Any) -> None:
-        """Raises ValueError where a saved state is of an optimiser with Muon, or a decay, and this is one without."""
+        """Raises ValueError where a saved state is of an optimiser with Muon and this is one without, or vice versa."""
         groups = saved.get("param_groups") if isinstance(saved, dict) else None
         if not isinstance(groups, list) or not all(isinstance(group, dict) for group in groups):
             return  # whoever loads it says so
@@ -47,10 +46,6 @@ class Configured:
         if len(ours) != len(theirs):
             share = theirs[0].get("initial_lr") if theirs else "null"
             raise ValueError(f"it was trained with --model.muon {share}: give that, or its run's own config.yaml")
-        ours, theirs = ([g["weight_decay"] for g in those if g.get("weight_decay")] for those in (self.groups, groups))
-        if len(ours) != len(theirs):
-            decay = theirs[0] if theirs else 0
-            raise ValueError(f"it was trained with --model.{DECAY} {decay}: give that, or its run's own config.yaml")
 
     def check(self, names: Mapping[Tensor, str]) -> None:
         """Look at the state that was loaded, and give every tensor in it memory of its own.
@@ -103,8 +98,7 @@ class Configured:
                 if key == "initial_lr":
                     group["lr"] = value * (group["lr"] / before if before else 1.0)
                 group[key] = value
-                names = {"initial_lr": wanted.get("argument", "lr"), "weight_decay": DECAY}
-                said[names.get(key, key)] = f"{value}, not {before}"
+                said[wanted.get("argument", "lr") if key == "initial_lr" else key] = f"{value}, not {before}"
         scheduler: Any  # of which some have a course that can be changed
         for scheduler, course in zip(self.schedulers, self.courses, strict=True):
             scheduler.base_lrs = [group["initial_lr"] for group in self.groups]

@@ -1,7 +1,6 @@
 """Muon and the cooldown against torch's own, a singular value decomposition and formulas."""
 
 import copy
-from functools import partial
 
 import pytest
 import torch
@@ -129,27 +128,8 @@ def test_what_vectors_go_through_takes_less_of_the_share(context_shape, layers, 
     assert {name for name, part in parts.items() if part < 1} == set(slower)
 
 
-@pytest.mark.parametrize("muon", [0.02, None])
-def test_the_decay_takes_a_share_off_the_weights_by_which_h_enters_and_off_nothing_else(muon):
-    """The same steps with and without, from the same gradients: theta - lr decay theta - the step of Adam."""
-    found = {}
-    for decay in (0.0, 0.5):
-        torch.manual_seed(0)
-        inverter = Inverter("fc3", (1, 16, 16), 10, density=partial(small, context_decay=decay), lr=0.1, muon=muon)
-        before = {name: p.detach().clone() for name, p in inverter.density.named_parameters()}
-        for p in inverter.density.parameters():
-            p.grad = torch.randn_like(p)
-        inverter.optimizer().step()
-        found[decay] = {name: p.detach().clone() for name, p in inverter.density.named_parameters()}
-    of_h = {name for name in before if name.endswith("context.weight")}
-    assert of_h
-    for name, value in found[0.5].items():
-        shrunk = 0.1 * 0.5 * before[name] if name in of_h else 0
-        torch.testing.assert_close(value, found[0.0][name] - shrunk, rtol=1e-5, atol=1e-7)
-
-
-def small(image_shape, context_shape, **more):
-    return PixelCNN(image_shape, context_shape, num_filters=4, num_layers=1, **more)
+def small(image_shape, context_shape):
+    return PixelCNN(image_shape, context_shape, num_filters=4, num_layers=1)
 
 
 def test_the_cooldown_is_its_formula():

@@ -258,14 +258,3 @@ def test_a_run_is_resumed_by_the_optimiser_that_it_had(with_classifier, capsys):
     stopped([*FIT, "--model.muon=0.03", signal_at(2)])
     message = failure(capsys, *FIT, "--model.muon=null", "--ckpt_path=last")
     assert "cannot be resumed: it was trained with --model.muon 0.03: give that" in message
-
-
-def test_a_run_is_resumed_with_a_decay_or_without_as_it_was(with_classifier, capsys):
-    stopped([*FIT, signal_at(2)])
-    decay = "--model.density.context_decay"
-    message = failure(capsys, *FIT, f"{decay}=0.5", "--ckpt_path=last")
-    assert f"it was trained with {decay} 0: give that, or its run's own config.yaml" in message
-    stopped([*FIT, f"{decay}=0.5", signal_at(2)])
-    assert f"it was trained with {decay} 0.5: give that" in failure(capsys, *FIT, "--ckpt_path=last")
-    main([*FIT, f"{decay}=0.25", "--ckpt_path=last"])
-    assert "on with density.context_decay 0.25, not 0.5 as before" in capsys.readouterr().out

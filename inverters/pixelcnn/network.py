@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
@@ -110,8 +110,6 @@ class PixelCNNNetwork(nn.Module):
             vector and must be computed with; given a map (conv1 of digits) the bound gets looser. Not in the paper.
         decoder_layers: Of features that the decoder makes of a vector, one upon the other. Two are better where what
             lies where must be computed of few numbers, and a little worse given fc3 of digits.
-        context_decay: Of the weights by which h enters the layers, each step takes this times the learning rate off
-            (Loshchilov and Hutter 2019, "Decoupled weight decay regularization"). Where training images are few.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
@@ -133,7 +131,6 @@ class PixelCNNNetwork(nn.Module):
         palette: bool = False,
         companions: NonNegativeInt = 0,
         decoder_layers: PositiveInt = 1,
-        context_decay: NonNegativeFloat = 0.0,
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
@@ -164,7 +161,7 @@ class PixelCNNNetwork(nn.Module):
                 f"decoder_layers {decoder_layers} are of a decoder of a vector h, which this density has not; "
                 f"give 1, or of a vector decoder_filters"
             )
-        self.companions, self.context_decay = int(companions), float(context_decay)
+        self.companions = int(companions)
         num_weights = (12 * num_layers + 4) * 2 * num_filters * (decoder_filters if decodes else context_shape[0])
         # And of the first layers of a decoder.
         if decodes and len(context_shape) == 1:
@@ -281,12 +278,6 @@ class PixelCNNNetwork(nn.Module):
         first = (self.first_vertical, self.first_above, self.first_left)
         inner: list[Any] = [layer for layer in self.body if layer not in first]
         return [(layer.parametrizations.weight.original1, layer.turn) for layer in inner]  # of weight_norm
-
-    def own_groups(self) -> list[dict[str, Any]]:
-        if not self.context_decay:
-            return []
-        weights = [layer.weight for layer in self.contexts]
-        return [{"params": weights, "weight_decay": self.context_decay, "decoupled_weight_decay": True}]
 
     def noise(self, context: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """All the noise of one draw a generator, as the likelihood takes it: [B, U, H, W].
