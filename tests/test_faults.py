@@ -198,6 +198,17 @@ def test_ctrl_c_while_libraries_are_imported_is_answered_without_a_traceback(tmp
     assert run.returncode in (1, 130, -signal.SIGINT)
 
 
+def test_ctrl_c_in_the_middle_of_an_import_ends_it_there_and_is_no_exception(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # each module is said once it is imported
+    with started(tmp_path, "report", stderr=subprocess.PIPE) as run:
+        next(line for line in run.stderr if "torch." in line)
+        run.send_signal(signal.SIGINT)
+        said = run.stderr.read()
+    assert run.returncode == 130
+    assert "interrupted" not in said  # as an exception would have been answered
+    assert "Traceback" not in said
+
+
 def test_a_trained_classifier_is_found_though_its_config_lies_elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("elsewhere").mkdir()
