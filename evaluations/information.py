@@ -7,6 +7,7 @@ from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from scipy.stats import bootstrap
 from torch import Tensor
 
@@ -108,6 +109,32 @@ def information_map(per_pixel_given_h: Tensor, per_pixel: Tensor) -> Tensor:
     return per_pixel_given_h.double() - per_pixel.double()
 
 
+def rows_below(maps: Tensor) -> list[int]:
+    """Rows of maps [N, H, W] whose mean over images is below 0 by more than two standard errors: there h misleads."""
+    found = map(mean_and_standard_error, maps.sum(dim=2).unbind(dim=1))
+    return [row for row, (mean, error) in enumerate(found) if mean < -2 * error]
+
+
+def hedged(maps: Tensor) -> Tensor:
+    """The maps [N, H, W] of a better model: it leaves rows to p(x), and is p(x | h) in all others.
+
+    Row by row, p(x_row | rows above, h) or p(x_row | rows above) make a density of x given h, whichever is taken, if
+    the image itself does not choose. Here the other half of the images chooses, those with even numbers being one, for
+    each row what is better on average. So what is gained by it is gained on images that did not choose, and its NCE,
+    that of p(x) and the sum of this map's mean, is a lower bound as any model's is. Where h tells nothing, it gives
+    what is 0 on average: unlike a mixture of the two, of which each makes up for the other's errors, so that it beats
+    p(x) by some nats there too.
+
+    Raises:
+        ValueError: There is one image, and none to choose for it.
+    """
+    if len(maps) < 2:
+        raise ValueError(f"the rows of an image are chosen by others, and there is {len(maps)} image; give more")
+    rows = maps.double().sum(dim=2)
+    helps = torch.stack((rows[1::2].mean(dim=0) > 0, rows[::2].mean(dim=0) > 0))  # of the even and of the odd
+    return maps * helps[torch.arange(len(maps)) % 2, :, None]
+
+
 @dataclass(frozen=True, eq=False)
 class Information:
     """An estimate of I(x; h), and where it comes from: all in nats.
@@ -134,6 +161,17 @@ class Information:
         """The mean of the maps, [H, W], which sums to the estimate."""
         return None if self.maps is None else self.maps.mean(dim=0)
 
+    def hedged(self) -> "Information":
+        """The same of the model that leaves rows to p(x) where it is better (`hedged`): no row tells less than nothing.
+
+        Raises:
+            ValueError: There are no maps, or there is one image.
+        """
+        if self.maps is None:
+            raise ValueError("one of the two models has no log p of single pixels, by which rows would be chosen")
+        maps = hedged(self.maps)
+        return _of_images(maps.sum((1, 2)), maps)
+
     def __repr__(self) -> str:
         interval = f"95 % interval {self.low:.2f} to {self.high:.2f}, {len(self.per_image)} images"
         return f"{self.nats:.2f} nats (standard error {self.standard_error:.2f}, {interval})"
@@ -156,7 +194,11 @@ def information(
     maps = None
     if per_pixel_given_h is not None and per_pixel is not None:
         maps = information_map(per_pixel_given_h, per_pixel)
-    return Information(*information_estimate(log_prob_given_h, log_prob), per_image, maps)
+    return _of_images(per_image, maps)
+
+
+def _of_images(per_image: Tensor, maps: Tensor | None) -> Information:
+    return Information(*paired_difference(per_image, torch.zeros_like(per_image)), per_image, maps)
 
 
 def _interval(statistic: object, samples: tuple[Tensor, ...], seed: int = 0) -> tuple[float, float]:

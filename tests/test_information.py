@@ -1,7 +1,7 @@
 """Differences, intervals and maps of log-probabilities."""
 
 import math
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -10,11 +10,14 @@ import torch
 
 from evaluations.information import (
     data_processing_rises,
+    hedged,
+    information,
     information_estimate,
     information_map,
     mean_and_standard_error,
     paired_difference,
     relative_nce,
+    rows_below,
     wilson_interval,
 )
 
@@ -94,6 +97,55 @@ def test_map_sums_to_the_estimate():
     total = information_map(given_h, without).mean(0).sum().item()
     estimate = information_estimate(given_h.double().sum((1, 2)), without.double().sum((1, 2)))
     assert total == pytest.approx(estimate.mean, abs=1e-12)
+
+
+def test_whatever_rows_are_left_to_p_x_all_images_have_a_probability_of_one():
+    generator = torch.Generator().manual_seed(0)
+    every = torch.tensor(list(product((0, 1), repeat=6)))  # images of 3 rows and 2 columns
+    tables = torch.rand(2, 6, 2**6, generator=generator, dtype=torch.float64)  # p(x_i = 1 | x_<i) with h, and without
+    before = torch.stack([every[:, :i] @ 2 ** torch.arange(i) for i in range(6)], dim=1)
+    ones = tables[:, torch.arange(6), before]
+    given_h, without = torch.where(every == 1, ones, 1 - ones).log().view(2, 64, 3, 2)
+    others = torch.randn(40, 64, 3, 2, generator=generator, dtype=torch.float64)  # these choose the rows of all images
+    chosen = set()
+    for choosing in others:
+        maps = torch.stack((information_map(given_h, without), choosing), dim=1).flatten(0, 1)
+        gain = hedged(maps)[::2]
+        assert (without + gain).sum((1, 2)).exp().sum() == pytest.approx(1, abs=1e-12)
+        chosen.add(tuple((gain != 0).any(2).any(0).tolist()))
+    assert len(chosen) == 2**3
+
+
+def test_rows_are_chosen_by_other_images_so_that_chance_gains_nothing():
+    maps = torch.randn(2000, 20, 4, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    gains = torch.stack([hedged(one).mean(0).sum() for one in maps])
+    assert abs(gains.mean() / gains.std() * 2000**0.5) < 3
+    by_themselves = torch.stack([one.sum(2).mean(0).clamp(min=0).sum() for one in maps])
+    assert by_themselves.mean() / by_themselves.std() * 2000**0.5 > 30
+
+
+def test_a_row_where_h_misleads_tells_nothing_and_others_tell_what_they_did():
+    noise = torch.randn(100, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    maps = noise + torch.tensor([[2.0], [-2.0], [1.0]], dtype=torch.float64)
+    assert rows_below(maps) == [1]
+    left = hedged(maps)
+    assert torch.equal(left[:, [0, 2]], maps[:, [0, 2]])
+    assert not left[:, 1].any()
+    assert rows_below(left) == []
+
+
+@pytest.mark.parametrize("errors", [-2.05, -1.95])
+def test_a_row_is_below_by_more_than_two_standard_errors(errors):
+    noise = torch.randn(100, dtype=torch.float64)
+    of_row = (noise - noise.mean()) / noise.std() * 10 + errors
+    assert rows_below(of_row[:, None, None].expand(100, 1, 1)) == ([0] if errors < -2 else [])
+
+
+def test_an_image_cannot_choose_its_rows():
+    with pytest.raises(ValueError, match="there is 1 image; give more"):
+        hedged(torch.zeros(1, 4, 4))
+    with pytest.raises(ValueError, match="no log p of single pixels"):
+        information(torch.zeros(3), torch.zeros(3), None, None).hedged()
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 4), (4, 4), (3, 4), (450, 500), (1, 1)])

@@ -316,6 +316,25 @@ def test_maps_are_of_the_images_beside_them_and_sum_to_the_estimate_in_the_table
     assert any(f"fc3: mean over {N} images, {estimate} nats in all" in image["alt"] for image in found.images)
 
 
+def test_rows_in_which_h_misleads_are_named_and_left_to_p_x(runs):
+    names = ("inverter_mnist5k_fc3", "unconditional_mnist5k")
+    fc3, p_x = (np.load(runs / name / "log_prob_per_pixel.npy") for name in names)
+    fc3[:, [2, 5]] = p_x[:, [2, 5]] - 1
+    np.save(runs / names[0] / "log_prob_per_pixel.npy", fc3)
+    change(runs / names[0], nce_nats=float(fc3.astype(float).sum((1, 2)).mean()))
+    np.save(runs / names[0] / "log_prob.npy", fc3.astype(float).sum((1, 2)))
+    said = parts(runs)
+    (table,) = (rows for caption, rows in said.tables.items() if caption.startswith("Rows of pixels in which h misl"))
+    assert [row[0] for row in table[1:]] == list(LAYERS)
+    row = dict(zip(table[0], table[3], strict=True))
+    gain = (fc3.astype(float) - p_x).sum((1, 2))
+    assert row["estimate of I(x; h), nats"] == f"{gain.mean():.2f} ± {gain.std(ddof=1) / N**0.5:.2f}"
+    assert row["rows below 0 by more than 2 errors"] == "2, 5"
+    gain += 2 * SIDE
+    assert row["with p(x) where it is better"] == f"{gain.mean():.2f} ± {gain.std(ddof=1) / N**0.5:.2f}"
+    assert {row["rows below 0 then"], table[1][2]} == {"\N{EN DASH}"}
+
+
 def test_the_negative_control_is_to_fail(runs, all_said):
     change(runs / "my_bit_drop", world=replace(BIT_DROP, passes=False))
     change(runs / "my_control", world=replace(BIT_DROP, must_fail=True))

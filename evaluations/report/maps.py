@@ -1,15 +1,16 @@
 """Where in the image does the information sit?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from evaluations.figures import information_maps
-from evaluations.information import information_map
+from evaluations.information import hedged, information_map, mean_and_standard_error, rows_below
+from evaluations.report.cells import NONE, number
 from evaluations.report.groups import Group
-from evaluations.report.page import Explorer, Picture, Section, base64_of
+from evaluations.report.page import Explorer, Part, Picture, Section, Table, base64_of
 from evaluations.report.tested_runs import InverterRun
 
 NUM_MAPS = 4  # single images whose maps are shown on paper
@@ -21,6 +22,11 @@ WORDS = (
     "what h adds to the log-probability of that image, which may be below 0, as any of its pixels may, even for an "
     "exact model. A mean below 0, beyond its error, is an inverter's weakness. The maps show where information "
     "enters in that order, not all that h knows of a pixel."
+)
+
+HEDGED = (
+    "Which rows are left to p(x), the other half of the images says, those with even and with odd numbers. So it is a "
+    "model of x given h like any other, and the estimate with it as good; rows are counted from 0."
 )
 
 
@@ -44,7 +50,26 @@ def section(group: Group) -> Section | None:
         return None
     runs = [*group.inverters.values(), *([group.unconditional] if group.unconditional else [])]
     explorer = Explorer(explorable(maps, pictures(runs), next(iter(group.inverters.values())).index), still)
-    return Section(f"{group.name}: where the information sits", [WORDS, explorer])
+    return Section(f"{group.name}: where the information sits", [WORDS, explorer, *_rows(maps)])
+
+
+def _rows(maps: Mapping[str, np.ndarray]) -> list[Part]:
+    """In which rows h misleads, and what is left when those are left to p(x)."""
+    rows = []
+    for label, found in maps.items():
+        its = torch.from_numpy(found)
+        if len(its) > 1:
+            rows.append([label, *(cell for one in (its, hedged(its)) for cell in _estimate_and_rows(one))])
+    words = "Rows of pixels in which h misleads: with p(x) there, no row should tell less than nothing."
+    header = [
+        "layer", "estimate of I(x; h), nats", "rows below 0 by more than 2 errors", "with p(x) where it is better",
+        "rows below 0 then",
+    ]  # fmt: skip
+    return [Table(words, header, rows), HEDGED] if rows else []
+
+
+def _estimate_and_rows(maps: torch.Tensor) -> tuple[str, str]:
+    return number(*mean_and_standard_error(maps.sum((1, 2)))), ", ".join(map(str, rows_below(maps))) or NONE
 
 
 def pictures(runs: Sequence[InverterRun]) -> np.ndarray | None:
