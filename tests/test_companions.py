@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from small_runs import SHORT, result, the_run
 from test_ddp import by_one_and_two
 from torch.utils.flop_counter import FlopCounterMode
@@ -194,6 +195,16 @@ def test_training_batches_bring_them_along_and_go_on_where_they_were():
     for index, expected in zip(data.train_dataloader(), whole[2:], strict=True):
         assert torch.equal(index["index"], expected)
     assert len(next(iter(data.val_dataloader()))["index"]) == 40
+
+
+@pytest.mark.parametrize(("companions", "brought"), [(3, 0), (0, 3)])
+def test_images_are_not_taken_for_companions_in_silence(companions, brought, tmp_path):
+    data = Digits(batch_size=2)
+    data.companions = brought
+    trainer = Trainer(default_root_dir=tmp_path, max_steps=1, accelerator="cpu", logger=False, barebones=True)
+    said = f"learns of {companions} companions of each image, and the data brings {brought}; set the datamodule's"
+    with pytest.raises(ValueError, match=said):
+        trainer.fit(inverter_with(companions), datamodule=data)
 
 
 def test_colours_and_folded_maps_are_guessed_too():
