@@ -25,8 +25,9 @@ WORDS = (
 )
 
 HEDGED = (
-    "Which rows are left to p(x), the other half of the images says, those with even and with odd numbers. So it is a "
-    "model of x given h like any other, and the estimate with it as good; rows are counted from 0."
+    "Each row of an image is p(x | h)'s or p(x)'s, whichever is better on average over the other half of the images, "
+    "those with even or with odd numbers. So this is a density of x given h like any other, and its estimate as good. "
+    "Rows are counted from 0."
 )
 
 
