@@ -116,14 +116,13 @@ def rows_below(maps: Tensor) -> list[int]:
 
 
 def hedged(maps: Tensor) -> Tensor:
-    """The maps [N, H, W] of a better model: it leaves rows to p(x), and is p(x | h) in all others.
+    """The maps [N, H, W], as `information_map` gives them, of a better model: p(x) in some rows, p(x | h) in the others.
 
-    Row by row, p(x_row | rows above, h) or p(x_row | rows above) make a density of x given h, whichever is taken, if
-    the image itself does not choose. Here the other half of the images chooses, those with even numbers being one, for
-    each row what is better on average. So what is gained by it is gained on images that did not choose, and its NCE,
-    that of p(x) and the sum of this map's mean, is a lower bound as any model's is. Where h tells nothing, it gives
-    what is 0 on average: unlike a mixture of the two, of which each makes up for the other's errors, so that it beats
-    p(x) by some nats there too.
+    Row by row p(x_row | rows above, h) or p(x_row | rows above), whichever is taken, makes a density of x given h, if the
+    image itself does not choose. Here the images with even numbers choose for those with odd ones, and these for them,
+    in each row what is better on average. So nothing is gained by chance, and the NCE of this model, which is p(x)'s and
+    the mean map's sum, is a lower bound as any model's is. A mixture of the two would gain more, but also where h tells
+    nothing: each makes up for the other's errors, which p(x) alone has no means to do.
 
     Raises:
         ValueError: There is one image, and none to choose for it.
@@ -162,7 +161,7 @@ class Information:
         return None if self.maps is None else self.maps.mean(dim=0)
 
     def hedged(self) -> "Information":
-        """The same of the model that leaves rows to p(x) where it is better (`hedged`): no row tells less than nothing.
+        """The same of the model that leaves to p(x) the rows in which h misleads (`hedged`).
 
         Raises:
             ValueError: There are no maps, or there is one image.
