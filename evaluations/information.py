@@ -116,13 +116,13 @@ def rows_below(maps: Tensor) -> list[int]:
 
 
 def hedged(maps: Tensor) -> Tensor:
-    """The maps [N, H, W], as `information_map` gives them, of a better model: p(x) in some rows, p(x | h) in the others.
+    """The maps [N, H, W] of a model that is p(x) in some rows and p(x | h) in the others, from `information_map`'s.
 
-    Row by row p(x_row | rows above, h) or p(x_row | rows above), whichever is taken, makes a density of x given h, if the
-    image itself does not choose. Here the images with even numbers choose for those with odd ones, and these for them,
-    in each row what is better on average. So nothing is gained by chance, and the NCE of this model, which is p(x)'s and
-    the mean map's sum, is a lower bound as any model's is. A mixture of the two would gain more, but also where h tells
-    nothing: each makes up for the other's errors, which p(x) alone has no means to do.
+    Row by row p(x_row | rows above, h) or p(x_row | rows above), whichever is taken, makes a density of x given h, if
+    the image itself does not choose. Here the images with even numbers choose for those with odd ones, and these for
+    them, in each row what is better on average. So nothing is gained by chance, and the NCE of this model, which is
+    p(x)'s and the mean map's sum, is a lower bound as any model's is. A mixture of the two would gain more, but also
+    where h tells nothing: each makes up for the other's errors, which p(x) alone has no means to do.
 
     Raises:
         ValueError: There is one image, and none to choose for it.
