@@ -62,8 +62,6 @@ class Fit:
         self.command, self.checkpoint = command, checkpoint
         self.trainer, self.model, self.data = command.trainer, command.model, command.datamodule
         self.is_inverter = isinstance(self.model, Inverter)
-        if isinstance(self.model, Inverter):
-            self.data.companions = self.model.density.companions
         self.trains = not isinstance(self.model, Inverter) or self.model.density.trained
         self.interruption = Interruption()
         self.sample_grid = command.config_init[command.verb].sample_grid

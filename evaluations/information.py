@@ -110,19 +110,23 @@ def information_map(per_pixel_given_h: Tensor, per_pixel: Tensor) -> Tensor:
 
 
 def rows_below(maps: Tensor) -> list[int]:
-    """Rows of maps [N, H, W] whose mean over images is below 0 by more than two standard errors: there h misleads."""
+    """Rows of maps [N, H, W] whose mean is below 0 by more than two standard errors: p(x) is the better model there."""
     found = map(mean_and_standard_error, maps.sum(dim=2).unbind(dim=1))
     return [row for row, (mean, error) in enumerate(found) if mean < -2 * error]
 
 
-def hedged(maps: Tensor) -> Tensor:
-    """The maps [N, H, W] of a model that is p(x) in some rows and p(x | h) in the others, from `information_map`'s.
+def selected_by_row(maps: Tensor) -> Tensor:
+    """The maps [N, H, W] of a better model, which is in each row of pixels the better of p(x | h) and p(x).
 
     Row by row p(x_row | rows above, h) or p(x_row | rows above), whichever is taken, makes a density of x given h, if
-    the image itself does not choose. Here the images with even numbers choose for those with odd ones, and these for
-    them, in each row what is better on average. So nothing is gained by chance, and the NCE of this model, which is
-    p(x)'s and the mean map's sum, is a lower bound as any model's is. A mixture of the two would gain more, but also
-    where h tells nothing: each makes up for the other's errors, which p(x) alone has no means to do.
+    the image itself does not choose. Here images with even numbers choose for those with odd ones, and these for them,
+    by the mean over each half. So of independent images, some dozens at least, chance gains nothing, and p(x)'s NCE and
+    the mean map's sum are no more than -H(x | h) on average, as any model's NCE.
+
+    It mends rows in which p(x | h) is the worse model, and none in which p(x) is, so that as an estimate of I(x; h) it
+    lies above the plain one: by 0.4 nats between trainings of p(x) that know no h. A mixture of the two, of which each
+    makes up for the other's errors, does so by more. An error over its images takes the choice as given, and is too
+    small where many rows are near 0.
 
     Raises:
         ValueError: There is one image, and none to choose for it.
@@ -131,7 +135,7 @@ def hedged(maps: Tensor) -> Tensor:
         raise ValueError(f"the rows of an image are chosen by others, and there is {len(maps)} image; give more")
     rows = maps.double().sum(dim=2)
     helps = torch.stack((rows[1::2].mean(dim=0) > 0, rows[::2].mean(dim=0) > 0))  # of the even and of the odd
-    return maps * helps[torch.arange(len(maps)) % 2, :, None]
+    return torch.where(helps[torch.arange(len(maps)) % 2, :, None], maps, 0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,16 +164,17 @@ class Information:
         """The mean of the maps, [H, W], which sums to the estimate."""
         return None if self.maps is None else self.maps.mean(dim=0)
 
-    def hedged(self) -> "Information":
-        """The same of the model that leaves to p(x) the rows in which h misleads (`hedged`).
+    def selected_by_row(self) -> "Information":
+        """The same of the model that is in each row the better of the two, as `selected_by_row` says.
 
         Raises:
             ValueError: There are no maps, or there is one image.
         """
         if self.maps is None:
             raise ValueError("one of the two models has no log p of single pixels, by which rows would be chosen")
-        maps = hedged(self.maps)
-        return _of_images(maps.sum((1, 2)), maps)
+        maps = selected_by_row(self.maps)
+        per_image = maps.sum((1, 2))
+        return Information(*paired_difference(per_image, torch.zeros_like(per_image)), per_image, maps)
 
     def __repr__(self) -> str:
         interval = f"95 % interval {self.low:.2f} to {self.high:.2f}, {len(self.per_image)} images"
@@ -193,11 +198,7 @@ def information(
     maps = None
     if per_pixel_given_h is not None and per_pixel is not None:
         maps = information_map(per_pixel_given_h, per_pixel)
-    return _of_images(per_image, maps)
-
-
-def _of_images(per_image: Tensor, maps: Tensor | None) -> Information:
-    return Information(*paired_difference(per_image, torch.zeros_like(per_image)), per_image, maps)
+    return Information(*information_estimate(log_prob_given_h, log_prob), per_image, maps)
 
 
 def _interval(statistic: object, samples: tuple[Tensor, ...], seed: int = 0) -> tuple[float, float]:

@@ -381,15 +381,11 @@ class Inverter(LightningModule):
             self.density.initialise(first, self.context(first if seen is None else seen))
         self.initialised.fill_(True)
 
-    def on_fit_start(self) -> None:
-        """Raises ValueError where the data brings no companions: some of its images would be taken for them."""
-        data, companions = getattr(self.trainer, "datamodule", None), self.density.companions
-        brought = getattr(data, "companions", 0)
-        if brought != companions:
-            raise ValueError(
-                f"the density learns of {companions} companions of each image, and the data brings {brought}; "
-                f"set the datamodule's `companions` to {companions} before the fit"
-            )
+    def setup(self, stage: str) -> None:
+        """Have the data bring the companions of its images; else some of these would be taken for them."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and hasattr(data, "companions"):
+            data.companions = self.density.companions
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         batch, companions = parted(batch, self.density.companions, self.warp, self.global_step)

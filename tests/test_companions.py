@@ -22,6 +22,7 @@ from inverters.likelihoods import LogisticMixture
 from inverters.warp import SHEAR, SHIFT, STRETCH, TURN, warped
 from runtime.checkpoints import load_checkpoint
 from runtime.cost import training_flop
+from runtime.silence import silence_lightning
 
 SHAPE = (1, 16, 16)
 density = partial(PixelCNN, num_filters=4, num_layers=1, dropout=0, decoder_filters=3)
@@ -197,14 +198,22 @@ def test_training_batches_bring_them_along_and_go_on_where_they_were():
     assert len(next(iter(data.val_dataloader()))["index"]) == 40
 
 
-@pytest.mark.parametrize(("companions", "brought"), [(3, 0), (0, 3)])
-def test_images_are_not_taken_for_companions_in_silence(companions, brought, tmp_path):
-    data = Digits(batch_size=2)
-    data.companions = brought
-    trainer = Trainer(default_root_dir=tmp_path, max_steps=1, accelerator="cpu", logger=False, barebones=True)
-    said = f"learns of {companions} companions of each image, and the data brings {brought}; set the datamodule's"
-    with pytest.raises(ValueError, match=said):
-        trainer.fit(inverter_with(companions), datamodule=data)
+@pytest.mark.parametrize("companions", [0, 3])
+def test_a_fit_from_python_has_the_data_bring_them(companions, tmp_path, monkeypatch):
+    """Else some of its images would be taken for companions."""
+    silence_lightning()
+    sizes, inverter, data = [], inverter_with(companions), Digits(batch_size=2)
+    step = inverter.training_step
+
+    def counted(batch, batch_idx):
+        sizes.append(len(batch["image"]))
+        return step(batch, batch_idx)
+
+    monkeypatch.setattr(inverter, "training_step", counted)
+    data.companions = 1  # of another density, before
+    trainer = Trainer(default_root_dir=tmp_path, max_steps=3, limit_val_batches=0, accelerator="cpu", barebones=True)
+    trainer.fit(inverter, data)
+    assert set(sizes) == {2 * (1 + companions)}
 
 
 def test_colours_and_folded_maps_are_guessed_too():

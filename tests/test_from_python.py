@@ -19,7 +19,7 @@ import inverters
 from cli import main
 from commands.given_images import images_of
 from datamodules import ImageFolderDataModule, MNIST5kDataModule
-from evaluations.information import hedged
+from evaluations.information import selected_by_row
 from runtime.checkpoints import load_checkpoint
 
 RUNS = f"runs/{INVERTER}"
@@ -97,9 +97,9 @@ def test_information_sums_over_its_map(with_inverter, prior, batch):
     assert found.map.sum().item() == pytest.approx(found.nats, abs=1e-9)
     torch.testing.assert_close(found.maps.sum((1, 2)), gain, rtol=0, atol=1e-9)
     assert str(found).startswith(f"{found.nats:.2f} nats")
-    left = found.hedged()
+    left = found.selected_by_row()
     assert left.map.sum().item() == pytest.approx(left.nats, abs=1e-9)
-    torch.testing.assert_close(left.maps, hedged(found.maps), rtol=0, atol=0)
+    torch.testing.assert_close(left.maps, selected_by_row(found.maps), rtol=0, atol=0)
     torch.testing.assert_close(left.per_image, left.maps.sum((1, 2)), rtol=0, atol=1e-9)
     for call in (lambda: p_x.h(image), lambda: p_x.scores(image), lambda: p_x.log_prob(image, h_of=image)):
         with pytest.raises(ValueError, match="unconditional model p"):

@@ -10,7 +10,6 @@ import torch
 
 from evaluations.information import (
     data_processing_rises,
-    hedged,
     information,
     information_estimate,
     information_map,
@@ -18,6 +17,7 @@ from evaluations.information import (
     paired_difference,
     relative_nce,
     rows_below,
+    selected_by_row,
     wilson_interval,
 )
 
@@ -99,7 +99,7 @@ def test_map_sums_to_the_estimate():
     assert total == pytest.approx(estimate.mean, abs=1e-12)
 
 
-def test_whatever_rows_are_left_to_p_x_all_images_have_a_probability_of_one():
+def test_whatever_is_chosen_by_other_images_all_images_have_a_probability_of_one():
     generator = torch.Generator().manual_seed(0)
     every = torch.tensor(list(product((0, 1), repeat=6)))  # images of 3 rows and 2 columns
     tables = torch.rand(2, 6, 2**6, generator=generator, dtype=torch.float64)  # p(x_i = 1 | x_<i) with h, and without
@@ -110,7 +110,7 @@ def test_whatever_rows_are_left_to_p_x_all_images_have_a_probability_of_one():
     chosen = set()
     for choosing in others:
         maps = torch.stack((information_map(given_h, without), choosing), dim=1).flatten(0, 1)
-        gain = hedged(maps)[::2]
+        gain = selected_by_row(maps)[::2]
         assert (without + gain).sum((1, 2)).exp().sum() == pytest.approx(1, abs=1e-12)
         chosen.add(tuple((gain != 0).any(2).any(0).tolist()))
     assert len(chosen) == 2**3
@@ -118,17 +118,18 @@ def test_whatever_rows_are_left_to_p_x_all_images_have_a_probability_of_one():
 
 def test_rows_are_chosen_by_other_images_so_that_chance_gains_nothing():
     maps = torch.randn(2000, 20, 4, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    gains = torch.stack([hedged(one).mean(0).sum() for one in maps])
+    gains = torch.stack([selected_by_row(one).mean(0).sum() for one in maps])
     assert abs(gains.mean() / gains.std() * 2000**0.5) < 3
     by_themselves = torch.stack([one.sum(2).mean(0).clamp(min=0).sum() for one in maps])
     assert by_themselves.mean() / by_themselves.std() * 2000**0.5 > 30
 
 
-def test_a_row_where_h_misleads_tells_nothing_and_others_tell_what_they_did():
-    noise = torch.randn(100, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+def test_a_row_where_p_x_is_better_tells_nothing_and_others_tell_what_they_did():
+    noise = torch.randn(101, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     maps = noise + torch.tensor([[2.0], [-2.0], [1.0]], dtype=torch.float64)
     assert rows_below(maps) == [1]
-    left = hedged(maps)
+    maps[7, 1, 0] = -math.inf  # impossible, says p(x | h)
+    left = selected_by_row(maps)
     assert torch.equal(left[:, [0, 2]], maps[:, [0, 2]])
     assert not left[:, 1].any()
     assert rows_below(left) == []
@@ -143,9 +144,9 @@ def test_a_row_is_below_by_more_than_two_standard_errors(errors):
 
 def test_an_image_cannot_choose_its_rows():
     with pytest.raises(ValueError, match="there is 1 image; give more"):
-        hedged(torch.zeros(1, 4, 4))
+        selected_by_row(torch.zeros(1, 4, 4))
     with pytest.raises(ValueError, match="no log p of single pixels"):
-        information(torch.zeros(3), torch.zeros(3), None, None).hedged()
+        information(torch.zeros(3), torch.zeros(3), None, None).selected_by_row()
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 4), (4, 4), (3, 4), (450, 500), (1, 1)])
