@@ -57,6 +57,11 @@ def test_every_estimate_has_its_verdict_and_its_limit(runs):
         "over the last factor of 4.0 it changed by -1.00 ± 0.00 nats, paired, more than its error over images, 0.00."
     )
     assert information.startswith(f"The estimate of I(x; fc3) is still moving: {changed}")
+    falls = " It falls, as p(x) gains more than p(x | h) does"
+    assert falls in information
+    assert not any(falls in sentence for sentence in (nce, p_x))
+    write_budget(runs, None, STEPS[-1], -780)
+    assert falls not in said(runs)[-2]
     assert "not how the same trainings would end with other seeds" in parts(runs).words
 
 

@@ -141,8 +141,10 @@ def section(budgets: Budgets) -> Section:
     )
     rows = [row for name, curve in named for row in _rows(name, curve)]
     header = ["estimate", "images seen", "FLOP", "mean, nats", "less that at the budget before, paired"]
-    sentences = [f"{name} {_verdict(curve)} {_limit(curve, log_prob=k < len(panels[NCE]))}".strip()
-                 for k, (name, curve) in enumerate(named)]  # fmt: skip
+    sentences = [
+        f"{name} {_verdict(curve)} {_limit(curve) if k < len(panels[NCE]) else _of_estimate(curve)}".strip()
+        for k, (name, curve) in enumerate(named)
+    ]
     parts: list[Part] = [*WORDS, Picture(words, over_budgets(panels)), *sentences]
     return Section(f"{budgets.name}: NCE against budget", [*parts, Table("By budget.", header, rows)])
 
@@ -172,7 +174,7 @@ def _verdict(curve: Curve) -> str:
     return f"is within {of_mean}, and still moving by {changed}, {over}."
 
 
-def _limit(curve: Curve, log_prob: bool) -> str:
+def _limit(curve: Curve, log_prob: bool = True) -> str:
     """Of its power law; nothing of too few budgets."""
     law = curve.law
     if law is None:
@@ -192,6 +194,16 @@ def _limit(curve: Curve, log_prob: bool) -> str:
     if log_prob and law.limit > 0:
         found += " No log-probability of pixels is above 0: the law cannot hold so far."
     return found
+
+
+def _of_estimate(curve: Curve) -> str:
+    """Of I(x; h): its power law, and why it may fall."""
+    change, error = curve.change or (math.nan, math.nan)
+    falls = (
+        " It falls, as p(x) gains more than p(x | h) does, which is so where h of the training images is learnt by "
+        "heart: more images mend that, and of a vector companions (--model.density.companions, --model.warp)."
+    )
+    return _limit(curve, log_prob=False) + (falls if change < -2 * error else "")
 
 
 def said(verdict: Verdict | None) -> str:
