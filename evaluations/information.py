@@ -109,10 +109,10 @@ def information_map(per_pixel_given_h: Tensor, per_pixel: Tensor) -> Tensor:
     return per_pixel_given_h.double() - per_pixel.double()
 
 
-def rows_below(maps: Tensor) -> list[int]:
-    """Rows of maps [N, H, W] whose mean is below 0 by more than two standard errors: p(x) is the better model there."""
+def rows_below(maps: Tensor) -> dict[int, float]:
+    """Of maps [N, H, W] the rows, with their means, that are below 0 by more than two errors: p(x) is better there."""
     found = map(mean_and_standard_error, maps.sum(dim=2).unbind(dim=1))
-    return [row for row, (mean, error) in enumerate(found) if mean < -2 * error]
+    return {row: mean for row, (mean, error) in enumerate(found) if mean < -2 * error}
 
 
 def selected_by_row(maps: Tensor) -> Tensor:

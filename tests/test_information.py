@@ -127,19 +127,19 @@ def test_rows_are_chosen_by_other_images_so_that_chance_gains_nothing():
 def test_a_row_where_p_x_is_better_tells_nothing_and_others_tell_what_they_did():
     noise = torch.randn(101, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     maps = noise + torch.tensor([[2.0], [-2.0], [1.0]], dtype=torch.float64)
-    assert rows_below(maps) == [1]
+    assert rows_below(maps) == {1: pytest.approx(maps[:, 1].sum(1).mean().item())}
     maps[7, 1, 0] = -math.inf  # impossible, says p(x | h)
     left = selected_by_row(maps)
     assert torch.equal(left[:, [0, 2]], maps[:, [0, 2]])
     assert not left[:, 1].any()
-    assert rows_below(left) == []
+    assert rows_below(left) == {}
 
 
 @pytest.mark.parametrize("errors", [-2.05, -1.95])
 def test_a_row_is_below_by_more_than_two_standard_errors(errors):
     noise = torch.randn(100, dtype=torch.float64)
     of_row = (noise - noise.mean()) / noise.std() * 10 + errors
-    assert rows_below(of_row[:, None, None].expand(100, 1, 1)) == ([0] if errors < -2 else [])
+    assert rows_below(of_row[:, None, None].expand(100, 1, 1)) == ({0: pytest.approx(errors)} if errors < -2 else {})
 
 
 def test_an_image_cannot_choose_its_rows():

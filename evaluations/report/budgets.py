@@ -201,7 +201,7 @@ def _of_estimate(curve: Curve) -> str:
     change, error = curve.change or (math.nan, math.nan)
     falls = (
         " It falls, as p(x) gains more than p(x | h) does, which is so where h of the training images is learnt by "
-        "heart: more images mend that, and of a vector companions (--model.density.companions, --model.warp)."
+        "heart: more images help, and of a vector companions (--model.density.companions, --model.warp)."
     )
     return _limit(curve, log_prob=False) + (falls if change < -2 * error else "")
 

@@ -75,8 +75,8 @@ def _rows(maps: Mapping[str, np.ndarray]) -> list[Part]:
 
 
 def _estimate_and_rows(maps: torch.Tensor) -> tuple[str, str]:
-    means = maps.sum(dim=2).mean(dim=0)
-    below = ", ".join(f"{row} ({number(means[row].item())})" for row in rows_below(maps))
+    """Their cells of the table."""
+    below = ", ".join(f"{row} ({number(mean)})" for row, mean in rows_below(maps).items())
     return number(*mean_and_standard_error(maps.sum((1, 2)))), below or NONE
 
 
