@@ -42,8 +42,9 @@ class CostEstimate(Callback):
         image, original = (x.to(pl_module.device) for x in (batch["image"], seen(batch)))
         cost = measured_cost(pl_module, image, trainer.precision_plugin.train_step_context, original)
         seconds = steps * size / cost.images_per_second
+        beside = f" and {size * data.companions} companions" if data.companions else ""
         print(
-            f"cost: at most {steps} steps of {size} images at {cost.images_per_second:.3g} images/s here, "
+            f"cost: at most {steps} steps of {size} images{beside} at {cost.images_per_second:.3g} images/s here, "
             f"{duration(seconds)}; {steps * size * cost.flops:.2g} FLOP; "
             f"{cost.memory(size) / 2**30:.2g} GiB; one sample in {cost.sample_seconds:.2g} s"
             f"{advice(pl_module, trainer.precision, seconds, self.smaller)}",

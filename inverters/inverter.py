@@ -69,7 +69,7 @@ class Inverter(LightningModule):
             h. All else is at `rate`.
         warp: How strongly the density's companions are turned, sheared, stretched and moved before h is taken of them:
             at 1 by up to 15 degrees, a fifth, a tenth and a fourteenth of a side. Where images are few, and stay what
-            they are when they are warped.
+            they are when they are warped. Without companions nothing is.
 
     Attributes:
         rate: The number of the channel's rate at which all is asked but training: by default the one that tells most.
@@ -127,11 +127,6 @@ class Inverter(LightningModule):
             raise ValueError(
                 f"a {type(self.density).__name__} has no likelihood, and a rate no nats; give --model.channel null"
             )
-        if warp and not self.density.companions:
-            raise ValueError(
-                f"warp {warp} is of companions, and this density has none; give --model.density.companions, or "
-                f"--model.warp 0"
-            )
         self._loss: Question = loss
         self._evaluation: Question = evaluation
         self.sample_batch_size = sample_batch_size
@@ -143,7 +138,7 @@ class Inverter(LightningModule):
         self.standardise = standardise
         self.lr, self.betas, self.lr_decay = lr, betas, lr_decay
         # Plain numbers, as they go into checkpoints.
-        self.warp = float(warp)
+        self.warp = float(warp) if self.density.companions else 0.0
         self.muon, self.cooldown = None if muon is None else float(muon), float(cooldown)
         if muon is not None and not self.density.directions():
             raise ValueError(

@@ -173,7 +173,7 @@ def loaded(folder):
     """The inverter as a library gives it, and its data."""
     with (folder / "checkpoints/best.ckpt").open("rb") as file:
         weights = torch.load(file, weights_only=True)["state_dict"]
-    beyond = {"decoder_filters": 32, "level_features": 8, "palette": True}  # the paper's
+    beyond = {"decoder_filters": 32, "level_features": 8, "palette": True, "companions": 7}  # the paper's
     density = partial(PixelCNN, num_filters=4, num_layers=1, dropout=0, **beyond)
     inverter = Inverter("fc3", (1, 28, 28), 10, density=density)
     inverter.load_state_dict(weights)

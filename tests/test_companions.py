@@ -37,8 +37,9 @@ def with_random_weights(inverter):
     return inverter.double().train()
 
 
-def inverter_with(companions, warp=0.0, layer="fc3"):
-    return with_random_weights(Inverter(layer, SHAPE, 10, network, partial(density, companions=companions), warp=warp))
+def inverter_with(companions, warp=0.0, layer="fc3", **more):
+    its = partial(density, companions=companions, **more)
+    return with_random_weights(Inverter(layer, SHAPE, 10, network, its, warp=warp))
 
 
 def images(number, shape=SHAPE):
@@ -52,15 +53,15 @@ def gradients(inverter, batch):
     return {name: g for (name, _), g in zip(named, found, strict=True)}, step
 
 
-@pytest.mark.parametrize("context_shape", [(5,), (3, 4, 4), (3, 8, 8)])
-def test_a_guess_is_a_distribution_of_black_and_white_images(context_shape):
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_guess_is_a_distribution_of_black_and_white_images(layers):
     """exp(-loss) of all images of a tiny world, of which each value is 0 or 255, sums to 1."""
-    model = density((1, 4, 4), context_shape, companions=1).double()
+    model = density((1, 4, 4), (5,), companions=1, decoder_layers=layers).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.5 * torch.randn_like(parameter))
     all_images = torch.cartesian_prod(*[torch.tensor([0, 255], dtype=torch.uint8)] * 16).view(-1, 1, 4, 4)
-    context = torch.randn(1, *context_shape, dtype=torch.float64).expand(len(all_images), *context_shape)
+    context = torch.randn(1, 5, dtype=torch.float64).expand(len(all_images), 5)
     with torch.no_grad():
         log_mass = -model.guess_loss(all_images, context) / 4  # its weight
     assert log_mass.exp().sum().item() == pytest.approx(1, abs=1e-9)
@@ -158,13 +159,16 @@ def test_no_warp_changes_nothing_and_two_resolutions_are_warped_alike():
     assert (half.float() - small.float())[inner].abs().mean() > 10
 
 
-def test_what_has_no_decoder_has_no_companions():
-    with pytest.raises(ValueError, match="companions 2 teach a decoder of h, which this density has not"):
-        density(SHAPE, (0,), companions=2)
-    with pytest.raises(ValueError, match="companions 2 teach a decoder of h"):
-        density(SHAPE, (5,), decoder_filters=0, companions=2)
-    with pytest.raises(ValueError, match=r"warp 0\.5 is of companions, and this density has none"):
-        inverter_with(0, warp=0.5)
+@pytest.mark.parametrize(("layer", "filters"), [("conv1", 3), (None, 3), ("fc3", 0)])
+def test_without_a_decoder_of_a_vector_none_come_and_a_step_is_as_without(layer, filters):
+    """So that one config is the recipe of all layers, and of p(x)."""
+    inverter, plain = (inverter_with(*asked, layer=layer, decoder_filters=filters) for asked in ((2, 1.0), (0, 0.0)))
+    plain.load_state_dict(inverter.state_dict())
+    found, expected = (gradients(each, {"image": images(3)}) for each in (inverter, plain))
+    assert found[0].keys() == expected[0].keys()
+    for name, gradient in found[0].items():
+        assert torch.equal(gradient, expected[0][name]), name
+    assert len(found[1]["log_prob"]) == 3
 
 
 def test_their_cost_is_counted():
@@ -216,9 +220,9 @@ def test_a_fit_from_python_has_the_data_bring_them(companions, tmp_path, monkeyp
     assert set(sizes) == {2 * (1 + companions)}
 
 
-def test_colours_and_folded_maps_are_guessed_too():
-    model = PixelCNN((3, 8, 8), (2, 20, 9), LogisticMixture(1), 4, 1, decoder_filters=3, companions=1)
-    assert model.guess(torch.randn(2, 2, 20, 9)).shape == (2, 3, 8, 8)
+def test_colours_are_guessed_too():
+    model = PixelCNN((3, 8, 8), (7,), LogisticMixture(1), 4, 1, decoder_filters=3, companions=1)
+    assert model.guess(torch.randn(2, 7)).shape == (2, 3, 8, 8)
 
 
 def test_a_fit_with_companions_says_what_is_modelled(tmp_path, monkeypatch, trained_runs, capsys):
@@ -235,7 +239,7 @@ def test_a_fit_with_companions_says_what_is_modelled(tmp_path, monkeypatch, trai
     classifier = next((trained_runs / "classifier_mnist5k").glob("*/checkpoints/best.ckpt"))
     arguments = [*SHORT[1:], f"--classifier={classifier}", "--sample_grid.num_images=0", "--trainer.logger=false"]
     main(["fit", "--config=inverter_mnist5k_fc3.yaml", *arguments, *more])
-    assert "at most 2 steps of 4 images at " in capsys.readouterr().out
+    assert "at most 2 steps of 4 images and 8 companions at " in capsys.readouterr().out
     assert sizes[-2:] == [(12, 4)] * 2
     assert result("inverter_mnist5k_fc3")["training_images"] == 2 * 4
 
@@ -257,7 +261,7 @@ def test_two_processes_train_with_warped_companions_as_one_does(tmp_path):
 
 def test_what_a_recipe_of_before_had_not_changes_it_only_where_it_is_given():
     """Else trainings of one recipe, begun before there were companions, would be of another experiment."""
-    made = ParsedCommand(["fit", "--config=inverter_mnist5k_fc3.yaml"])
+    made = ParsedCommand(["fit", "--config=inverter_mnist5k_logits.yaml"])
     settings, data = made.settings, made.datamodule
     before, model = recipe(settings, data), settings.model.init_args
     model.density.init_args.companions = 3

@@ -106,15 +106,15 @@ class PixelCNNNetwork(nn.Module):
             none, as in the paper. Worth far more than they cost where images repeat their levels exactly.
         palette: Whether a softmax is told which levels an image has had so far; not in the paper. Worth as much there.
         companions: So many images come along with each one of a training batch, from which only the decoder of h
-            learns, by a guess of each value's mean: it costs little beside learning all from an image. For h that is a
-            vector and must be computed with; given a map (conv1 of digits) the bound gets looser. Not in the paper.
+            learns, by a guess of each value's mean: it costs little beside learning all from an image. None without a
+            decoder of a vector: given a map the bound gets looser (digits, by 7 to 14 nats). Not in the paper.
         decoder_layers: Of features that the decoder makes of a vector, one upon the other. Two are better where what
             lies where must be computed of few numbers, and a little worse given fc3 of digits.
 
     Raises:
         ValueError: A side is not a multiple of 4, h neither a vector nor a map, a dropout not in [0, 1), the
-            likelihood cannot model C channels, companions have no decoder to teach, `decoder_layers` no vector to begin
-            with, or h is too large for the memory.
+            likelihood cannot model C channels, `decoder_layers` have no vector to begin with, or h is too large for the
+            memory.
     """
 
     def __init__(
@@ -151,17 +151,12 @@ class PixelCNNNetwork(nn.Module):
         self.likelihood = likelihood
         # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
         decodes = decoder_filters > 0 and context_shape[0] > 0
-        if companions and not decodes:
-            raise ValueError(
-                f"companions {companions} teach a decoder of h, which this density has not; give 0, or of an inverter "
-                f"decoder_filters"
-            )
         if decoder_layers > 1 and not (decodes and len(context_shape) == 1):
             raise ValueError(
                 f"decoder_layers {decoder_layers} are of a decoder of a vector h, which this density has not; "
                 f"give 1, or of a vector decoder_filters"
             )
-        self.companions = int(companions)
+        self.companions = int(companions) if decodes and len(context_shape) == 1 else 0
         num_weights = (12 * num_layers + 4) * 2 * num_filters * (decoder_filters if decodes else context_shape[0])
         # And of the first layers of a decoder.
         if decodes and len(context_shape) == 1:
@@ -192,7 +187,7 @@ class PixelCNNNetwork(nn.Module):
                 decoder_filters,
                 2 * num_filters,
                 decoder_layers,
-                channels if companions else 0,
+                channels if self.companions else 0,
             )
             context_shape = (decoder_filters, *self.decoder_of_h.size)
         shared = (num_filters, context_shape, dropout, context_dropout)
