@@ -169,6 +169,7 @@ def test_without_a_decoder_of_a_vector_none_come_and_a_step_is_as_without(layer,
     for name, gradient in found[0].items():
         assert torch.equal(gradient, expected[0][name]), name
     assert len(found[1]["log_prob"]) == 3
+    assert not inverter.warp  # so that h may come from disk
 
 
 def test_their_cost_is_counted():

@@ -149,17 +149,18 @@ class PixelCNNNetwork(nn.Module):
         self.fold = folding(context_shape, image_shape)
         context_shape = tuple(folded(torch.empty(0, *context_shape), self.fold).shape[1:])
         self.likelihood = likelihood
-        # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
         decodes = decoder_filters > 0 and context_shape[0] > 0
-        if decoder_layers > 1 and not (decodes and len(context_shape) == 1):
+        of_vector = decodes and len(context_shape) == 1
+        if decoder_layers > 1 and not of_vector:
             raise ValueError(
                 f"decoder_layers {decoder_layers} are of a decoder of a vector h, which this density has not; "
                 f"give 1, or of a vector decoder_filters"
             )
-        self.companions = int(companions) if decodes and len(context_shape) == 1 else 0
+        self.companions = int(companions) if of_vector else 0
+        # Weights of h in every residual layer, their gradients, Adam's moments and the average, before they are made.
         num_weights = (12 * num_layers + 4) * 2 * num_filters * (decoder_filters if decodes else context_shape[0])
         # And of the first layers of a decoder.
-        if decodes and len(context_shape) == 1:
+        if of_vector:
             of_features = context_shape[0] + 8 * decoder_filters * (decoder_layers - 1)
             num_weights += 8 * decoder_filters * (of_features + decoder_filters * height * width // 16)
         elif decodes:
