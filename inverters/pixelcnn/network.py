@@ -267,7 +267,7 @@ class PixelCNNNetwork(nn.Module):
     def guess(self, context: Tensor) -> Tensor:
         """Of a density with companions: the logit of each value's mean as a share of 255, [B, C, H, W], from h."""
         assert self.decoder_of_h is not None
-        return self.decoder_of_h.guess(folded(context, self.fold))
+        return self.decoder_of_h.guess(context)
 
     def directions(self) -> list[tuple[nn.Parameter, float]]:
         """v of the convolutions between the first and the head; those see pixels, or are read as probabilities."""
